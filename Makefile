@@ -1,0 +1,55 @@
+# amalgam: `make demo` shows it, `make test` proves it; both set up what they need by themselves.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: setup demo test check bench fmt backtest kafka clean
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+DATA ?= ../shared/data/handbook.parquet
+
+setup: $(STAMPS)/core $(STAMPS)/mlp  ## everything, the neural families too
+
+# uv installs in seconds what pip takes minutes for; pip brings it where it is absent
+$(STAMPS)/uv:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" || { echo "needs Python 3.11: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5,<1"
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/core: $(STAMPS)/uv pyproject.toml deploy/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r deploy/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	$(BIN)/python -m deploy.warm
+	@touch $@
+
+$(STAMPS)/mlp: $(STAMPS)/core deploy/requirements-mlp.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r deploy/requirements-mlp.txt
+	@touch $@
+
+demo: $(STAMPS)/core  ## five banks on a real Kafka, live, then a final table
+	$(BIN)/amalgam demo
+
+test: $(STAMPS)/core  ## everything, a real Kafka included
+	$(BIN)/python -m pytest
+
+check: $(STAMPS)/core  ## format, lint, types, tests without a broker
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not integration and not slow"
+
+bench: $(STAMPS)/core  ## timings of the pieces
+	$(BIN)/python -m deploy.bench
+
+backtest: $(STAMPS)/core  ## the Handbook's data through the consortium, figures and report
+	$(BIN)/amalgam backtest $(DATA) --mapping deploy/mappings/handbook.toml --split handbook \
+	  --results deploy/bench/results/backtest.json
+
+fmt: $(STAMPS)/core
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .amalgam

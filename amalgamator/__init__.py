@@ -1,0 +1,1 @@
+"""The consortium's service: gate, fold and release, behind ports."""

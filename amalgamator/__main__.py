@@ -1,0 +1,158 @@
+"""``python -m amalgamator``: the service on a real cluster, configured by the environment."""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+
+from prometheus_client import CollectorRegistry
+
+from amalgamator.core import Amalgamator
+from amalgamator.gate import GateLimits
+from amalgamator.kafka_io import (
+    KafkaQuarantineSink,
+    KafkaReleaseSink,
+    KafkaSummarySource,
+    SystemClock,
+)
+from amalgamator.policy import BasisPolicy, FoldConfig
+from amalgamator.registry import Registry, parse_registry
+from amalgamator.release_log import ReleaseLog
+from amalgamator.service import Pace, Ports, Service
+from amalgamator.settings import Settings, read_settings
+from amalgamator.telemetry import Telemetry
+from models.errors import AmalgamError, SettingsError
+from models.health_server import HealthServer
+from models.keys import load_signer
+from models.schema import Schema
+from models.topics import ConsortiumTopics
+
+log = logging.getLogger("amalgamator")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        line = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; 0 after a stop, 1 after a failure, 2 for wrong settings."""
+    try:
+        settings = read_settings(os.environ)
+        _configure_logging(settings.log_level)
+        registry = _read_registry(settings)
+        signer = load_signer(settings.key_file)
+    except (SettingsError, ValueError) as error:
+        sys.stderr.write(f"amalgamator: {error}\n")
+        return 2
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    schema = Schema(entity_kinds=registry.entity_kinds)
+    telemetry = Telemetry(CollectorRegistry())
+    try:
+        service = Service(
+            _amalgamator(settings, registry, schema),
+            ReleaseLog(registry.consortium, schema, signer),
+            ports=_ports(settings, registry),
+            pace=_pace(settings),
+            telemetry=telemetry,
+        )
+        health = HealthServer(
+            settings.health_port,
+            render_metrics=telemetry.render,
+            live=service.live,
+            ready=service.ready,
+            host=settings.health_host,
+        )
+        health.start()
+        log.info("health server host=%s port=%d", settings.health_host, health.port)
+        try:
+            service.start()
+            service.run(stopped.is_set, time.sleep)
+        finally:
+            health.stop()
+    except AmalgamError:
+        log.exception("stopped by an error")
+        return 1
+    log.info("stopped")
+    return 0
+
+
+def _configure_logging(level: str) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level, handlers=[handler])
+    logging.getLogger("kafka").setLevel(logging.ERROR)
+
+
+def _read_registry(settings: Settings) -> Registry:
+    try:
+        text = settings.registry_file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{settings.registry_file}: cannot be read") from error
+    return parse_registry(text, str(settings.registry_file))
+
+
+def _amalgamator(settings: Settings, registry: Registry, schema: Schema) -> Amalgamator:
+    is_lockstep = settings.mode == "lockstep"
+    return Amalgamator(
+        registry,
+        FoldConfig(
+            schema=schema,
+            ridge=settings.ridge,
+            half_life_d=settings.half_life_d,
+            prior_logit=settings.prior_logit,
+            bucket_days=settings.bucket_days,
+            evidence_days=settings.evidence_days,
+            basis=BasisPolicy(
+                min_n=settings.basis_min_n,
+                min_frauds=settings.basis_min_frauds,
+                growth=settings.basis_growth,
+            ),
+        ),
+        limits=GateLimits(
+            max_envelope_bytes=settings.max_envelope_bytes,
+            clock_tolerance_ms=None if is_lockstep else int(settings.clock_tolerance_s * 1_000),
+            max_days_ahead=None if settings.max_days_ahead < 0 else settings.max_days_ahead,
+        ),
+        lockstep=is_lockstep,
+    )
+
+
+def _ports(settings: Settings, registry: Registry) -> Ports:
+    topics = ConsortiumTopics(registry.consortium)
+    return Ports(
+        source=KafkaSummarySource(
+            settings.bootstrap, [topics.summaries(name) for name in sorted(registry.members)]
+        ),
+        releases=KafkaReleaseSink(settings.bootstrap, topics.releases),
+        quarantine=KafkaQuarantineSink(settings.bootstrap, topics.quarantine),
+        clock=SystemClock(),
+    )
+
+
+def _pace(settings: Settings) -> Pace:
+    return Pace(
+        fold_every_s=0.0 if settings.mode == "lockstep" else settings.fold_every_s,
+        poll_s=settings.poll_s,
+        deadline_s=settings.deadline_s,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""What the members agreed on about merging: rates, windows, weights, and when a basis changes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from models.errors import InvalidInputError
+from models.schema import Schema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BasisPolicy:
+    """When a new basis is due, and when it takes over.
+
+    Basis ``k`` is due once the merged histograms hold ``min_n * growth ** (k - 1)`` matured
+    transactions with ``min_frauds`` frauds among them: a rule without memory, so that a restart
+    decides alike. It takes over once workers with ``switch_coverage`` of those transactions have
+    published statistics for it.
+    """
+
+    min_n: int = 3_000
+    min_frauds: int = 30
+    growth: float = 1.4
+    switch_coverage: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not (self.min_n >= 1 and self.growth > 1.0 and 0.0 < self.switch_coverage <= 1.0):
+            raise InvalidInputError(
+                "basis policy: expected min_n >= 1, growth > 1, switch_coverage in (0, 1]"
+            )
+
+    def number_due(self, n: int, n_frauds: int) -> int:
+        """Return the number of the basis that so much data deserves, 0 for none."""
+        if n_frauds < self.min_frauds:
+            return 0
+        number, threshold = 0, float(self.min_n)
+        while n >= threshold:
+            number += 1
+            threshold *= self.growth
+        return number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldConfig:
+    """What a fold needs beside the state.
+
+    Parameters
+    ----------
+    schema
+        The consortium's.
+    ridge, prior_logit
+        See `models.families.scorecard.solve`.
+    half_life_d
+        Days after which a statistics bucket counts half.
+    bucket_days
+        Length of a statistics bucket.
+    evidence_days
+        Newest days of evidence that a release carries.
+    weights
+        Member -> factor on its counts and sums, >= 0; 1 if absent.
+    basis
+        When to change the basis.
+    """
+
+    schema: Schema
+    ridge: float = 2.0
+    half_life_d: float = 138.0
+    prior_logit: float = -4.5
+    bucket_days: int = 28
+    evidence_days: int = 32
+    weights: Mapping[str, float] = field(default_factory=dict)
+    basis: BasisPolicy = field(default_factory=BasisPolicy)
+
+    def __post_init__(self) -> None:
+        if not (self.ridge > 0.0 and self.half_life_d > 0.0):
+            raise InvalidInputError("fold: expected ridge > 0 and half_life_d > 0")
+        if not (self.bucket_days >= 1 and self.evidence_days >= 1):
+            raise InvalidInputError("fold: expected bucket_days >= 1 and evidence_days >= 1")
+
+    def weight_of(self, member: str) -> float:
+        """Return the factor on a member's contributions."""
+        return self.weights.get(member, 1.0)

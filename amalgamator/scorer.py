@@ -1,0 +1,184 @@
+"""The merged scorecard: the basis in force, and the weights that summed statistics give."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import (  # type: ignore[import-untyped]  # it publishes no types
+    ThreadpoolController,
+)
+
+from amalgamator.policy import FoldConfig
+from amalgamator.state import Pairs, by_bucket, of_part
+from models.basis import Basis, build_basis
+from models.families.scorecard import solve
+from models.histograms import N_CELLS
+from models.release import Release
+from models.summary import ContributionKey
+
+log = logging.getLogger(__name__)
+
+Stamp = tuple[tuple[ContributionKey, int, float], ...]
+"""What a sum was made of: the key, seq and weight of each contribution."""
+
+
+class Scorer(NamedTuple):
+    """The frozen scorer of a release, and the basis that members shall encode for next."""
+
+    basis: Basis | None
+    weights: NDArray[np.float64] | None
+    next_basis: Basis | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sums:
+    curvature: NDArray[np.float64]
+    gradient: NDArray[np.float64]
+
+
+def stamp_of(pairs: Pairs, config: FoldConfig) -> Stamp:
+    """Return what identifies the weighted sum of these contributions."""
+    return tuple((key, held.seq, config.weight_of(key.member)) for key, held in pairs)
+
+
+class ScorerFold:
+    """Sums statistics and solves; remembers each bucket's sum while its contributions stay.
+
+    The sum over members (sorted) is taken per bucket, then buckets are added in ascending order,
+    so a remembered bucket gives the same bits as one that is added anew.
+    """
+
+    def __init__(self, config: FoldConfig) -> None:
+        self._config = config
+        self._buckets: dict[int, tuple[Stamp, _Sums]] = {}
+        self._solved: tuple[tuple[int, Stamp], NDArray[np.float64]] | None = None
+        self._threads = ThreadpoolController()
+
+    def fold(self, pairs: Pairs, previous: Release | None) -> Scorer:
+        """Return the scorer for sorted contributions, given the release before.
+
+        The next basis takes over once enough members publish for it; until then the weights of
+        the present one follow its statistics while enough members still publish those, and stay
+        as they are otherwise.
+        """
+        scorer = (
+            Scorer(None, None, None)
+            if previous is None
+            else Scorer(previous.basis, previous.weights, previous.next_basis)
+        )
+        if scorer.next_basis is not None and self._is_covered(pairs, scorer.next_basis):
+            weights = self._weights(pairs, scorer.next_basis)
+            if weights is not None:
+                scorer = Scorer(scorer.next_basis, weights, None)
+        elif scorer.basis is not None and self._is_covered(pairs, scorer.basis):
+            weights = self._weights(pairs, scorer.basis)
+            if weights is not None:
+                scorer = scorer._replace(weights=weights)
+        if scorer.next_basis is None:
+            scorer = scorer._replace(next_basis=self._due_basis(pairs, scorer.basis))
+        return scorer
+
+    def _is_covered(self, pairs: Pairs, basis: Basis) -> bool:
+        """Return whether enough workers, by their matured transactions, publish for the basis.
+
+        A worker's basis is that of its newest statistics bucket.
+        """
+        basis_of = {
+            (key.member, key.worker): held.contribution.basis
+            for key, held in of_part(pairs, "statistics")
+        }
+        total = covered = 0.0
+        for key, held in of_part(pairs, "histograms"):
+            n = self._config.weight_of(key.member) * held.contribution.n
+            total += n
+            if basis_of.get((key.member, key.worker)) == basis.number:
+                covered += n
+        return total > 0.0 and covered >= self._config.basis.switch_coverage * total
+
+    def _due_basis(self, pairs: Pairs, basis: Basis | None) -> Basis | None:
+        histograms = of_part(pairs, "histograms")
+        n, n_frauds = 0, 0
+        for key, held in histograms:
+            if self._config.weight_of(key.member) > 0.0:
+                arrays = held.contribution.arrays
+                frauds = arrays["count"] * arrays["is_fraud"].astype(np.uint64)
+                per_feature = np.bincount(arrays["feature"].astype(np.int64), frauds)
+                n += held.contribution.n
+                n_frauds += int(per_feature.max(initial=0))
+        due = self._config.basis.number_due(n, n_frauds)
+        if due <= (0 if basis is None else basis.number):
+            return None
+        return build_basis(self._merged_counts(histograms), self._config.schema, due)
+
+    def _merged_counts(self, histograms: Pairs) -> NDArray[np.int64]:
+        n_features = len(self._config.schema.feature_names)
+        counts = np.zeros((n_features, 2, N_CELLS), np.int64)
+        for key, held in histograms:
+            arrays: Mapping[str, NDArray[Any]] = held.contribution.arrays
+            weighted = np.rint(self._config.weight_of(key.member) * arrays["count"])
+            # Cells of one contribution do not repeat, so plain indexing adds each of them.
+            counts[arrays["feature"], arrays["is_fraud"], arrays["cell"]] += weighted.astype(
+                np.int64
+            )
+        return counts
+
+    def _weights(self, pairs: Pairs, basis: Basis) -> NDArray[np.float64] | None:
+        """Return the solution for all statistics of ``basis``; None if there is none."""
+        n_weights = basis.n_weights
+        used = [
+            pair
+            for pair in of_part(pairs, "statistics")
+            if pair[1].contribution.basis == basis.number
+            and len(pair[1].contribution.arrays["gradient"]) == n_weights
+        ]
+        identity = (basis.number, stamp_of(used, self._config))
+        if self._solved is not None and self._solved[0] == identity:
+            return self._solved[1]
+        sums = self._decayed(by_bucket(used), n_weights)
+        try:
+            with self._threads.limit(limits=1):
+                weights = solve(
+                    sums.curvature,
+                    sums.gradient,
+                    ridge=self._config.ridge,
+                    prior_logit=self._config.prior_logit,
+                )
+        except np.linalg.LinAlgError:
+            log.warning("statistics of basis %d are not positive definite", basis.number)
+            return None
+        if not bool(np.isfinite(weights).all()):
+            log.warning("statistics of basis %d have no finite solution", basis.number)
+            return None
+        weights.flags.writeable = False
+        self._solved = (identity, weights)
+        return weights
+
+    def _decayed(self, buckets: dict[int, Pairs], n_weights: int) -> _Sums:
+        self._buckets = {k: cached for k, cached in self._buckets.items() if k in buckets}
+        curvature = np.zeros(n_weights * (n_weights + 1) // 2)
+        gradient = np.zeros(n_weights)
+        newest = max(buckets, default=0)
+        for bucket, pairs in buckets.items():
+            age_d = (newest - bucket) * self._config.bucket_days
+            decay = 0.5 ** (age_d / self._config.half_life_d)
+            sums = self._bucket_sums(bucket, pairs, n_weights)
+            curvature += decay * sums.curvature
+            gradient += decay * sums.gradient
+        return _Sums(curvature, gradient)
+
+    def _bucket_sums(self, bucket: int, pairs: Pairs, n_weights: int) -> _Sums:
+        stamp = stamp_of(pairs, self._config)
+        cached = self._buckets.get(bucket)
+        if cached is not None and cached[0] == stamp:
+            return cached[1]
+        sums = _Sums(np.zeros(n_weights * (n_weights + 1) // 2), np.zeros(n_weights))
+        for key, held in pairs:
+            weight = self._config.weight_of(key.member)
+            arrays = held.contribution.arrays
+            sums.curvature[:] += np.multiply(arrays["curvature"], weight, dtype=np.float64)
+            sums.gradient[:] += np.multiply(arrays["gradient"], weight, dtype=np.float64)
+        self._buckets[bucket] = (stamp, sums)
+        return sums

@@ -1,0 +1,156 @@
+"""Settings of the amalgamator: the environment, read here alone, as one frozen value."""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from amalgamator.policy import BasisPolicy, FoldConfig
+from models.errors import SettingsError
+
+PREFIX = "AMALGAM_AMALGAMATOR_"
+Mode = Literal["live", "lockstep"]
+ValueT = TypeVar("ValueT")
+_FOLD: Mapping[str, Any] = {field.name: field.default for field in fields(FoldConfig)}
+_BASIS: Mapping[str, Any] = {field.name: field.default for field in fields(BasisPolicy)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that a deployment chooses; field ``x`` is read from ``AMALGAM_AMALGAMATOR_X``.
+
+    Parameters
+    ----------
+    bootstrap
+        ``host:port`` of the consortium's cluster, several separated by commas.
+    registry_file
+        TOML of members and public keys, see `amalgamator.registry.parse_registry`.
+    key_file
+        The amalgamator's private key, mode 600.
+    mode
+        ``live``: fold every ``fold_every_s`` if something changed. ``lockstep``: fold each epoch
+        once every registered worker closed it (replays).
+    fold_every_s, poll_s
+        Seconds between folds, and of one wait for records.
+    clock_tolerance_s
+        How far in the future a contribution may be dated (live mode only).
+    max_days_ahead
+        Days past the wall clock that evidence may lie in; -1: not checked.
+    max_envelope_bytes
+        Larger envelopes are refused.
+    deadline_s
+        How long an unreachable broker is tried before the service gives up and exits.
+    health_host, health_port
+        Where /metrics, /healthz and /readyz are served; port 0 picks a free one.
+    ridge, half_life_d, prior_logit, bucket_days, evidence_days
+        See `amalgamator.policy.FoldConfig`.
+    basis_min_n, basis_min_frauds, basis_growth
+        See `amalgamator.policy.BasisPolicy`.
+    log_level
+        Of the standard library's logging.
+    """
+
+    bootstrap: str
+    registry_file: Path
+    key_file: Path
+    mode: Mode = "live"
+    fold_every_s: float = 10.0
+    poll_s: float = 0.5
+    clock_tolerance_s: float = 300.0
+    max_days_ahead: int = -1
+    max_envelope_bytes: int = 64 * 1024 * 1024
+    deadline_s: float = 120.0
+    health_host: str = "127.0.0.1"
+    health_port: int = 9464
+    ridge: float = _FOLD["ridge"]
+    half_life_d: float = _FOLD["half_life_d"]
+    prior_logit: float = _FOLD["prior_logit"]
+    bucket_days: int = _FOLD["bucket_days"]
+    evidence_days: int = _FOLD["evidence_days"]
+    basis_min_n: int = _BASIS["min_n"]
+    basis_min_frauds: int = _BASIS["min_frauds"]
+    basis_growth: float = _BASIS["growth"]
+    log_level: str = "INFO"
+
+    def __post_init__(self) -> None:
+        _demand(self.mode in ("live", "lockstep"), "mode", "live or lockstep")
+        _demand(bool(self.bootstrap), "bootstrap", "host:port")
+        positive = ("fold_every_s", "poll_s", "deadline_s", "ridge", "half_life_d")
+        for name in (*positive, "bucket_days", "evidence_days", "basis_min_n"):
+            value = getattr(self, name)
+            _demand(0 < value < math.inf, name, "a number above 0")
+        _demand(1 < self.basis_growth < math.inf, "basis_growth", "a number above 1")
+        _demand(self.deadline_s > self.poll_s, "deadline_s", "more than poll_s")
+        _demand(self.clock_tolerance_s >= 0, "clock_tolerance_s", "0 or more")
+        _demand(math.isfinite(self.prior_logit), "prior_logit", "a finite number")
+        _demand(self.max_days_ahead >= -1, "max_days_ahead", "-1 or more")
+        _demand(self.max_envelope_bytes >= 1_024, "max_envelope_bytes", "1024 or more")
+        _demand(0 <= self.health_port <= 65_535, "health_port", "0..65535")
+
+
+def _demand(holds: bool, name: str, expectation: str) -> None:
+    if not holds:
+        raise SettingsError(f"{PREFIX}{name.upper()}: expected {expectation}")
+
+
+_READERS: Mapping[str, Callable[[str], object]] = {
+    "bootstrap": str,
+    "registry_file": Path,
+    "key_file": Path,
+    "mode": str,
+    "fold_every_s": float,
+    "poll_s": float,
+    "clock_tolerance_s": float,
+    "max_days_ahead": int,
+    "max_envelope_bytes": int,
+    "deadline_s": float,
+    "health_host": str,
+    "health_port": int,
+    "ridge": float,
+    "half_life_d": float,
+    "prior_logit": float,
+    "bucket_days": int,
+    "evidence_days": int,
+    "basis_min_n": int,
+    "basis_min_frauds": int,
+    "basis_growth": float,
+    "log_level": str,
+}
+_REQUIRED = ("bootstrap", "registry_file", "key_file")
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Return the settings of an environment.
+
+    Raises
+    ------
+    SettingsError
+        If an ``AMALGAM_AMALGAMATOR_*`` variable is unknown (the nearest known one is named), a
+        required one is missing, or a value is out of range; the message names the variable.
+    """
+    values: dict[str, object] = {}
+    for key in sorted(environment):
+        if key.startswith(PREFIX):
+            name = key.removeprefix(PREFIX).lower()
+            if name not in _READERS or key != PREFIX + name.upper():
+                raise SettingsError(f"{key}: unknown setting; {_nearest(key)}")
+            values[name] = _read(key, environment[key], _READERS[name])
+    missing = [PREFIX + name.upper() for name in _REQUIRED if name not in values]
+    if missing:
+        raise SettingsError(f"{missing[0]}: expected a value, got none")
+    return Settings(**values)  # type: ignore[arg-type]  # each reader gives its field's type
+
+
+def _read(key: str, text: str, reader: Callable[[str], ValueT]) -> ValueT:
+    try:
+        return reader(text)
+    except ValueError as error:
+        raise SettingsError(f"{key}: expected {reader.__name__}, got {text!r}") from error
+
+
+def _nearest(key: str) -> str:
+    known = [PREFIX + name.upper() for name in _READERS]
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"did you mean {close[0]}?"

@@ -1,0 +1,131 @@
+"""Every metric of the amalgamator, on a registry that is given; labels are closed sets."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from amalgamator.gate import DUPLICATE, REASONS, Accepted, Refused
+from models.codec import PART_NAMES
+from models.release import Release
+
+_FOLD_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+class Telemetry:
+    """Counters and gauges; one call for each thing that happens.
+
+    Parameters
+    ----------
+    registry
+        Where the metrics live.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        prefix = "amalgam_amalgamator"
+        self._accepted = Counter(
+            f"{prefix}_summaries_accepted",
+            "Contributions that passed the gate.",
+            ["part"],
+            registry=registry,
+        )
+        self._rejected = Counter(
+            f"{prefix}_summaries_rejected",
+            "Envelopes sent to quarantine.",
+            ["reason"],
+            registry=registry,
+        )
+        self._duplicates = Counter(
+            f"{prefix}_summaries_duplicated", "Envelopes that came again.", registry=registry
+        )
+        self._gaps = Counter(
+            f"{prefix}_summary_gaps",
+            "Contributions whose predecessor was not seen.",
+            registry=registry,
+        )
+        self._received = Counter(
+            f"{prefix}_received_bytes", "Bytes of envelopes received.", registry=registry
+        )
+        self._releases = Counter(
+            f"{prefix}_releases", "Releases that were published.", registry=registry
+        )
+        self._unchanged = Counter(
+            f"{prefix}_folds_unchanged", "Folds that changed nothing.", registry=registry
+        )
+        self._published = Counter(
+            f"{prefix}_published_bytes", "Bytes of releases published.", registry=registry
+        )
+        self._fold_s = Histogram(
+            f"{prefix}_fold_duration_seconds",
+            "Time of one fold.",
+            buckets=_FOLD_BUCKETS_S,
+            registry=registry,
+        )
+        self._number = Gauge(f"{prefix}_release_number", "Of the last release.", registry=registry)
+        self._basis = Gauge(
+            f"{prefix}_basis_number", "Of the basis in force, 0 for none.", registry=registry
+        )
+        self._n_weights = Gauge(
+            f"{prefix}_scorer_weights", "Weights of the scorer in force.", registry=registry
+        )
+        self._cells = Gauge(
+            f"{prefix}_evidence_cells", "Cells of evidence in the last release.", registry=registry
+        )
+        self._members = Gauge(
+            f"{prefix}_members", "Registered members that count.", registry=registry
+        )
+        self._sources = Gauge(
+            f"{prefix}_release_sources", "Workers in the last release.", registry=registry
+        )
+        self._merged_at = Gauge(
+            f"{prefix}_last_merge_timestamp_seconds",
+            "Wall clock of the last release.",
+            registry=registry,
+        )
+        self._contributions = Gauge(
+            f"{prefix}_contributions_held",
+            "Keys that a contribution is held of.",
+            registry=registry,
+        )
+        for part in PART_NAMES:
+            self._accepted.labels(part=part)
+        for reason in REASONS:
+            self._rejected.labels(reason=reason)
+
+    def received(self, outcome: Accepted | Refused, size_bytes: int) -> None:
+        """Count what the gate said to one envelope."""
+        self._received.inc(size_bytes)
+        if isinstance(outcome, Accepted):
+            self._accepted.labels(part=outcome.contribution.key.part).inc()
+            self._gaps.inc(outcome.gap)
+        elif outcome.reason == DUPLICATE:
+            self._duplicates.inc()
+        else:
+            self._rejected.labels(reason=outcome.reason).inc()
+
+    def folded(self, duration_s: float, *, changed: bool) -> None:
+        """Record one fold."""
+        self._fold_s.observe(duration_s)
+        self._unchanged.inc(not changed)
+
+    def released(self, release: Release, size_bytes: int) -> None:
+        """Record a release that was published."""
+        self._releases.inc()
+        self._published.inc(size_bytes)
+        self.in_force(release)
+
+    def in_force(self, release: Release) -> None:
+        """Show the last release, also one found at a restart."""
+        self._number.set(release.number)
+        self._basis.set(0 if release.basis is None else release.basis.number)
+        self._n_weights.set(0 if release.weights is None else len(release.weights))
+        self._cells.set(sum(len(cells) for cells in release.evidence.values()))
+        self._sources.set(len(release.sources))
+        self._merged_at.set(release.created_ms / 1_000)
+
+    def holds(self, n_contributions: int, n_members: int) -> None:
+        """Show how much is held, and of how many members."""
+        self._contributions.set(n_contributions)
+        self._members.set(n_members)
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self._registry)

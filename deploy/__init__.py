@@ -1,0 +1,1 @@
+"""Puts the parts together: the ``amalgam`` command, the local consortium, back-test and demo."""

@@ -1,0 +1,1 @@
+"""Pure core of amalgam: records, features, model families, summaries, releases, evaluation."""

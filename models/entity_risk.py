@@ -1,0 +1,117 @@
+"""Evidence on entities (terminals, merchants, devices): keyed pseudonyms and mergeable counts."""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+PSEUDONYM_BYTES = 16
+NEVER_MS = -1
+
+
+def pseudonym(secret: bytes, kind: str, entity_id: str) -> bytes:
+    """Return the 16-byte name under which members, and they alone, know an entity.
+
+    HMAC-SHA256 under a key that the members hold and the amalgamator does not.
+    """
+    message = f"{kind}\x00{entity_id}".encode()
+    return hmac.new(secret, message, hashlib.sha256).digest()[:PSEUDONYM_BYTES]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EvidenceCells:
+    """Outcomes that became known in one UTC day, one cell per (entity, hour of that day).
+
+    Cells are sorted by (name, kind, hour) and do not repeat; all arrays have one entry a cell.
+
+    Parameters
+    ----------
+    name
+        ndarray of shape (n_cells, 16), uint8: pseudonyms.
+    kind
+        uint8: index into the schema's entity kinds.
+    hour
+        uint8 in [0, 23]: hour of the day in which the outcome became known.
+    n, f
+        float32, 0 <= f <= n: outcomes and frauds (whole numbers from a member; weighted sums
+        in a release).
+    first_fraud_ms, last_fraud_ms, last_legit_ms
+        int64: event times of the cell's frauds and legitimate transactions, -1 for none.
+    """
+
+    name: NDArray[np.uint8]
+    kind: NDArray[np.uint8]
+    hour: NDArray[np.uint8]
+    n: NDArray[np.float32]
+    f: NDArray[np.float32]
+    first_fraud_ms: NDArray[np.int64]
+    last_fraud_ms: NDArray[np.int64]
+    last_legit_ms: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.n)
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the fields by name, as a contribution carries them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def take(self, index: NDArray[np.int64]) -> "EvidenceCells":
+        """Return the cells at ``index``."""
+        return EvidenceCells(**{name: array[index] for name, array in self.arrays().items()})  # type: ignore[arg-type]  # same dtypes
+
+
+def concatenate(parts: Sequence[EvidenceCells]) -> EvidenceCells:
+    """Return the cells of all parts one after the other, not yet aggregated; at least one part."""
+    columns = [part.arrays() for part in parts]
+    return EvidenceCells(
+        **{name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
+    )  # type: ignore[arg-type]  # same dtypes
+
+
+def empty_cells() -> EvidenceCells:
+    """Return the identity of `aggregate`."""
+    return EvidenceCells(
+        name=np.empty((0, PSEUDONYM_BYTES), np.uint8),
+        kind=np.empty(0, np.uint8),
+        hour=np.empty(0, np.uint8),
+        n=np.empty(0, np.float32),
+        f=np.empty(0, np.float32),
+        first_fraud_ms=np.empty(0, np.int64),
+        last_fraud_ms=np.empty(0, np.int64),
+        last_legit_ms=np.empty(0, np.int64),
+    )
+
+
+def aggregate(cells: EvidenceCells) -> EvidenceCells:
+    """Return sorted cells without repeats: counts added, first frauds the least, last the greatest.
+
+    Sums run in float64 in the order given, so whole numbers stay exact.
+    """
+    if not len(cells):
+        return cells
+    halves = np.ascontiguousarray(cells.name).view(">u8").astype(np.uint64)
+    order = np.lexsort((cells.hour, cells.kind, halves[:, 1], halves[:, 0]))
+    sorted_cells = cells.take(order)
+    halves = halves[order]
+    same = (
+        (halves[1:] == halves[:-1]).all(axis=1)
+        & (sorted_cells.kind[1:] == sorted_cells.kind[:-1])
+        & (sorted_cells.hour[1:] == sorted_cells.hour[:-1])
+    )
+    first = np.flatnonzero(np.r_[True, ~same])
+    unknown = np.iinfo(np.int64).max
+    fraud = np.where(sorted_cells.first_fraud_ms < 0, unknown, sorted_cells.first_fraud_ms)
+    first_fraud = np.minimum.reduceat(fraud, first)
+    return EvidenceCells(
+        name=sorted_cells.name[first],
+        kind=sorted_cells.kind[first],
+        hour=sorted_cells.hour[first],
+        n=np.add.reduceat(sorted_cells.n.astype(np.float64), first).astype(np.float32),
+        f=np.add.reduceat(sorted_cells.f.astype(np.float64), first).astype(np.float32),
+        first_fraud_ms=np.where(first_fraud == unknown, NEVER_MS, first_fraud),
+        last_fraud_ms=np.maximum.reduceat(sorted_cells.last_fraud_ms, first),
+        last_legit_ms=np.maximum.reduceat(sorted_cells.last_legit_ms, first),
+    )

@@ -1,0 +1,69 @@
+"""The exception tree of the whole project.
+
+::
+
+    AmalgamError
+    |-- InvalidInputError        (also a ValueError)
+    |   `-- SettingsError
+    |-- DecodeError
+    |-- IncompatibleSummaryError
+    |-- QuarantinedError
+    |-- StateError
+    `-- UnavailableError
+"""
+
+from typing import ClassVar
+
+
+class AmalgamError(Exception):
+    """Anything this project raises on purpose; an operator reads its message."""
+
+    retriable: ClassVar[bool] = False
+
+
+class InvalidInputError(AmalgamError, ValueError):
+    """A value from outside is not what was expected; correct the input and try again."""
+
+
+class SettingsError(InvalidInputError):
+    """A settings or mapping file or variable is wrong; the message names file, key and expectation."""
+
+
+class DecodeError(AmalgamError):
+    """A record cannot be decoded; it goes to dead letters or quarantine with ``reason``.
+
+    Parameters
+    ----------
+    reason
+        One of a closed set of short names, fit for a metric label.
+    detail
+        What was expected and what came, without any value of the record.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class IncompatibleSummaryError(AmalgamError):
+    """Two things that must mean the same (schema, basis, unit) differ; align the members' versions."""
+
+
+class QuarantinedError(AmalgamError):
+    """A member's message is refused; look its reason, hash and offset up in the quarantine topic."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class StateError(AmalgamError):
+    """Stored state cannot be used (other version, damaged); move it away and let it be rebuilt."""
+
+
+class UnavailableError(AmalgamError):
+    """A broker or peer cannot be reached for now; the caller retries until its deadline."""
+
+    retriable: ClassVar[bool] = True

@@ -1,0 +1,1 @@
+"""Model families behind one protocol; each module is the only home of its library."""

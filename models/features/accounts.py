@@ -1,0 +1,212 @@
+"""What is known of each paying account: array state, and the compiled kernel that reads and updates it.
+
+Windows are rings of buckets: 32 days and 32 hours. A window of W buckets back from `now` takes the
+running bucket, the W - 1 before it whole, and of the one before those the share that still lies in
+the window; so an account costs 840 bytes however often it pays.
+"""
+
+import math
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from models.schema import ACCOUNT_FEATURES
+
+HOUR_MS = 3_600_000
+DAY_MS = 86_400_000
+RING = 32
+N_FEATURES = len(ACCOUNT_FEATURES)
+NEVER = -1
+SMALL_CHANGE = 5.0
+"""Reference-currency units added to amounts in ratios, so that cents do not make large ones."""
+SPIKE_RATIO = 2.5
+EPISODE_GAP_MS = 20 * DAY_MS
+
+ACCOUNT = np.dtype(
+    [
+        ("day_n", "f4", RING),
+        ("day_sum", "f4", RING),
+        ("day_squares", "f4", RING),
+        ("day_frauds", "f4", RING),
+        ("hour_n", "f4", RING),
+        ("hour_sum", "f4", RING),
+        ("day", "i4"),
+        ("fraud_day", "i4"),
+        ("hour", "i4"),
+        ("n", "f4"),
+        ("robust_mean", "f4"),
+        ("spikes_3d", "f4"),
+        ("spikes_10d", "f4"),
+        ("spare", "f4"),
+        ("last_ms", "i8"),
+        ("last_spike_ms", "i8"),
+        ("last_fraud_ms", "i8"),
+        ("first_fraud_ms", "i8"),
+    ]
+)
+
+
+def new_accounts(n: int) -> NDArray[np.void]:
+    """Return the state of ``n`` accounts of which nothing is known."""
+    state = np.zeros(n, ACCOUNT)
+    for name in ("last_ms", "last_spike_ms", "last_fraud_ms", "first_fraud_ms"):
+        state[name] = NEVER
+    return state
+
+
+@nb.njit(cache=True)
+def roll(stamp, now, *rings):  # type: ignore[no-untyped-def]  # compiled
+    """Clear the slots between the newest bucket seen and ``now``; return the newest."""
+    if now <= stamp:
+        return stamp
+    for bucket in range(max(stamp + 1, now - RING + 1), now + 1):
+        for ring in rings:
+            ring[bucket % RING] = 0.0
+    return now
+
+
+@nb.njit(cache=True)
+def window(ring, stamp, now, part, width):  # type: ignore[no-untyped-def]  # compiled
+    """Sum the last ``width`` buckets up to time ``now + part`` (part in [0, 1) of a bucket)."""
+    total = 0.0
+    for bucket in range(max(now - width + 1, stamp - RING + 1), min(now, stamp) + 1):
+        total += ring[bucket % RING]
+    oldest = now - width
+    if stamp - RING < oldest <= stamp:
+        total += (1.0 - part) * ring[oldest % RING]
+    return total
+
+
+@nb.njit(cache=True)
+def _calendar(time_ms, out):  # type: ignore[no-untyped-def]  # compiled
+    weekday = (time_ms // DAY_MS + 4) % 7
+    out[1] = 1.0 if weekday == 0 or weekday == 6 else 0.0
+    out[2] = 1.0 if (time_ms % DAY_MS) // HOUR_MS <= 6 else 0.0
+
+
+@nb.njit(cache=True)
+def _spending(a, time_ms, amount, out):  # type: ignore[no-untyped-def]  # compiled
+    day, hour = time_ms // DAY_MS, time_ms // HOUR_MS
+    a.day = roll(a.day, day, a.day_n, a.day_sum, a.day_squares)
+    a.hour = roll(a.hour, hour, a.hour_n, a.hour_sum)
+    if day > a.day - RING:
+        a.day_n[day % RING] += 1.0
+        a.day_sum[day % RING] += amount
+        a.day_squares[day % RING] += amount * amount
+    if hour > a.hour - RING:
+        a.hour_n[hour % RING] += 1.0
+        a.hour_sum[hour % RING] += amount
+    of_day = (time_ms % DAY_MS) / DAY_MS
+    of_hour = (time_ms % HOUR_MS) / HOUR_MS
+    n_1d = window(a.hour_n, a.hour, hour, of_hour, 24)
+    sum_1d = window(a.hour_sum, a.hour, hour, of_hour, 24)
+    n_7d = window(a.day_n, a.day, day, of_day, 7)
+    sum_7d = window(a.day_sum, a.day, day, of_day, 7)
+    n_30d = window(a.day_n, a.day, day, of_day, 30)
+    sum_30d = window(a.day_sum, a.day, day, of_day, 30)
+    squares_30d = window(a.day_squares, a.day, day, of_day, 30)
+    out[0] = math.log1p(amount)
+    out[3], out[4], out[5] = math.log1p(n_1d), math.log1p(n_7d), math.log1p(n_30d)
+    for k in range(6, 11):
+        out[k] = np.nan
+    others = n_30d - 1.0
+    if others > 0.5:
+        mean = max(sum_30d - amount, 0.0) / others
+        out[6] = math.log((amount + SMALL_CHANGE) / (mean + SMALL_CHANGE))
+        out[8] = math.log1p(mean)
+        of_all = sum_30d / n_30d + SMALL_CHANGE
+        out[9] = math.log((sum_1d / max(n_1d, 1.0) + SMALL_CHANGE) / of_all)
+        out[10] = math.log((sum_7d / max(n_7d, 1.0) + SMALL_CHANGE) / of_all)
+        if others > 1.5:
+            variance = (squares_30d - amount * amount) / others - mean * mean
+            spread = math.sqrt(max(variance, 0.0)) + SMALL_CHANGE
+            out[7] = min(max((amount - mean) / spread, -3.0), 10.0)
+
+
+@nb.njit(cache=True)
+def _age_days(now_ms, then_ms, cap):  # type: ignore[no-untyped-def]  # compiled
+    if then_ms < 0:
+        return cap
+    return min(max(now_ms - then_ms, 0) / DAY_MS, cap)
+
+
+@nb.njit(cache=True)
+def _habits(a, time_ms, amount, out):  # type: ignore[no-untyped-def]  # compiled
+    gap_d = _age_days(time_ms, a.last_ms, 1e6) if a.last_ms >= 0 else 0.0
+    a.spikes_3d *= math.exp(-gap_d / 3.0)
+    a.spikes_10d *= math.exp(-gap_d / 10.0)
+    out[13] = np.nan
+    ratio = 1.0
+    if a.n > 0.0:
+        ratio = (amount + SMALL_CHANGE) / (a.robust_mean + SMALL_CHANGE)
+        out[13] = math.log(ratio)
+    out[14], out[15] = math.log1p(a.spikes_3d), math.log1p(a.spikes_10d)
+    out[16] = _age_days(time_ms, a.last_spike_ms, 30.0)
+    out[17] = _age_days(time_ms, a.last_fraud_ms, 40.0)
+    out[18] = _age_days(time_ms, a.first_fraud_ms, 40.0)
+    out[19] = min(gap_d, 10.0)
+    if ratio > SPIKE_RATIO:
+        a.spikes_3d += 1.0
+        a.spikes_10d += 1.0
+        a.last_spike_ms = time_ms
+    if a.n == 0.0:
+        a.robust_mean = amount
+    a.n = min(a.n + 1.0, 60.0)
+    step = min(amount, 3.0 * a.robust_mean + SMALL_CHANGE) - a.robust_mean
+    a.robust_mean += step / (a.n + 2.0)
+    a.last_ms = max(a.last_ms, time_ms)
+
+
+@nb.njit(cache=True)
+def observe(accounts, row, time_ms, amount, out):  # type: ignore[no-untyped-def]  # compiled
+    """Add payments in order and write what is known at each, the payment itself included.
+
+    Parameters
+    ----------
+    accounts
+        State, structured array of shape (n_accounts,), changed in place.
+    row
+        int64 of shape (n,): the paying account's row.
+    time_ms
+        int64 of shape (n,): event time.
+    amount
+        float64 of shape (n,), reference currency.
+    out
+        float32 of shape (n, >= N_FEATURES); the first N_FEATURES columns are written.
+    """
+    for i in range(row.shape[0]):
+        a = accounts[row[i]]
+        _calendar(time_ms[i], out[i])
+        _spending(a, time_ms[i], amount[i], out[i])
+        day = time_ms[i] // DAY_MS
+        part = (time_ms[i] % DAY_MS) / DAY_MS
+        out[i, 11] = math.log1p(window(a.day_frauds, a.fraud_day, day, part, 7))
+        out[i, 12] = math.log1p(window(a.day_frauds, a.fraud_day, day, part, 30))
+        _habits(a, time_ms[i], amount[i], out[i])
+
+
+@nb.njit(cache=True)
+def learn_frauds(accounts, row, time_ms, known_ms):  # type: ignore[no-untyped-def]  # compiled
+    """Note frauds that became known.
+
+    Parameters
+    ----------
+    accounts
+        State, changed in place.
+    row
+        int64 of shape (n,): the defrauded accounts' rows.
+    time_ms
+        int64 of shape (n,): when the fraud was paid.
+    known_ms
+        int64 of shape (n,): when it became known.
+    """
+    for i in range(row.shape[0]):
+        a = accounts[row[i]]
+        day = known_ms[i] // DAY_MS
+        a.fraud_day = roll(a.fraud_day, day, a.day_frauds)
+        if day > a.fraud_day - RING:
+            a.day_frauds[day % RING] += 1.0
+        if a.last_fraud_ms < 0 or time_ms[i] - a.last_fraud_ms > EPISODE_GAP_MS:
+            a.first_fraud_ms = time_ms[i]
+        a.last_fraud_ms = max(a.last_fraud_ms, time_ms[i])

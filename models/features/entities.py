@@ -1,0 +1,246 @@
+"""Evidence on entities as array state: own outcomes always fresh, the other members' as of a release.
+
+Outcomes are filed under the time at which they became known (a label came, or the label horizon
+passed), so a bucket never changes once its time is over. Windows are rings as for accounts.
+"""
+
+import math
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING, roll, window
+from models.schema import ENTITY_FEATURES
+
+N_FEATURES = len(ENTITY_FEATURES)
+EPISODE_GAP_MS = 30 * DAY_MS
+AGE_CAP_D = 60.0
+SHARED_HOURS = 48
+"""Hour slots of the others' evidence: those of the two newest days."""
+
+ENTITY = np.dtype(
+    [
+        ("day_n", "f4", RING),
+        ("day_f", "f4", RING),
+        ("hour_n", "f4", RING),
+        ("hour_f", "f4", RING),
+        ("others_day_n", "f4", RING),
+        ("others_day_f", "f4", RING),
+        ("others_hour_n", "f4", SHARED_HOURS),
+        ("others_hour_f", "f4", SHARED_HOURS),
+        ("day", "i4"),
+        ("hour", "i4"),
+        ("last_fraud_ms", "i8"),
+        ("last_legit_ms", "i8"),
+        ("episode_ms", "i8"),
+        ("others_last_fraud_ms", "i8"),
+        ("others_last_legit_ms", "i8"),
+        ("others_episode_ms", "i8"),
+    ]
+)
+_AGES = tuple(name for name in ENTITY.names or () if name.endswith("_ms"))
+
+
+def new_entities(n: int) -> NDArray[np.void]:
+    """Return the state of ``n`` entities of which nothing is known."""
+    state = np.zeros(n, ENTITY)
+    for name in _AGES:
+        state[name] = NEVER
+    return state
+
+
+@nb.njit(cache=True)
+def _age(now_ms, then_ms):  # type: ignore[no-untyped-def]  # compiled
+    if then_ms < 0:
+        return AGE_CAP_D
+    return min(max(now_ms - then_ms, 0) / DAY_MS, AGE_CAP_D)
+
+
+@nb.njit(cache=True)
+def _write(n, f, fraud_ms, legit_ms, episode_ms, now_ms, out):  # type: ignore[no-untyped-def]  # compiled
+    out[0], out[1] = math.log1p(n[1]), math.log1p(n[2])
+    for w in range(3):
+        out[2 + w] = math.log1p(f[w])
+    out[5], out[6], out[7] = f[0] / (n[0] + 0.5), f[1] / (n[1] + 1.0), f[2] / (n[2] + 2.0)
+    out[8] = math.log(max(_age(now_ms, fraud_ms), 1e-3))
+    out[9] = math.log(max(_age(now_ms, legit_ms), 1e-3))
+    out[10] = 1.0 if fraud_ms > legit_ms else 0.0
+    out[11] = _age(now_ms, episode_ms) / 30.0
+
+
+@nb.njit(cache=True)
+def _others(day_ring, hour_ring, days, time_ms, sums):  # type: ignore[no-untyped-def]  # compiled
+    """Add the others' evidence of the last 1, 7 and 30 days to ``sums``."""
+    day, hour = time_ms // DAY_MS, time_ms // HOUR_MS
+    part = (time_ms % DAY_MS) / DAY_MS
+    for bucket in range(hour - 24, hour + 1):
+        of_day = bucket // 24
+        if days[of_day % RING] == of_day and of_day >= day - 1:
+            share = 1.0 - (time_ms % HOUR_MS) / HOUR_MS if bucket == hour - 24 else 1.0
+            sums[0] += share * hour_ring[bucket % SHARED_HOURS]
+    for bucket in range(day - 30, day + 1):
+        if days[bucket % RING] == bucket:
+            value = day_ring[bucket % RING]
+            if bucket > day - 7:
+                sums[1] += value
+            elif bucket == day - 7:
+                sums[1] += (1.0 - part) * value
+            sums[2] += value * (1.0 - part) if bucket == day - 30 else value
+
+
+@nb.njit(cache=True)
+def _episode(own_start, own_last, others_start, others_last):  # type: ignore[no-untyped-def]  # compiled
+    """Return the start of the newest run of frauds of two sides without a gap over 30 days."""
+    if own_start < 0:
+        return others_start
+    if others_start < 0:
+        return own_start
+    if max(own_start, others_start) - min(own_last, others_last) <= EPISODE_GAP_MS:
+        return min(own_start, others_start)
+    return max(own_start, others_start)
+
+
+@nb.njit(cache=True)
+def read(entities, days, row, time_ms, own, shared):  # type: ignore[no-untyped-def]  # compiled
+    """Write what is known of each payment's entity, from own outcomes and from own plus others'.
+
+    Parameters
+    ----------
+    entities
+        State, structured array of shape (n_entities,).
+    days
+        int64 of shape (RING,): the day that each slot of the others' rings holds.
+    row
+        int64 of shape (n,): the entity's row, -1 where the payment names none (all NaN).
+    time_ms
+        int64 of shape (n,): event time.
+    own, shared
+        float32 of shape (n, N_FEATURES), written.
+    """
+    n, f = np.empty(3), np.empty(3)
+    for i in range(row.shape[0]):
+        if row[i] < 0:
+            own[i, :] = np.nan
+            shared[i, :] = np.nan
+            continue
+        e, now = entities[row[i]], time_ms[i]
+        day, hour = now // DAY_MS, now // HOUR_MS
+        of_day, of_hour = (now % DAY_MS) / DAY_MS, (now % HOUR_MS) / HOUR_MS
+        n[0] = window(e.hour_n, e.hour, hour, of_hour, 24)
+        f[0] = window(e.hour_f, e.hour, hour, of_hour, 24)
+        n[1], n[2] = (
+            window(e.day_n, e.day, day, of_day, 7),
+            window(e.day_n, e.day, day, of_day, 30),
+        )
+        f[1], f[2] = (
+            window(e.day_f, e.day, day, of_day, 7),
+            window(e.day_f, e.day, day, of_day, 30),
+        )
+        _write(n, f, e.last_fraud_ms, e.last_legit_ms, e.episode_ms, now, own[i])
+        _others(e.others_day_n, e.others_hour_n, days, now, n)
+        _others(e.others_day_f, e.others_hour_f, days, now, f)
+        _write(
+            n,
+            f,
+            max(e.last_fraud_ms, e.others_last_fraud_ms),
+            max(e.last_legit_ms, e.others_last_legit_ms),
+            _episode(e.episode_ms, e.last_fraud_ms, e.others_episode_ms, e.others_last_fraud_ms),
+            now,
+            shared[i],
+        )
+
+
+@nb.njit(cache=True)
+def learn_outcomes(entities, row, time_ms, known_ms, is_fraud):  # type: ignore[no-untyped-def]  # compiled
+    """Add own outcomes that became known, in the order of ``known_ms``.
+
+    Parameters
+    ----------
+    entities
+        State, changed in place.
+    row
+        int64 of shape (n,): the entity's row; -1 is skipped.
+    time_ms, known_ms
+        int64 of shape (n,): when it was paid, when its outcome became known.
+    is_fraud
+        bool of shape (n,).
+    """
+    for i in range(row.shape[0]):
+        if row[i] < 0:
+            continue
+        e = entities[row[i]]
+        day, hour = known_ms[i] // DAY_MS, known_ms[i] // HOUR_MS
+        e.day = roll(e.day, day, e.day_n, e.day_f)
+        e.hour = roll(e.hour, hour, e.hour_n, e.hour_f)
+        y = 1.0 if is_fraud[i] else 0.0
+        if day > e.day - RING:
+            e.day_n[day % RING] += 1.0
+            e.day_f[day % RING] += y
+        if hour > e.hour - RING:
+            e.hour_n[hour % RING] += 1.0
+            e.hour_f[hour % RING] += y
+        if is_fraud[i]:
+            if e.last_fraud_ms < 0 or time_ms[i] - e.last_fraud_ms > EPISODE_GAP_MS:
+                e.episode_ms = time_ms[i]
+            e.last_fraud_ms = max(e.last_fraud_ms, time_ms[i])
+        else:
+            e.last_legit_ms = max(e.last_legit_ms, time_ms[i])
+
+
+@nb.njit(cache=True)
+def clear_others(entities, row, day, with_hours):  # type: ignore[no-untyped-def]  # compiled
+    """Empty the slots of one UTC day, its hours too if asked, of the given rows."""
+    for r in row:
+        e = entities[r]
+        e.others_day_n[day % RING] = 0.0
+        e.others_day_f[day % RING] = 0.0
+        if with_hours:
+            first = (day * 24) % SHARED_HOURS
+            for slot in range(first, first + 24):
+                e.others_hour_n[slot] = 0.0
+                e.others_hour_f[slot] = 0.0
+
+
+@nb.njit(cache=True)
+def add_others(entities, row, day, hour, n, f, first_fraud_ms, last_fraud_ms, last_legit_ms):  # type: ignore[no-untyped-def]  # compiled
+    """Add cells of one UTC day to the others' rings (or, with negative counts, take own ones out).
+
+    Parameters
+    ----------
+    entities
+        State, changed in place; the day's slots were cleared before.
+    row
+        int64 of shape (n_cells,).
+    day
+        Days since 1970.
+    hour
+        uint8 of shape (n_cells,): hour of the day; 255 to leave the hour slots alone.
+    n, f
+        float32 of shape (n_cells,).
+    first_fraud_ms, last_fraud_ms, last_legit_ms
+        int64 of shape (n_cells,), -1 for none.
+    """
+    for i in range(row.shape[0]):
+        e = entities[row[i]]
+        e.others_day_n[day % RING] += n[i]
+        e.others_day_f[day % RING] += f[i]
+        if hour[i] < 24:
+            slot = (day * 24 + hour[i]) % SHARED_HOURS
+            e.others_hour_n[slot] += n[i]
+            e.others_hour_f[slot] += f[i]
+        if last_fraud_ms[i] >= 0:
+            e.others_episode_ms = _extend(
+                e.others_episode_ms, e.others_last_fraud_ms, first_fraud_ms[i], last_fraud_ms[i]
+            )
+            e.others_last_fraud_ms = max(e.others_last_fraud_ms, last_fraud_ms[i])
+        e.others_last_legit_ms = max(e.others_last_legit_ms, last_legit_ms[i])
+
+
+@nb.njit(cache=True)
+def _extend(start, last, first_new, last_new):  # type: ignore[no-untyped-def]  # compiled
+    if start < 0 or first_new - last > EPISODE_GAP_MS:
+        return first_new
+    if first_new < start and start - last_new <= EPISODE_GAP_MS:
+        return first_new
+    return start

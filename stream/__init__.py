@@ -1,0 +1,1 @@
+"""One bank: the Faust worker around a pure pipeline."""

@@ -1,0 +1,177 @@
+"""``python -m stream --settings bank.toml``: one bank's worker, configured by file and environment."""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import threadpoolctl
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from models.errors import AmalgamError, SettingsError
+from models.health_server import HealthServer
+from models.mapping import load_mapping
+from models.topics import BankTopics
+from stream.app import BankApp
+from stream.exchange import Exchange
+from stream.outputs import OutputProducer
+from stream.pipeline import Pipeline
+from stream.pipeline_state import State, restore
+from stream.settings import Membership, Settings, pipeline_config, read_membership, read_settings
+from stream.store import StateStore
+from stream.telemetry import Telemetry
+from stream.worker import BankWorker
+
+log = logging.getLogger("stream")
+_STOP_TIMEOUT_S = 9.0
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        line = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; 0 after a stop, 1 after a failure, 2 for wrong settings."""
+    parser = argparse.ArgumentParser(prog="python -m stream", description=__doc__)
+    parser.add_argument("--settings", type=Path, help="TOML file; AMALGAM_STREAM_* wins over it")
+    try:
+        settings = read_settings(parser.parse_args().settings, os.environ)
+        membership = read_membership(settings)
+        mapping = load_mapping(settings.mapping_file)
+    except (SettingsError, ValueError) as error:
+        sys.stderr.write(f"stream: {error}\n")
+        return 2
+    _configure_logging(settings.log_level)
+    store: StateStore | None = None
+    try:
+        store = StateStore(settings.state_dir / "state")
+        pipeline, offsets = _take_up(store, settings, membership)
+        telemetry = Telemetry(CollectorRegistry())
+        worker = BankWorker(pipeline, mapping, BankTopics(settings.member), telemetry)
+        with threadpoolctl.threadpool_limits(limits=1):
+            return uvloop.run(_run(settings, membership, worker, store, offsets))
+    except AmalgamError:
+        log.exception("stopped by an error")
+        return 1
+
+
+def _take_up(
+    store: StateStore, settings: Settings, membership: Membership
+) -> tuple[Pipeline, dict[tuple[str, int], int]]:
+    config = pipeline_config(settings, membership)
+    held = store.load()
+    if held is None:
+        return Pipeline(config), {}
+    pipeline = restore(config, State(held.arrays, held.meta))
+    log.info("state restored, %d partitions", len(held.offsets))
+    return pipeline, dict(held.offsets)
+
+
+async def _run(
+    settings: Settings,
+    membership: Membership,
+    worker: BankWorker,
+    store: StateStore,
+    offsets: dict[tuple[str, int], int],
+) -> int:
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    telemetry = worker.telemetry
+    app = BankApp(
+        settings,
+        worker,
+        store=store,
+        offsets=offsets,
+        exchange=Exchange(
+            settings.member,
+            settings.consortium_bootstrap,
+            membership,
+            now_ms=lambda: time.time_ns() // 1_000_000,
+        ),
+        outputs=OutputProducer(settings.bank_bootstrap),
+        telemetry=telemetry,
+        now_s=time.time,
+    )
+    health = HealthServer(
+        settings.health_port,
+        render_metrics=telemetry.render,
+        live=lambda: "crashed" if app.faust.crashed else None,
+        ready=lambda: None if app.is_ready else "no partitions assigned yet",
+        host=settings.health_host,
+    )
+    health.start()
+    log.info("metrics on port %d", health.port)
+    try:
+        return await _serve(app, stopped)
+    finally:
+        health.stop()
+
+
+async def _serve(app: BankApp, stopped: asyncio.Event) -> int:
+    await app.outputs.start()
+    await app.exchange.start()
+    app.faust.finalize()
+    await app.faust.start()
+    loops = [app.checkpoint_regularly()]
+    if app.settings.mode == "live":
+        loops += [app.publish_live(), app.install_live()]
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    crash = asyncio.create_task(_until_crashed(app))
+    stop = asyncio.create_task(stopped.wait())
+    done, _ = await asyncio.wait({crash, stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    failed = [task for task in done if task is not stop]
+    for task in (*tasks, crash, stop):
+        task.cancel()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(_close(app), _STOP_TIMEOUT_S)
+    for task in failed:
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a background task failed", exc_info=task.exception())
+    log.info("stopped")
+    return 1 if failed else 0
+
+
+async def _until_crashed(app: BankApp) -> None:
+    while not app.faust.crashed:
+        await asyncio.sleep(0.2)
+
+
+async def _close(app: BankApp) -> None:
+    await app.close()
+    await app.faust.stop()
+    await app.exchange.stop()
+    await app.outputs.stop()
+
+
+def _configure_logging(level: str) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level, handlers=[handler])
+    for noisy in ("faust", "mode", "aiokafka", "kafka"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

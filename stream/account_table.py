@@ -1,0 +1,78 @@
+"""One bank's paying accounts: rows by keyed hash, and their array state."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.features.accounts import ACCOUNT, learn_frauds, new_accounts, observe
+
+
+class AccountTable:
+    """State of every account that has paid; the account's own name is never kept on disk.
+
+    Parameters
+    ----------
+    secret
+        Key of the hash under which rows are stored.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret[:64]
+        self.state = new_accounts(1_024)
+        self.keys = np.zeros(1_024, np.uint64)
+        self.size = 0
+        self._row_of_key: dict[int, int] = {}
+        self._row_of_text: dict[str, int] = {}
+
+    def rows(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Return the accounts' rows, new ones added."""
+        known = self._row_of_text
+        for text in texts:
+            if text not in known:
+                known[text] = self._add(text)
+        return np.fromiter((known[text] for text in texts), np.int64, len(texts))
+
+    def _add(self, text: str) -> int:
+        digest = hashlib.blake2b(text.encode(), digest_size=8, key=self._secret).digest()
+        key = int.from_bytes(digest, "little")
+        row = self._row_of_key.get(key)
+        if row is None:
+            row = self._row_of_key[key] = self.size
+            if row == len(self.state):
+                self.state = np.concatenate([self.state, new_accounts(row)])
+                self.keys = np.concatenate([self.keys, np.zeros_like(self.keys)])
+            self.keys[row] = key
+            self.size += 1
+        return row
+
+    def observe(
+        self,
+        row: NDArray[np.int64],
+        event_ms: NDArray[np.int64],
+        amount: NDArray[np.float64],
+        out: NDArray[np.float32],
+    ) -> None:
+        """Add payments in order; see `models.features.accounts.observe`."""
+        observe(self.state, row, event_ms, amount, out)
+
+    def learn_frauds(
+        self, row: NDArray[np.int64], event_ms: NDArray[np.int64], known_ms: NDArray[np.int64]
+    ) -> None:
+        """Note frauds that became known."""
+        learn_frauds(self.state, row, event_ms, known_ms)
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the state as named arrays (views)."""
+        return {"state": self.state[: self.size].view(np.uint8), "keys": self.keys[: self.size]}
+
+    def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Replace the state by what `arrays` gave."""
+        stored = arrays["state"].copy().view(ACCOUNT).reshape(-1)
+        self.state = np.concatenate([stored, new_accounts(1_024)])
+        keys = np.asarray(arrays["keys"], np.uint64)
+        self.keys = np.concatenate([keys, np.zeros(1_024, np.uint64)])
+        self.size = len(keys)
+        self._row_of_key = {int(key): row for row, key in enumerate(keys.tolist())}
+        self._row_of_text = {}

@@ -1,0 +1,83 @@
+"""Which transactions are taken in: each once, and none that would move the stream's time astray."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.features.accounts import DAY_MS, HOUR_MS
+from stream.label_join import Rejected
+from stream.row_log import RowLog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionPolicy:
+    """Bounds on event time.
+
+    Parameters
+    ----------
+    lateness_ms
+        How far an event may lie behind the watermark.
+    ahead_ms
+        How far it may lie after the wall clock of a live worker.
+    jump_ms
+        How far it may lie ahead of the watermark unless the wall clock vouches for it.
+    """
+
+    lateness_ms: int = DAY_MS
+    ahead_ms: int = HOUR_MS
+    jump_ms: int = 30 * DAY_MS
+
+
+def admit(
+    event_ms: NDArray[np.int64],
+    hashes: list[int],
+    log: RowLog,
+    *,
+    watermark_ms: int,
+    clock_ms: int | None,
+    policy: AdmissionPolicy,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Rejected]]:
+    """Return (rows taken, watermark at each, what was refused).
+
+    Reasons: ``duplicate_transaction``, ``late_event``, ``future_event``.
+    """
+    duplicate = _duplicates(hashes, log)
+    high = watermark_ms
+    taken, arrival, rejected = [], [], []
+    for row, time_ms in enumerate(event_ms.tolist()):
+        reason = _refusal(time_ms, high, clock_ms, policy)
+        if duplicate[row]:
+            reason = ("duplicate_transaction", "expected an id not seen before")
+        if reason:
+            rejected.append(Rejected(row, *reason))
+            continue
+        high = max(high, time_ms)
+        taken.append(row)
+        arrival.append(high)
+    return np.array(taken, np.int64), np.array(arrival, np.int64), rejected
+
+
+def _duplicates(hashes: list[int], log: RowLog) -> list[bool]:
+    held = log.known(hashes)
+    if len(set(hashes)) < len(hashes):
+        seen: set[int] = set()
+        for row, one in enumerate(hashes):
+            held[row] = held[row] or one in seen
+            seen.add(one)
+    return held
+
+
+def _refusal(
+    time_ms: int, high_ms: int, clock_ms: int | None, policy: AdmissionPolicy
+) -> tuple[str, str] | None:
+    if clock_ms is not None and time_ms > clock_ms + policy.ahead_ms:
+        return "future_event", "expected an event time not after the clock"
+    if high_ms < 0:
+        return None
+    if time_ms < high_ms - policy.lateness_ms:
+        return "late_event", "expected an event time within the allowed lateness"
+    vouched = clock_ms is not None and abs(clock_ms - time_ms) <= DAY_MS
+    if time_ms > high_ms + policy.jump_ms and not vouched:
+        return "future_event", "expected an event time near the stream's"
+    return None

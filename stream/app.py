@@ -1,0 +1,256 @@
+"""The Faust application of one bank: agents, checkpoints, summaries and releases around the worker.
+
+Every chunk goes, under one lock, through: 1 decode, score and learn (pure), 2 publish what came out
+and wait for it, 3 store state with offsets when a checkpoint is due, 4 acknowledge what is stored.
+A crash between 2 and 3 repeats outputs under the same ids; nothing is lost or learnt twice.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import faust
+import mode
+
+from models.errors import UnavailableError
+from models.release import Release
+from models.topics import BankTopics
+from stream.exchange import Exchange
+from stream.outputs import Output, OutputProducer
+from stream.pipeline_state import dump
+from stream.sequencer import Sequencer, Step
+from stream.settings import Settings
+from stream.store import StateStore
+from stream.telemetry import Telemetry
+from stream.transport import BatchSchema, BatchTransport
+from stream.worker import BankWorker
+
+log = logging.getLogger(__name__)
+
+_SESSION_TIMEOUT_S = 15.0
+Partition = tuple[str, int]
+
+
+class BankApp:
+    """One worker process: owns the lock, the clock and every connection.
+
+    Parameters
+    ----------
+    settings
+        Of this worker.
+    worker
+        The pure part, its pipeline new or restored.
+    store
+        Where state and offsets go.
+    offsets
+        Next offset of each partition, as stored with the pipeline's state.
+    exchange, outputs
+        Clients of the two clusters, not yet started.
+    telemetry
+        Metrics.
+    now_s
+        Wall clock, seconds since 1970 UTC.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        worker: BankWorker,
+        *,
+        store: StateStore,
+        offsets: dict[Partition, int],
+        exchange: Exchange,
+        outputs: OutputProducer,
+        telemetry: Telemetry,
+        now_s: Callable[[], float],
+    ) -> None:
+        self.settings = settings
+        self.worker = worker
+        self.exchange = exchange
+        self.outputs = outputs
+        self.telemetry = telemetry
+        self._store = store
+        self._offsets = dict(offsets)
+        self._now_s = now_s
+        self._lock = asyncio.Lock()
+        self._unacked: list[Any] = []
+        self._stored_s = 0.0
+        self._sequencer: Sequencer | None = None
+        self.partitions: frozenset[Partition] = frozenset()
+        self.faust = build_faust(settings, worker.topics, self.on_chunk, self.positions)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether partitions are assigned and the state is in place."""
+        return bool(self.partitions)
+
+    async def positions(self) -> dict[Partition, int]:
+        """Return the stored offsets; called after each assignment, before the flow resumes."""
+        self.partitions = frozenset(
+            (tp.topic, tp.partition) for tp in self.faust.consumer.assignment()
+        )
+        async with self._lock:
+            self._unacked.clear()
+            self._sequencer = None
+        log.info("assigned %d partitions", len(self.partitions))
+        return {place: self._offsets[place] for place in self.partitions & self._offsets.keys()}
+
+    async def on_chunk(self, event: Any) -> None:  # noqa: ANN401  # Faust's event
+        """Do the four steps of the module's text for one event of the transport."""
+        async with self._lock:
+            records = event.value
+            place = (records[0].topic, records[0].partition)
+            records = [r for r in records if r.offset >= self._offsets.get(place, 0)]
+            started_s = time.perf_counter()
+            if records and self.settings.mode == "replay":
+                await self._replay(records)
+            elif records:
+                await self.outputs.send(self._live(records))
+                self._offsets[place] = records[-1].offset + 1
+            self._unacked.append(event)
+            self.telemetry.chunk_s.observe(time.perf_counter() - started_s)
+            if self._now_s() - self._stored_s >= self.settings.checkpoint_s:
+                self._checkpoint()
+
+    def _live(self, records: Sequence[Any]) -> list[Output]:
+        if records[0].topic == self.worker.topics.labels:
+            return self.worker.learn(records)
+        return self.worker.score(records, clock_ms=int(self._now_s() * 1_000))
+
+    async def _replay(self, records: Sequence[Any]) -> None:
+        if self._sequencer is None:
+            tick_ms = round(self.settings.tick_s * 1_000)
+            resumed = self.worker.pipeline.tick_ms
+            next_ms = resumed + tick_ms if resumed >= 0 else -1
+            self._sequencer = Sequencer(self.partitions, tick_ms, next_ms)
+        await self.outputs.send(self.worker.hold(self._sequencer, records))
+        for step in self._sequencer.ready():
+            await self._take_step(step)
+        self._offsets |= self._sequencer.positions()
+
+    async def _take_step(self, step: Step) -> None:
+        cadence_ms = round(self.settings.cadence_s * 1_000)
+        self.worker.begin(step)
+        if step.tick_ms % cadence_ms == 0:
+            epoch = step.tick_ms // cadence_ms - 1
+            await self.publish(epoch)
+            self.install(await self.exchange.wait_for(lambda release: release.epoch >= epoch))
+        await self.outputs.send(self.worker.finish(step))
+
+    async def publish(self, epoch: int) -> None:
+        """Publish what was learnt since the last time; the caller holds the lock."""
+        started_s = time.perf_counter()
+        pipeline = self.worker.pipeline
+        bytes_before = self.exchange.counts.contribution_bytes
+        contributions = pipeline.contributions(epoch)
+        pipeline.published(await self.exchange.publish(contributions))
+        self.telemetry.summaries.inc(len(contributions))
+        self.telemetry.summary_bytes.inc(self.exchange.counts.contribution_bytes - bytes_before)
+        self.telemetry.summary_s.observe(time.perf_counter() - started_s)
+
+    def install(self, release: Release) -> None:
+        """Swap a release in; the caller holds the lock."""
+        if release.number <= self.worker.pipeline.release_number:
+            return
+        started_s = time.perf_counter()
+        self.worker.pipeline.install(release)
+        self.telemetry.install_s.observe(time.perf_counter() - started_s)
+        self.telemetry.release.set(release.number)
+        self.telemetry.scorer.info({"release": release.release_id})
+        log.info("release %d (%s) installed", release.number, release.release_id)
+
+    async def publish_live(self) -> None:
+        """Publish at every cadence of the wall clock, until cancelled."""
+        while True:
+            cadence_s = self.settings.cadence_s
+            await asyncio.sleep(cadence_s - self._now_s() % cadence_s)
+            async with self._lock:
+                await self.publish(int(self._now_s() // cadence_s))
+
+    async def install_live(self) -> None:
+        """Install every release as it comes, until cancelled."""
+        while True:
+            held = self.worker.pipeline.release_number
+            release = await self.exchange.wait_for(lambda r, held=held: r.number > held)  # type: ignore[misc]  # bound default
+            async with self._lock:
+                self.install(release)
+
+    async def checkpoint_regularly(self) -> None:
+        """Store what is unstored even when no more chunks come, until cancelled."""
+        while True:
+            await asyncio.sleep(self.settings.checkpoint_s)
+            async with self._lock:
+                if self._unacked:
+                    self._checkpoint()
+
+    async def close(self) -> None:
+        """Store what is unstored."""
+        async with self._lock:
+            if self._unacked:
+                self._checkpoint()
+            self._store.close()
+
+    def _checkpoint(self) -> None:
+        started_s = time.perf_counter()
+        pipeline = self.worker.pipeline
+        state = dump(pipeline)
+        written = self._store.save(state.arrays, state.meta, self._offsets)
+        for event in self._unacked:
+            event.ack()
+        self._unacked.clear()
+        self._stored_s = self._now_s()
+        telemetry = self.telemetry
+        telemetry.checkpoint_bytes.inc(written)
+        telemetry.checkpoint_s.observe(time.perf_counter() - started_s)
+        telemetry.watermark_s.set(max(pipeline.watermark_ms, 0) / 1_000)
+        telemetry.entities.set(pipeline.entities.size)
+        telemetry.accounts.set(pipeline.accounts.size)
+        for expert, weight in zip(("own", "merged"), pipeline.judge.blend.weights, strict=True):
+            telemetry.expert_weight.labels(expert).set(float(weight))
+
+
+class BatchApp(faust.App):  # type: ignore[misc]  # Faust is untyped
+    """A Faust app whose consumer hands on chunks."""
+
+    def _new_transport(self) -> BatchTransport:
+        return BatchTransport(self.conf.broker_consumer, self, loop=self.loop)
+
+
+def build_faust(
+    settings: Settings,
+    topics: BankTopics,
+    on_chunk: Callable[[Any], Any],
+    positions: Callable[[], Any],
+) -> faust.App:
+    """Return the Faust app: one agent per input topic, whose chunks go to ``on_chunk``."""
+    app = BatchApp(
+        f"amalgam-{settings.member}",
+        broker=f"kafka://{settings.bank_bootstrap}",
+        datadir=str(Path(settings.state_dir) / "faust"),
+        agent_supervisor=mode.CrashingSupervisor,
+        broker_session_timeout=_SESSION_TIMEOUT_S,
+        broker_heartbeat_interval=3.0,
+        broker_commit_interval=1.0,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=f"{settings.member}-{settings.worker}",
+        producer_request_timeout=60.0,
+        stream_buffer_maxsize=16,
+        stream_wait_empty=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        worker_redirect_stdouts=False,
+    )
+    app.positions = positions
+    for name in (topics.transactions, topics.labels):
+        channel = app.topic(name, schema=BatchSchema(), internal=False)
+
+        async def run(chunks: Any) -> None:  # noqa: ANN401  # Faust's stream
+            async for event in chunks.noack().events():
+                await on_chunk(event)
+
+        app.agent(channel, name=name)(run)
+    return app

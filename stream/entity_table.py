@@ -1,0 +1,255 @@
+"""One bank's entities: rows by pseudonym, own outcomes of each day for publication, others' evidence."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from models.entity_risk import PSEUDONYM_BYTES, EvidenceCells, aggregate, pseudonym
+from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING
+from models.features.entities import ENTITY, add_others, clear_others, learn_outcomes, new_entities
+from models.features.name_index import NameIndex
+
+_OTHERS_AGES = ("others_last_fraud_ms", "others_last_legit_ms", "others_episode_ms")
+_OTHERS_RINGS = ("others_day_n", "others_day_f", "others_hour_n", "others_hour_f")
+_LOG_FIELDS = ("row", "known_ms", "event_ms", "is_fraud")
+
+
+class EntityTable:
+    """State of every entity that this bank or, by a release, another one has seen.
+
+    Parameters
+    ----------
+    kinds
+        Entity kinds of the schema, in order.
+    secret
+        The members' pseudonym key.
+    """
+
+    def __init__(self, kinds: tuple[str, ...], secret: bytes) -> None:
+        self.kinds = kinds
+        self._secret = secret
+        self.state = new_entities(1_024)
+        self.days = np.full(RING, NEVER, np.int64)
+        self._index = NameIndex()
+        self._row_of_text: list[dict[str | None, int]] = [{None: -1} for _ in kinds]
+        self._log: dict[int, list[tuple[NDArray[np.generic], ...]]] = {}
+        self._changed: set[int] = set()
+        self._published: dict[int, list[tuple[int, EvidenceCells]]] = {}
+        self._installed: dict[int, tuple[EvidenceCells, EvidenceCells | None]] = {}
+        self._touched: dict[int, NDArray[np.int64]] = {}
+        self._weights: tuple[tuple[str, str, float], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Entities known."""
+        return self._index.size
+
+    def rows(self, kind: int, texts: Sequence[str | None]) -> NDArray[np.int64]:
+        """Return the entities' rows, new ones added; -1 where the text is None."""
+        known = self._row_of_text[kind]
+        new = [text for text in dict.fromkeys(texts) if text is not None and text not in known]
+        if new:
+            names = b"".join(pseudonym(self._secret, self.kinds[kind], text) for text in new)
+            rows = self._add(
+                np.frombuffer(names, np.uint8).reshape(-1, PSEUDONYM_BYTES),
+                np.full(len(new), kind, np.uint8),
+            )
+            known.update(zip(new, rows.tolist(), strict=True))
+        return np.fromiter((known[text] for text in texts), np.int64, len(texts))
+
+    def _add(self, names: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> NDArray[np.int64]:
+        rows = self._index.rows(names, kinds)
+        if self.size > len(self.state):
+            more = max(self.size - len(self.state), len(self.state))
+            self.state = np.concatenate([self.state, new_entities(more)])
+        return rows
+
+    def learn(
+        self,
+        row: NDArray[np.int64],
+        event_ms: NDArray[np.int64],
+        known_ms: NDArray[np.int64],
+        is_fraud: NDArray[np.bool_],
+    ) -> None:
+        """Add outcomes, in the order in which they became known; row -1 is skipped."""
+        learn_outcomes(self.state, row, event_ms, known_ms, is_fraud)
+        day = known_ms // DAY_MS
+        for one in np.unique(day).tolist():
+            mine = (day == one) & (row >= 0)
+            entry = (row[mine], known_ms[mine], event_ms[mine], is_fraud[mine])
+            self._log.setdefault(one, []).append(entry)
+            self._changed.add(one)
+
+    def changed_cells(self) -> dict[int, EvidenceCells]:
+        """Return the cells of each day that changed since the last call, as they are now."""
+        days = sorted(self._changed)
+        self._changed.clear()
+        return {day: self._cells(day) for day in days}
+
+    def _cells(self, day: int) -> EvidenceCells:
+        row, known_ms, event_ms, is_fraud = (
+            np.concatenate(column) for column in zip(*self._log[day], strict=True)
+        )
+        hour = ((known_ms - day * DAY_MS) // HOUR_MS).astype(np.uint8)
+        return aggregate(
+            EvidenceCells(
+                name=self._index.names[row],
+                kind=self._index.kinds[row],
+                hour=hour,
+                n=np.ones(len(row), np.float32),
+                f=is_fraud.astype(np.float32),
+                first_fraud_ms=np.where(is_fraud, event_ms, NEVER),
+                last_fraud_ms=np.where(is_fraud, event_ms, NEVER),
+                last_legit_ms=np.where(is_fraud, NEVER, event_ms),
+            )
+        )
+
+    def published(self, cells: Mapping[int, tuple[int, EvidenceCells]], *, open_day: int) -> None:
+        """Remember what was published of each day and under which number.
+
+        Parameters
+        ----------
+        cells
+            Day -> (sequence number, cells).
+        open_day
+            Days before it get no more outcomes.
+        """
+        for day, version in cells.items():
+            self._published.setdefault(day, []).append(version)
+        for day in [d for d in self._log if d < open_day and d not in self._changed]:
+            del self._log[day]
+
+    def install(
+        self,
+        evidence: Mapping[int, EvidenceCells],
+        *,
+        seq: int,
+        weight: float,
+        weights: tuple[tuple[str, str, float], ...],
+    ) -> None:
+        """Replace the others' evidence by a release's, own contributions taken out.
+
+        Parameters
+        ----------
+        evidence
+            Day -> merged cells, own included.
+        seq
+            Own newest sequence number in the release; -1 if it holds nothing of ours.
+        weight
+            With which own counts were added.
+        weights
+            (member, worker, weight) of all; when they change, everything is installed afresh.
+        """
+        if weights != self._weights:
+            self._forget_others()
+            self._weights = weights
+        newest = max(evidence, default=0)
+        for day in sorted(evidence):
+            own = self._own_in_release(day, seq)
+            if day > newest - RING and self._installed.get(day) != (evidence[day], own):
+                self._install_day(day, evidence[day], own, weight, with_hours=day >= newest - 1)
+                self._installed[day] = (evidence[day], own)
+        for gone in [d for d in self._installed if d not in evidence]:
+            del self._installed[gone]
+        for old in [d for d in self._published if d < newest - RING]:
+            del self._published[old]
+
+    def _forget_others(self) -> None:
+        for name in _OTHERS_RINGS:
+            self.state[name] = 0.0
+        for name in _OTHERS_AGES:
+            self.state[name] = NEVER
+        self.days[:] = NEVER
+        self._touched.clear()
+        self._installed.clear()
+
+    def _own_in_release(self, day: int, seq: int) -> EvidenceCells | None:
+        versions = [v for v in self._published.get(day, []) if v[0] <= seq]
+        if not versions:
+            return None
+        self._published[day] = [v for v in self._published[day] if v[0] >= versions[-1][0]]
+        return versions[-1][1]
+
+    def _install_day(
+        self,
+        day: int,
+        merged: EvidenceCells,
+        own: EvidenceCells | None,
+        weight: float,
+        *,
+        with_hours: bool,
+    ) -> None:
+        slot = day % RING
+        self.days[slot] = day
+        everything = np.arange(self.size, dtype=np.int64)
+        before = self._touched.get(slot, everything)
+        self._touched[slot] = np.empty(0, np.int64)
+        clear_others(self.state, before, day, with_hours)
+        self._add_cells(day, merged, 1.0, with_hours=with_hours)
+        if own is not None:
+            self._add_cells(day, own, -weight, with_hours=with_hours)
+
+    def _add_cells(self, day: int, cells: EvidenceCells, sign: float, *, with_hours: bool) -> None:
+        rows = self._add(cells.name, cells.kind)
+        nothing = np.full(len(cells), NEVER, np.int64)
+        self._touched[day % RING] = np.concatenate([self._touched[day % RING], rows])
+        add_others(
+            self.state,
+            rows,
+            day,
+            cells.hour if with_hours else np.full(len(cells), 255, np.uint8),
+            cells.n * np.float32(sign),
+            cells.f * np.float32(sign),
+            cells.first_fraud_ms if sign > 0 else nothing,
+            cells.last_fraud_ms if sign > 0 else nothing,
+            cells.last_legit_ms if sign > 0 else nothing,
+        )
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the state as named arrays."""
+        out: dict[str, NDArray[np.generic]] = {
+            "changed": np.array(sorted(self._changed), np.int64),
+            "weights": np.frombuffer(msgspec.msgpack.encode(self._weights), np.uint8),
+            "state": self.state[: self.size].view(np.uint8),
+            "names": self._index.names,
+            "kinds": self._index.kinds,
+            "days": self.days,
+        }
+        for day, entries in self._log.items():
+            for field, column in zip(_LOG_FIELDS, zip(*entries, strict=True), strict=True):
+                out[f"log/{day}/{field}"] = np.concatenate(column)
+        for day, versions in self._published.items():
+            for seq, cells in versions:
+                for field, array in cells.arrays().items():
+                    out[f"published/{day}/{seq}/{field}"] = array
+        return out
+
+    def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Replace the state by what `arrays` gave; the next release is installed in full."""
+        self.state = np.concatenate(
+            [arrays["state"].copy().view(ENTITY).reshape(-1), new_entities(1_024)]
+        )
+        self._index = NameIndex()
+        self._index.rows(
+            np.asarray(arrays["names"], np.uint8), np.asarray(arrays["kinds"], np.uint8)
+        )
+        self.days = np.array(arrays["days"], np.int64)
+        self._row_of_text = [{None: -1} for _ in self.kinds]
+        self._changed = set(np.asarray(arrays["changed"]).tolist())
+        self._weights = msgspec.msgpack.decode(
+            np.asarray(arrays["weights"]).tobytes(), type=tuple[tuple[str, str, float], ...]
+        )
+        self._log, self._published, self._installed, self._touched = {}, {}, {}, {}
+        logged = {int(key.split("/")[1]) for key in arrays if key.startswith("log/")}
+        for day in sorted(logged):
+            self._log[day] = [tuple(arrays[f"log/{day}/{field}"] for field in _LOG_FIELDS)]
+        versions = {
+            (int(day), int(seq))
+            for _, day, seq, _ in (k.split("/") for k in arrays if k.startswith("published/"))
+        }
+        for day, seq in sorted(versions):
+            prefix = f"published/{day}/{seq}/"
+            fields = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            self._published.setdefault(day, []).append((seq, EvidenceCells(**fields)))  # type: ignore[arg-type]  # dtypes are as they were stored

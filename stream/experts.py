@@ -1,0 +1,361 @@
+"""A worker's two scorecards: its own, solved here, and the consortium's, solved by the amalgamator."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.basis import Basis, build_basis, encode
+from models.families.scorecard import Statistics, is_kept, logits, solve_square
+from models.features.accounts import DAY_MS
+from models.histograms import add_rows, empty_counts
+from models.schema import Schema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningPolicy:
+    """How scorecards are learnt; the same for own and merged ones.
+
+    Parameters
+    ----------
+    prior_logit
+        Log-odds of fraud before any data.
+    ridge
+        Pull towards the prior, in units of curvature, > 0.
+    half_life_d
+        Days after which a transaction counts half, > 0.
+    bucket_d
+        Days per time bucket of published statistics.
+    first_n, first_frauds
+        Matured transactions and frauds before the first basis.
+    growth
+        A new basis is made when the matured transactions have grown by this factor.
+    """
+
+    prior_logit: float = -4.5
+    ridge: float = 2.0
+    half_life_d: float = 138.0
+    bucket_d: int = 28
+    first_n: int = 3_000
+    first_frauds: int = 30
+    growth: float = 1.4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Matured:
+    """Rows whose outcome became known, in that order.
+
+    ``features`` float32 (n, n_features), ``is_fraud`` bool (n,), ``hashes`` uint64 (n,),
+    ``known_ms`` int64 (n,).
+    """
+
+    features: NDArray[np.float32]
+    is_fraud: NDArray[np.bool_]
+    hashes: NDArray[np.uint64]
+    known_ms: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.is_fraud)
+
+    def take(self, index: NDArray[np.int64] | slice) -> "Matured":
+        """Return the rows at ``index``."""
+        return Matured(
+            features=self.features[index],
+            is_fraud=self.is_fraud[index],
+            hashes=self.hashes[index],
+            known_ms=self.known_ms[index],
+        )
+
+    def blocks(self, n: int = 50_000) -> Iterator["Matured"]:
+        """Yield the rows in pieces, to bound memory."""
+        for start in range(0, len(self), n):
+            yield self.take(slice(start, start + n))
+
+
+class OwnExpert:
+    """The bank's scorecard alone: own evidence, own bins, own statistics.
+
+    Parameters
+    ----------
+    schema, policy
+        The consortium's.
+
+    Attributes
+    ----------
+    basis, weights
+        In force, None until enough has matured.
+    """
+
+    def __init__(self, schema: Schema, policy: LearningPolicy) -> None:
+        self._schema = schema
+        self._policy = policy
+        self._counts = empty_counts(len(schema.feature_names))
+        self._n_at_basis = 0
+        self.basis: Basis | None = None
+        self.weights: NDArray[np.float64] | None = None
+        self._statistics: Statistics | None = None
+
+    def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return log-odds, NaN before there are weights."""
+        if self.basis is None or self.weights is None:
+            return np.full(len(rows), np.nan)
+        return logits(encode(self.basis, rows), self.weights)
+
+    def learn(self, matured: Matured) -> None:
+        """Add outcomes."""
+        add_rows(self._counts, matured.features, matured.is_fraud)
+        if self.basis is not None and self._statistics is not None:
+            active = encode(self.basis, matured.features)
+            z = self._reference(active)
+            self._statistics.add(active, matured.is_fraud, z, kept=is_kept(matured.hashes))
+
+    def _reference(self, active: NDArray[np.int32]) -> NDArray[np.float64]:
+        if self.weights is None:
+            return np.full(len(active), self._policy.prior_logit)
+        return logits(active, self.weights)
+
+    @property
+    def wants_basis(self) -> bool:
+        """Whether the matured transactions have outgrown the basis."""
+        n, frauds = int(self._counts[0].sum()), int(self._counts[0, 1].sum())
+        policy = self._policy
+        if self.basis is None:
+            return n >= policy.first_n and frauds >= policy.first_frauds
+        return n >= policy.growth * self._n_at_basis
+
+    def rebase(self, retained: Matured) -> None:
+        """Make a new basis from own histograms and encode the retained rows for it."""
+        number = 1 if self.basis is None else self.basis.number + 1
+        basis = build_basis(self._counts, self._schema, number)
+        statistics = Statistics(basis.n_weights)
+        for block in retained.blocks():
+            z = self.score(block.features)
+            if np.isnan(z).any():
+                z = np.full(len(block), self._policy.prior_logit)
+            active = encode(basis, block.features)
+            statistics.add(active, block.is_fraud, z, kept=is_kept(block.hashes))
+        self.basis, self._statistics = basis, statistics
+        self._n_at_basis = int(self._counts[0].sum())
+        self.weights = self._solved()
+
+    def _solved(self) -> NDArray[np.float64] | None:
+        if self._statistics is None:
+            return None
+        return solve_square(
+            self._statistics.curvature,
+            self._statistics.gradient,
+            ridge=self._policy.ridge,
+            prior_logit=self._policy.prior_logit,
+        )
+
+    def end_day(self) -> None:
+        """Solve for new weights, then forget a day's worth."""
+        if self._statistics is not None:
+            self.weights = self._solved()
+            self._statistics.decay(0.5 ** (1.0 / self._policy.half_life_d))
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the state as named arrays (views)."""
+        out: dict[str, NDArray[np.generic]] = {"counts": self._counts}
+        out |= _scorer_arrays("basis", self.basis, self.weights)
+        if self._statistics is not None:
+            out |= _statistics_arrays("statistics", self._statistics)
+        out["n_at_basis"] = np.array([self._n_at_basis], np.int64)
+        return out
+
+    def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Replace the state by what `arrays` gave."""
+        self._counts = np.array(arrays["counts"], np.uint32)
+        self.basis, self.weights = _load_scorer("basis", arrays)
+        if "statistics/gradient" in arrays:
+            self._statistics = _load_statistics("statistics", arrays)
+        self._n_at_basis = int(arrays["n_at_basis"][0])
+
+
+class SharedExpert:
+    """The consortium's scorecard: scores by the release in force, learns for the basis asked for.
+
+    Parameters
+    ----------
+    schema, policy
+        The consortium's.
+
+    Attributes
+    ----------
+    basis, weights
+        In force, None before a release holds them.
+    """
+
+    def __init__(self, schema: Schema, policy: LearningPolicy) -> None:
+        self._policy = policy
+        self.counts = empty_counts(len(schema.feature_names))
+        self.basis: Basis | None = None
+        self.weights: NDArray[np.float64] | None = None
+        self.collecting: Basis | None = None
+        self._open: dict[int, Statistics] = {}
+        self._changed: set[int] = set()
+
+    def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return log-odds, NaN before there are weights."""
+        if self.basis is None or self.weights is None:
+            return np.full(len(rows), np.nan)
+        return logits(encode(self.basis, rows), self.weights)
+
+    @property
+    def n(self) -> int:
+        """Transactions that have matured."""
+        return int(self.counts[0].sum())
+
+    def learn(self, matured: Matured) -> None:
+        """Add outcomes to histograms and to the statistics of their time bucket."""
+        add_rows(self.counts, matured.features, matured.is_fraud)
+        self._add(matured)
+
+    def _add(self, matured: Matured) -> None:
+        if self.collecting is None:
+            return
+        bucket = matured.known_ms // DAY_MS // self._policy.bucket_d
+        for one in np.unique(bucket).tolist():
+            rows = matured.take(np.flatnonzero(bucket == one))
+            active = encode(self.collecting, rows.features)
+            self._statistics(one).add(
+                active, rows.is_fraud, self._reference(rows, active), kept=is_kept(rows.hashes)
+            )
+            self._changed.add(one)
+
+    def _statistics(self, bucket: int) -> Statistics:
+        if bucket not in self._open:
+            self._open[bucket] = Statistics(self.collecting.n_weights if self.collecting else 0)
+        return self._open[bucket]
+
+    def _reference(self, rows: Matured, active: NDArray[np.int32]) -> NDArray[np.float64]:
+        if self.basis is None or self.weights is None:
+            return np.full(len(rows), self._policy.prior_logit)
+        if self.collecting is not None and self.basis.number == self.collecting.number:
+            return logits(active, self.weights)
+        return self.score(rows.features)
+
+    def needs_rows(self, collecting: Basis | None) -> bool:
+        """Return whether a release's basis is one that rows must be encoded for afresh."""
+        if collecting is None:
+            return False
+        return self.collecting is None or self.collecting.number != collecting.number
+
+    def install(
+        self,
+        basis: Basis | None,
+        weights: NDArray[np.float64] | None,
+        collecting: Basis | None,
+        retained: Matured | None,
+    ) -> None:
+        """Swap the scorer in; where another basis is asked for, encode the retained rows for it.
+
+        Parameters
+        ----------
+        basis, weights
+            The scorer now in force.
+        collecting
+            The basis that statistics are now asked for.
+        retained
+            Matured rows still held, in order; given when `needs_rows`.
+        """
+        self.basis, self.weights = basis, weights
+        if retained is not None:
+            self.collecting = collecting
+            self._open.clear()
+            self._changed.clear()
+            for block in retained.blocks():
+                self._add(block)
+
+    def contributions(
+        self, now_ms: int
+    ) -> Mapping[int, tuple[int, NDArray[np.float32], NDArray[np.float64]]]:
+        """Return bucket -> (n, packed A, b) of what changed; buckets that are over are let go.
+
+        A bucket that is over is published once more and then lives on the topic alone.
+        """
+        if self.collecting is None:
+            return {}
+        now_weights = np.zeros(self.collecting.n_weights)
+        if self.weights is not None and self.basis is not None:
+            if self.basis.number == self.collecting.number:
+                now_weights = self.weights
+        out = {}
+        for bucket in sorted(self._changed):
+            statistics = self._open[bucket]
+            out[bucket] = (statistics.n, *statistics.rounded(now_weights))
+        self._changed.clear()
+        current = now_ms // DAY_MS // self._policy.bucket_d
+        for over in [b for b in self._open if b < current]:
+            del self._open[over]
+        return out
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the state as named arrays (views)."""
+        out: dict[str, NDArray[np.generic]] = {"counts": self.counts}
+        out |= _scorer_arrays("basis", self.basis, self.weights)
+        out |= _scorer_arrays("collecting", self.collecting, None)
+        for bucket, statistics in self._open.items():
+            out |= _statistics_arrays(f"open/{bucket}", statistics)
+        out["changed"] = np.array(sorted(self._changed), np.int64)
+        return out
+
+    def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Replace the state by what `arrays` gave."""
+        self.counts = np.array(arrays["counts"], np.uint32)
+        self.basis, self.weights = _load_scorer("basis", arrays)
+        self.collecting, _ = _load_scorer("collecting", arrays)
+        buckets = {int(name.split("/")[1]) for name in arrays if name.startswith("open/")}
+        self._open = {b: _load_statistics(f"open/{b}", arrays) for b in sorted(buckets)}
+        self._changed = set(np.asarray(arrays["changed"]).tolist())
+
+
+_BASIS_ARRAYS = ("edges", "n_edges", "coarse_edges", "n_coarse_edges", "crosses")
+
+
+def _scorer_arrays(
+    prefix: str, basis: Basis | None, weights: NDArray[np.float64] | None
+) -> dict[str, NDArray[np.generic]]:
+    out: dict[str, NDArray[np.generic]] = {}
+    if basis is not None:
+        out = {f"{prefix}/{name}": getattr(basis, name) for name in _BASIS_ARRAYS}
+        out[f"{prefix}/number"] = np.array([basis.number], np.int64)
+        out[f"{prefix}/schema"] = np.frombuffer(basis.schema_hash.encode(), np.uint8)
+    if weights is not None:
+        out[f"{prefix}/weights"] = weights
+    return out
+
+
+def _load_scorer(
+    prefix: str, arrays: Mapping[str, NDArray[np.generic]]
+) -> tuple[Basis | None, NDArray[np.float64] | None]:
+    if f"{prefix}/number" not in arrays:
+        return None, None
+    basis = Basis(
+        number=int(arrays[f"{prefix}/number"][0]),
+        schema_hash=np.asarray(arrays[f"{prefix}/schema"]).tobytes().decode(),
+        edges=np.array(arrays[f"{prefix}/edges"], np.float32),
+        n_edges=np.array(arrays[f"{prefix}/n_edges"], np.int32),
+        coarse_edges=np.array(arrays[f"{prefix}/coarse_edges"], np.float32),
+        n_coarse_edges=np.array(arrays[f"{prefix}/n_coarse_edges"], np.int32),
+        crosses=np.array(arrays[f"{prefix}/crosses"], np.int32),
+    )
+    weights = arrays.get(f"{prefix}/weights")
+    return basis, None if weights is None else np.array(weights, np.float64)
+
+
+def _statistics_arrays(prefix: str, statistics: Statistics) -> dict[str, NDArray[np.generic]]:
+    return {
+        f"{prefix}/curvature": statistics.curvature,
+        f"{prefix}/gradient": statistics.gradient,
+        f"{prefix}/n": np.array([statistics.n], np.int64),
+    }
+
+
+def _load_statistics(prefix: str, arrays: Mapping[str, NDArray[np.generic]]) -> Statistics:
+    statistics = Statistics(0)
+    statistics.curvature = np.array(arrays[f"{prefix}/curvature"], np.float64)
+    statistics.gradient = np.array(arrays[f"{prefix}/gradient"], np.float64)
+    statistics.n = int(arrays[f"{prefix}/n"][0])
+    return statistics

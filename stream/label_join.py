@@ -1,0 +1,143 @@
+"""Joins labels to the log of scored transactions; what comes too early is parked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from models.records import Label
+from stream.row_log import FRAUD, LEGIT, PENDING, RowLog
+
+
+class Rejected(NamedTuple):
+    """A record that was not used: its position in the input, a short reason, what was expected."""
+
+    row: int
+    reason: str
+    detail: str
+
+
+class ParkedLabel(NamedTuple):
+    """A label whose transaction has not been seen yet."""
+
+    transaction_hash: int
+    is_fraud: bool
+    labelled_at_ms: int
+
+
+def hash_ids(transaction_ids: Sequence[str]) -> list[int]:
+    """Return the 64-bit hash under which each transaction is held."""
+    digest = xxhash.xxh3_64_intdigest
+    return [digest(text.encode()) for text in transaction_ids]
+
+
+@dataclass(slots=True)
+class LabelJoin:
+    """Outcomes that were said, until the next tick learns them.
+
+    Attributes
+    ----------
+    parked
+        Transaction hash -> label without a transaction; the oldest go beyond ``max_parked``.
+    fresh
+        Rows whose outcome came since the last tick, in order of arrival; a row may come twice when
+        a legitimate one turned out to be fraud.
+    joined, duplicates, contradicting, dropped
+        Labels so far by what became of them.
+    """
+
+    max_parked: int = 1_000_000
+    parked: dict[int, ParkedLabel] = field(default_factory=dict)
+    fresh: list[int] = field(default_factory=list)
+    joined: int = 0
+    duplicates: int = 0
+    contradicting: int = 0
+    dropped: int = 0
+
+    def learn(self, log: RowLog, labels: Sequence[Label], tick_ms: int) -> list[Rejected]:
+        """Settle the labels' transactions; park where there is none.
+
+        A label that repeats is counted. Legitimate -> fraud is a late chargeback and is learnt;
+        fraud -> legitimate contradicts what was learnt and is refused.
+        """
+        rejected = []
+        hashes = hash_ids([label.transaction_id for label in labels])
+        for position, (transaction_hash, label) in enumerate(zip(hashes, labels, strict=True)):
+            entry = ParkedLabel(transaction_hash, label.is_fraud, label.labelled_at_ms)
+            row = log.find(transaction_hash)
+            if row is None:
+                self._park(entry)
+            elif not self._settle(log, row, entry, tick_ms):
+                detail = "expected no change, got legitimate after fraud"
+                rejected.append(Rejected(position, "contradicting_label", detail))
+        return rejected
+
+    def _park(self, label: ParkedLabel) -> None:
+        if label.transaction_hash in self.parked:
+            self.duplicates += 1
+            return
+        self.parked[label.transaction_hash] = label
+        if len(self.parked) > self.max_parked:
+            del self.parked[next(iter(self.parked))]
+            self.dropped += 1
+
+    def unpark(self, log: RowLog, hashes: Sequence[int], tick_ms: int) -> None:
+        """Settle parked labels of transactions that were just added."""
+        if not self.parked:
+            return
+        for transaction_hash in hashes:
+            label = self.parked.pop(transaction_hash, None)
+            if label is not None:
+                row = log.find(transaction_hash)
+                if row is not None:
+                    self._settle(log, row, label, tick_ms)
+
+    def _settle(self, log: RowLog, row: int, label: ParkedLabel, tick_ms: int) -> bool:
+        outcome = int(log["outcome"][row])
+        wanted = FRAUD if label.is_fraud else LEGIT
+        if outcome == wanted:
+            self.duplicates += 1
+            return True
+        if outcome == FRAUD:
+            self.contradicting += 1
+            return False
+        if outcome == PENDING or label.is_fraud:
+            known_ms = max(label.labelled_at_ms, tick_ms, int(log["event_ms"][row]))
+            log.settle(np.array([row]), np.array([wanted], np.int8), np.array([known_ms], np.int64))
+            self.fresh.append(row)
+            self.joined += 1
+        return True
+
+    def take_fresh(self, log: RowLog, until_ms: int) -> NDArray[np.int64]:
+        """Return and forget the settled rows whose outcome was known by ``until_ms``."""
+        if not self.fresh:
+            return np.empty(0, np.int64)
+        rows = np.unique(np.array(self.fresh, np.int64))
+        known = log["known_ms"][rows] <= until_ms
+        self.fresh = rows[~known].tolist()
+        return rows[known]
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the state as named arrays."""
+        parked = list(self.parked.values())
+        counts = [self.joined, self.duplicates, self.contradicting, self.dropped]
+        return {
+            "parked_hash": np.array([p.transaction_hash for p in parked], np.uint64),
+            "parked_fraud": np.array([p.is_fraud for p in parked], np.bool_),
+            "parked_ms": np.array([p.labelled_at_ms for p in parked], np.int64),
+            "fresh": np.array(self.fresh, np.int64),
+            "counts": np.array(counts, np.int64),
+        }
+
+    def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Replace the state by what `arrays` gave."""
+        columns = [
+            np.asarray(arrays[f"parked_{name}"]).tolist() for name in ("hash", "fraud", "ms")
+        ]
+        self.parked = {row[0]: ParkedLabel(*row) for row in zip(*columns, strict=True)}
+        self.fresh = np.asarray(arrays["fresh"]).tolist()
+        counts = np.asarray(arrays["counts"]).tolist()
+        self.joined, self.duplicates, self.contradicting, self.dropped = counts

@@ -1,0 +1,122 @@
+"""A pipeline's whole state as named arrays, and back; what a checkpoint stores."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import StateError
+from stream.pipeline import Pipeline, PipelineConfig
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """Everything a pipeline knows.
+
+    Parameters
+    ----------
+    arrays
+        Name -> array; views of the running pipeline, to be stored before it goes on.
+    meta
+        msgpack: version, consortium schema, member, scalars.
+    """
+
+    arrays: Mapping[str, NDArray[np.generic]]
+    meta: bytes
+
+
+class _Part(Protocol):
+    """A piece of the pipeline that can be stored."""
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]: ...
+
+    def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None: ...
+
+
+def _parts(pipeline: Pipeline) -> dict[str, _Part]:
+    return {
+        "accounts": pipeline.accounts,
+        "entities": pipeline.entities,
+        "log": pipeline.log,
+        "labels": pipeline.labels,
+        "own": pipeline.own,
+        "shared": pipeline.shared,
+        "judge": pipeline.judge,
+    }
+
+
+class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: int
+    schema: str
+    member: str
+    worker: str
+    watermark_ms: int
+    tick_ms: int
+    release_number: int
+    statistics_due_ms: int
+    first_pending: int
+
+
+def dump(pipeline: Pipeline) -> State:
+    """Return the state of a pipeline between two batches, after `Pipeline.published`."""
+    config = pipeline.config
+    arrays = {
+        f"{part}/{name}": array
+        for part, holder in _parts(pipeline).items()
+        for name, array in holder.arrays().items()
+    }
+    meta = _Meta(
+        version=VERSION,
+        schema=config.schema.hash,
+        member=config.member,
+        worker=config.worker,
+        watermark_ms=pipeline.watermark_ms,
+        tick_ms=pipeline.tick_ms,
+        release_number=pipeline.release_number,
+        statistics_due_ms=pipeline.statistics_due_ms,
+        first_pending=pipeline.log.first_pending,
+    )
+    return State(arrays, msgspec.msgpack.encode(meta))
+
+
+def restore(config: PipelineConfig, state: State) -> Pipeline:
+    """Return a pipeline that goes on where `dump` left off.
+
+    Raises
+    ------
+    StateError
+        If the state is of another version, member or schema, or incomplete.
+    """
+    try:
+        meta = msgspec.msgpack.decode(state.meta, type=_Meta)
+    except msgspec.MsgspecError as error:
+        raise StateError(f"state: expected version {VERSION}, got something else") from error
+    expected = (VERSION, config.schema.hash, config.member, config.worker)
+    found = (meta.version, meta.schema, meta.member, meta.worker)
+    if found != expected:
+        raise StateError(
+            f"state: expected (version, schema, member, worker) {expected}, got {found}"
+        )
+    pipeline = Pipeline(config)
+    try:
+        for part, holder in _parts(pipeline).items():
+            prefix = f"{part}/"
+            holder.load(
+                {k.removeprefix(prefix): v for k, v in state.arrays.items() if k.startswith(prefix)}
+            )
+    except KeyError as error:
+        raise StateError(f"state: expected an array {error}, found none") from error
+    pipeline.watermark_ms = meta.watermark_ms
+    pipeline.tick_ms = meta.tick_ms
+    pipeline.release_number = meta.release_number
+    pipeline.statistics_due_ms = meta.statistics_due_ms
+    pipeline.log.first_pending = meta.first_pending
+    for expert, held in enumerate((pipeline.own, pipeline.shared)):
+        if held.basis is not None and held.weights is not None:
+            pipeline.judge.restore_scorer(expert, held.basis, held.weights)
+    return pipeline

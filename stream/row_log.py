@@ -1,0 +1,146 @@
+"""The columnar log of scored transactions: pending until an outcome is known, then kept a while.
+
+One row serves the label join, learning, the blend's window and re-encoding for a new basis. Rows are
+appended in the order of scoring and dropped from the front when older than the retention.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+PENDING, LEGIT, FRAUD = 0, 1, 2
+_FIRST_CAPACITY = 4_096
+
+Index = NDArray[np.int64] | slice
+
+
+class RowLog:
+    """Growing columns with a moving front.
+
+    Parameters
+    ----------
+    n_entities
+        Entity columns of a transaction.
+    n_features, n_own
+        Columns of ``features`` (own plus consortium evidence) and of ``own`` (the entity features
+        from own evidence alone).
+    n_experts
+        Columns of ``scores``.
+
+    Attributes
+    ----------
+    columns
+        Name -> array whose first ``size`` entries are rows: ``hash`` uint64 (transaction id),
+        ``event_ms``, ``arrival_ms`` (watermark when it was scored, ascending), ``known_ms`` int64
+        (-1 while pending), ``outcome`` int8, ``account`` int32, ``entity`` int32
+        (n, n_entities), ``features`` float32, ``own`` float32, ``scores`` float32 log-odds.
+    size
+        Rows held.
+    first_pending
+        Rows before it have an outcome.
+    """
+
+    def __init__(self, *, n_entities: int, n_features: int, n_own: int, n_experts: int) -> None:
+        self._layout: dict[str, tuple[str, tuple[int, ...]]] = {
+            "hash": ("u8", ()),
+            "event_ms": ("i8", ()),
+            "arrival_ms": ("i8", ()),
+            "known_ms": ("i8", ()),
+            "outcome": ("i1", ()),
+            "account": ("i4", ()),
+            "entity": ("i4", (n_entities,)),
+            "features": ("f4", (n_features,)),
+            "own": ("f4", (n_own,)),
+            "scores": ("f4", (n_experts,)),
+        }
+        self.columns: dict[str, NDArray[np.generic]] = {}
+        self.size = 0
+        self.first_pending = 0
+        self._dropped = 0
+        self._position: dict[int, int] = {}
+        self._reserve(_FIRST_CAPACITY)
+
+    def _reserve(self, capacity: int) -> None:
+        for name, (dtype, shape) in self._layout.items():
+            grown = np.zeros((capacity, *shape), dtype)
+            if name in self.columns:
+                grown[: self.size] = self.columns[name][: self.size]
+            self.columns[name] = grown
+
+    def __getitem__(self, name: str) -> NDArray[np.generic]:
+        """Return the rows' column as a view."""
+        return self.columns[name][: self.size]
+
+    def append(self, rows: Mapping[str, NDArray[np.generic]]) -> slice:
+        """Add rows; every column but ``known_ms`` and ``outcome`` must be given."""
+        n = len(rows["hash"])
+        first, last = self.size, self.size + n
+        if last > len(self.columns["hash"]):
+            self._reserve(max(last, 2 * len(self.columns["hash"])))
+        for name, column in rows.items():
+            self.columns[name][first:last] = column
+        self.columns["known_ms"][first:last] = -1
+        self.columns["outcome"][first:last] = PENDING
+        self.size = last
+        start = first + self._dropped
+        hashes: list[int] = rows["hash"].tolist()
+        self._position.update(zip(hashes, range(start, start + n), strict=True))
+        return slice(first, last)
+
+    def find(self, transaction_hash: int) -> int | None:
+        """Return the row of a transaction, None if it is not held."""
+        position = self._position.get(transaction_hash)
+        return None if position is None else position - self._dropped
+
+    def known(self, hashes: Iterable[int]) -> list[bool]:
+        """Return which transactions are held."""
+        position = self._position
+        return [h in position for h in hashes]
+
+    def settle(self, index: NDArray[np.int64], outcome: NDArray[np.int8], known_ms: Index) -> None:
+        """Write outcomes."""
+        self.columns["outcome"][index] = outcome
+        self.columns["known_ms"][index] = known_ms
+
+    def due(self, until_ms: int) -> NDArray[np.int64]:
+        """Return the pending rows that were scored at or before a watermark, and move past them."""
+        arrival = self["arrival_ms"]
+        end = int(np.searchsorted(arrival, until_ms, side="right"))
+        rows = np.arange(self.first_pending, end, dtype=np.int64)
+        self.first_pending = max(self.first_pending, end)
+        return rows[self["outcome"][rows] == PENDING] if len(rows) else rows
+
+    def matured_since(self, known_ms: int) -> NDArray[np.int64]:
+        """Return the rows whose outcome became known at or after an instant."""
+        return np.flatnonzero(self["known_ms"] >= max(known_ms, 0))
+
+    def drop_before(self, arrival_ms: int) -> None:
+        """Forget the rows scored before a watermark, except those still pending."""
+        n = int(np.searchsorted(self["arrival_ms"], arrival_ms, side="left"))
+        n = min(n, self.first_pending)
+        if n < self.size // 8:
+            return
+        gone: list[int] = self["hash"][:n].tolist()
+        for transaction_hash in gone:
+            del self._position[transaction_hash]
+        for column in self.columns.values():
+            column[: self.size - n] = column[n : self.size].copy()
+        self.size -= n
+        self.first_pending -= n
+        self._dropped += n
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the state as named arrays (views)."""
+        return {name: self[name] for name in self._layout}
+
+    def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Replace the state by what `arrays` gave; ``first_pending`` is set by the caller."""
+        self.size = 0
+        n = len(arrays["hash"])
+        self._reserve(max(n, _FIRST_CAPACITY))
+        self._position.clear()
+        self._dropped = 0
+        self.append({k: v for k, v in arrays.items() if k not in {"known_ms", "outcome"}})
+        self.columns["known_ms"][:n] = arrays["known_ms"]
+        self.columns["outcome"][:n] = arrays["outcome"]

@@ -1,0 +1,259 @@
+"""Settings of one bank's worker: a TOML file, the environment above it, as one frozen value."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+from models.budget import BudgetPolicy
+from models.errors import SettingsError
+from models.keys import Signer, Verifier, load_signer
+from models.schema import Schema
+from models.toml_table import TomlTable, near_miss, read_toml
+from stream.admission import AdmissionPolicy
+from stream.judge import JudgePolicy
+from stream.pipeline import PipelineConfig
+
+PREFIX = "AMALGAM_STREAM_"
+Mode = Literal["live", "replay"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that a deployment chooses; field ``x`` may be set by ``AMALGAM_STREAM_X``.
+
+    Parameters
+    ----------
+    member, worker
+        The bank's name in the consortium and in its topics; the worker's among its workers.
+    bank_bootstrap, consortium_bootstrap
+        ``host:port`` of the bank's own cluster and of the consortium's.
+    mapping_file
+        TOML: where the canonical fields lie in the bank's records.
+    consortium_file
+        TOML: ``consortium``, ``entity_kinds``, ``amalgamator_keys`` (public, hexadecimal).
+    key_file
+        The bank's private Ed25519 key, mode 600.
+    secret_file
+        The members' pseudonym key, 32 bytes or more, mode 600.
+    state_dir
+        Where state and offsets are kept.
+    mode
+        ``live``: summaries at wall-clock cadence. ``replay``: in lockstep by event time.
+    cadence_s
+        Seconds between summaries; of event time in replay.
+    statistics_s
+        Seconds of event time between publications of the scorecard's statistics.
+    tick_s
+        Quantum of event time in which outcomes are learnt; divides a day.
+    label_horizon_s
+        After it a transaction without a label counts as legitimate.
+    lateness_s
+        How far an event may lie behind the stream.
+    retention_s
+        How long matured transactions are kept.
+    alert_rate
+        Share of transactions that may alert, in (0, 1).
+    checkpoint_s
+        Seconds between stores of state and offsets.
+    deadline_s
+        How long an unreachable consortium is tried before the worker says it is not ready.
+    health_host, health_port
+        Where /metrics, /healthz and /readyz are served; port 0 picks a free one.
+    log_level
+        Of the standard library's logging.
+    """
+
+    member: str
+    worker: str = "0"
+    bank_bootstrap: str
+    consortium_bootstrap: str
+    mapping_file: Path
+    consortium_file: Path
+    key_file: Path
+    secret_file: Path = field(repr=False)
+    state_dir: Path
+    mode: Mode = "live"
+    cadence_s: float = 3_600.0
+    statistics_s: float = 86_400.0
+    tick_s: float = 10.0
+    label_horizon_s: float = 7 * 86_400.0
+    lateness_s: float = 86_400.0
+    retention_s: float = 90 * 86_400.0
+    alert_rate: float = 0.01
+    checkpoint_s: float = 2.0
+    deadline_s: float = 120.0
+    health_host: str = "127.0.0.1"
+    health_port: int = 9463
+    log_level: str = "INFO"
+
+    def __post_init__(self) -> None:
+        for name in ("member", "worker", "bank_bootstrap", "consortium_bootstrap"):
+            _demand(bool(getattr(self, name)), name, "a non-empty text")
+        _demand(self.mode in ("live", "replay"), "mode", "live or replay")
+        for name in _DURATIONS:
+            _demand(0 < getattr(self, name) < math.inf, name, "seconds above 0")
+        _demand(86_400 % self.tick_s == 0, "tick_s", "a divisor of a day")
+        _demand(self.retention_s > self.label_horizon_s, "retention_s", "more than label_horizon_s")
+        in_steps = self.mode == "live" or self.cadence_s % self.tick_s == 0
+        _demand(in_steps, "cadence_s", "a multiple of tick_s in replay")
+        _demand(0.0 < self.alert_rate < 1.0, "alert_rate", "a share in (0, 1)")
+        _demand(0 <= self.health_port <= 65_535, "health_port", "0..65535")
+
+
+_DURATIONS = (
+    "cadence_s",
+    "statistics_s",
+    "tick_s",
+    "label_horizon_s",
+    "lateness_s",
+    "retention_s",
+    "checkpoint_s",
+    "deadline_s",
+)
+_FILES = ("mapping_file", "consortium_file", "key_file", "secret_file", "state_dir")
+_OPTIONAL = frozenset(
+    {"worker", "mode", "alert_rate", "health_host", "health_port", "log_level", *_DURATIONS}
+)
+
+
+def _demand(holds: bool, name: str, expectation: str) -> None:
+    if not holds:
+        raise SettingsError(f"{name} ({PREFIX}{name.upper()}): expected {expectation}")
+
+
+def _reader(name: str) -> Callable[[str], object]:
+    if name == "health_port":
+        return int
+    return float if name in _DURATIONS or name == "alert_rate" else str
+
+
+def read_settings(path: Path | None, environment: Mapping[str, str]) -> Settings:
+    """Return the settings of a file and an environment, which wins.
+
+    Paths in the file are relative to the file.
+
+    Raises
+    ------
+    SettingsError
+        If a key is unknown, missing, or of another type or range; the message names it.
+    """
+    known = [f.name for f in fields(Settings)]
+    values = _from_file(path, known) if path is not None else {}
+    for key, text in sorted(environment.items()):
+        if key.startswith(PREFIX):
+            name = key.removeprefix(PREFIX).lower()
+            if name not in known:
+                raise SettingsError(f"{key}: unknown setting{near_miss(name, known)}")
+            values[name] = _parsed(key, text, _reader(name))
+    missing = [name for name in known if name not in values and name not in _OPTIONAL]
+    if missing:
+        where = f"{path}: " if path else ""
+        raise SettingsError(f"{where}{missing[0]}: expected a value, got none")
+    for name in _FILES:
+        values[name] = Path(str(values[name]))
+    return Settings(**values)  # type: ignore[arg-type]  # each was read as its field's type
+
+
+def _from_file(path: Path, known: list[str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for name, found in read_toml(path).values.items():
+        if name not in known:
+            raise SettingsError(f"{path}: {name}: unknown setting{near_miss(name, known)}")
+        reader = _reader(name)
+        fits = isinstance(found, str) if reader is str else type(found) in (int, float)
+        if not fits or (reader is int and type(found) is not int):
+            raise SettingsError(f"{path}: {name}: expected {reader.__name__}, got {found!r}")
+        values[name] = reader(found)  # type: ignore[arg-type]  # checked above
+        if name in _FILES:
+            values[name] = path.parent / str(found)
+    return values
+
+
+def _parsed(key: str, text: str, reader: Callable[[str], object]) -> object:
+    try:
+        return reader(text)
+    except ValueError as error:
+        raise SettingsError(f"{key}: expected {reader.__name__}, got {text!r}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """What the files that settings name hold: the consortium's agreement and the bank's keys.
+
+    Parameters
+    ----------
+    consortium, schema
+        Name, and meaning of numbers.
+    amalgamator
+        Its public keys.
+    signer
+        The bank's.
+    secret
+        The members' pseudonym key.
+    """
+
+    consortium: str
+    schema: Schema
+    amalgamator: tuple[Verifier, ...]
+    signer: Signer = field(repr=False)
+    secret: bytes = field(repr=False)
+
+
+def read_membership(settings: Settings) -> Membership:
+    """Read the consortium's file and the keys.
+
+    Raises
+    ------
+    SettingsError
+        If a file is absent or holds something else.
+    """
+    table = read_toml(settings.consortium_file)
+    name = table.text("consortium")
+    kinds = _texts(table, "entity_kinds")
+    keys = _texts(table, "amalgamator_keys")
+    unknown = set(table.values) - {"consortium", "entity_kinds", "amalgamator_keys"}
+    if unknown:
+        raise SettingsError(f"{settings.consortium_file}: {min(unknown)}: unknown key")
+    return Membership(
+        consortium=name,
+        schema=Schema(entity_kinds=kinds),
+        amalgamator=tuple(Verifier.from_hex(key) for key in keys),
+        signer=load_signer(settings.key_file),
+        secret=_secret(settings.secret_file),
+    )
+
+
+def _texts(table: TomlTable, key: str) -> tuple[str, ...]:
+    found = table.value(key)
+    if not isinstance(found, list) or not found or not all(isinstance(x, str) for x in found):
+        raise table.error(key, "a list of texts", repr(found))
+    return tuple(found)
+
+
+def _secret(path: Path) -> bytes:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+        secret = bytes.fromhex(text)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: expected a pseudonym key in hexadecimal") from error
+    if len(secret) < 32:
+        raise SettingsError(f"{path}: expected 32 bytes or more, got {len(secret)}")
+    return secret
+
+
+def pipeline_config(settings: Settings, membership: Membership) -> PipelineConfig:
+    """Return what the pipeline needs of both."""
+    return PipelineConfig(
+        member=settings.member,
+        worker=settings.worker,
+        schema=membership.schema,
+        secret=membership.secret,
+        tick_ms=round(settings.tick_s * 1_000),
+        label_horizon_ms=round(settings.label_horizon_s * 1_000),
+        retention_ms=round(settings.retention_s * 1_000),
+        statistics_cadence_ms=round(settings.statistics_s * 1_000),
+        judging=JudgePolicy(budget=BudgetPolicy(rate=settings.alert_rate)),
+        admission=AdmissionPolicy(lateness_ms=round(settings.lateness_s * 1_000)),
+    )

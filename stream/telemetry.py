@@ -1,0 +1,88 @@
+"""Every metric of the worker, on a registry that is handed in."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+from models.fields import REASONS as DECODE_REASONS
+
+PIPELINE_REASONS = (
+    "duplicate_transaction",
+    "late_event",
+    "future_event",
+    "contradicting_label",
+    "watermark",
+    "bug",
+)
+DEAD_LETTER_REASONS = tuple(dict.fromkeys((*DECODE_REASONS, *PIPELINE_REASONS)))
+LABEL_OUTCOMES = ("joined", "duplicate", "contradicting", "parked_dropped")
+_CHUNK_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+_EXCHANGE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class Telemetry:
+    """Counters, gauges and histograms; every closed label is touched at the start.
+
+    Parameters
+    ----------
+    registry
+        Where they are registered.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        prefix = "amalgam_stream_"
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(prefix + name, text, labels, registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(prefix + name, text, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(prefix + name, text, registry=registry, buckets=buckets)
+
+        self.scored = counter("transactions_scored_total", "Transactions scored.", "decision")
+        self.dead_letters = counter("dead_letters_total", "Records not used.", "reason")
+        self.labels = counter("labels_total", "Labels by what became of them.", "outcome")
+        self.labels_parked = gauge("labels_parked", "Labels waiting for their transaction.")
+        self.chunk_s = histogram(
+            "chunk_duration_seconds", "Decode, score and learn one chunk.", _CHUNK_BUCKETS_S
+        )
+        self.install_s = histogram(
+            "release_install_duration_seconds", "Swap a release in.", _EXCHANGE_BUCKETS_S
+        )
+        self.summary_s = histogram(
+            "summary_duration_seconds", "Export, sign and publish.", _EXCHANGE_BUCKETS_S
+        )
+        self.checkpoint_s = histogram(
+            "checkpoint_duration_seconds", "Store state and offsets.", _EXCHANGE_BUCKETS_S
+        )
+        self.checkpoint_bytes = counter("checkpoint_bytes_total", "Bytes of changed state pages.")
+        self.summaries = counter("summaries_published_total", "Contributions sent.")
+        self.summary_bytes = counter("summary_bytes_total", "Bytes of contributions sent.")
+        self.releases_refused = counter("releases_refused_total", "Release records refused.")
+        self.release = gauge("release_number", "Number of the release in force.")
+        self.scorer = Info(prefix + "scorer", "Release in force.", registry=registry)
+        self.watermark_s = gauge(
+            "watermark_timestamp_seconds", "Event time up to which transactions were scored."
+        )
+        self.lag = gauge("lag_records", "Records on the broker not yet read.")
+        self.entities = gauge("entities", "Entities known, own and by releases.")
+        self.accounts = gauge("accounts", "Accounts known.")
+        self.expert_weight = Gauge(
+            prefix + "expert_weight", "Weight in the blend.", ("expert",), registry=registry
+        )
+        self._touch()
+
+    def _touch(self) -> None:
+        for decision in ("alert", "pass"):
+            self.scored.labels(decision)
+        for reason in DEAD_LETTER_REASONS:
+            self.dead_letters.labels(reason)
+        for outcome in LABEL_OUTCOMES:
+            self.labels.labels(outcome)
+        for expert in ("own", "merged"):
+            self.expert_weight.labels(expert)
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self._registry)

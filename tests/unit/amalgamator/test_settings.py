@@ -1,0 +1,75 @@
+"""Settings: defaults, every key, and errors that name the variable."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from amalgamator.policy import BasisPolicy, FoldConfig
+from amalgamator.settings import PREFIX, Settings, read_settings
+from models.errors import SettingsError
+from models.schema import Schema
+
+REQUIRED = {
+    "AMALGAM_AMALGAMATOR_BOOTSTRAP": "localhost:9092",
+    "AMALGAM_AMALGAMATOR_REGISTRY_FILE": "registry.toml",
+    "AMALGAM_AMALGAMATOR_KEY_FILE": "key.pem",
+}
+
+
+def test_three_values_are_enough() -> None:
+    """The rest has defaults; other programs' variables are left alone."""
+    settings = read_settings(REQUIRED | {"PATH": "/bin", "AMALGAM_STREAM_X": "1"})
+    assert settings.ridge == FoldConfig(schema=Schema(entity_kinds=())).ridge
+    assert settings.basis_growth == BasisPolicy().growth
+    assert settings == Settings(
+        bootstrap="localhost:9092",
+        registry_file=Path("registry.toml"),
+        key_file=Path("key.pem"),
+    )
+
+
+def test_every_field_is_read_from_its_variable() -> None:
+    """By printing the defaults and reading them back."""
+    defaults = read_settings(REQUIRED)
+    environment = {
+        PREFIX + field.name.upper(): str(getattr(defaults, field.name))
+        for field in fields(defaults)
+    }
+    assert read_settings(environment) == defaults
+    changed = read_settings(environment | {"AMALGAM_AMALGAMATOR_FOLD_EVERY_S": "2.5"})
+    assert changed.fold_every_s == 2.5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("FOLD_EVRY_S", "1", "unknown setting; did you mean AMALGAM_AMALGAMATOR_FOLD_EVERY_S"),
+        ("fold_every_s", "1", "unknown setting"),
+        ("MODE", "fast", "MODE: expected live or lockstep"),
+        ("BOOTSTRAP", "", "BOOTSTRAP: expected host:port"),
+        ("FOLD_EVERY_S", "soon", "FOLD_EVERY_S: expected float, got 'soon'"),
+        ("FOLD_EVERY_S", "nan", "FOLD_EVERY_S: expected a number above 0"),
+        ("FOLD_EVERY_S", "inf", "FOLD_EVERY_S: expected a number above 0"),
+        ("POLL_S", "0", "POLL_S: expected a number above 0"),
+        ("POLL_S", "500", "DEADLINE_S: expected more than poll_s"),
+        ("CLOCK_TOLERANCE_S", "-1", "CLOCK_TOLERANCE_S: expected 0 or more"),
+        ("PRIOR_LOGIT", "nan", "PRIOR_LOGIT: expected a finite number"),
+        ("MAX_DAYS_AHEAD", "-2", "MAX_DAYS_AHEAD: expected -1 or more"),
+        ("MAX_ENVELOPE_BYTES", "10", "MAX_ENVELOPE_BYTES: expected 1024 or more"),
+        ("HEALTH_PORT", "70000", "HEALTH_PORT: expected 0..65535"),
+        ("BASIS_GROWTH", "1", "BASIS_GROWTH: expected a number above 1"),
+        ("RIDGE", "0", "RIDGE: expected a number above 0"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(name: str, value: str, message: str) -> None:
+    """The message says what was expected."""
+    with pytest.raises(SettingsError, match=message):
+        read_settings(REQUIRED | {PREFIX + name: value})
+
+
+@pytest.mark.parametrize("name", sorted(REQUIRED))
+def test_a_missing_value_is_refused_by_name(name: str) -> None:
+    """Each of the three."""
+    with pytest.raises(SettingsError, match=f"{name}: expected a value"):
+        read_settings({key: value for key, value in REQUIRED.items() if key != name})

@@ -1,0 +1,352 @@
+"""Contributions as bytes: lossless, stable, and every corruption is refused."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.codec import RULES, Context, decode_contribution, encode_contribution
+from models.envelope import (
+    ContributionHeader,
+    Kind,
+    check_body_hash,
+    check_signature,
+    decode_header,
+    open_envelope,
+    seal,
+)
+from models.errors import InvalidInputError, QuarantinedError
+from models.keys import Verifier
+from models.summary import Contribution, ContributionKey
+from tests.consortium import (
+    SCHEMA,
+    closing,
+    context_of,
+    evidence,
+    histograms,
+    signer_of,
+    statistics,
+)
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+SIGNER = signer_of("alpha")
+
+
+def decode(raw: bytes) -> Contribution:
+    """Open, verify and decode as a receiver does."""
+    envelope = open_envelope(raw)
+    header = decode_header(envelope, ContributionHeader)
+    check_signature(envelope, Verifier(SIGNER.public_key))
+    check_body_hash(envelope, header.body_sha256)
+    return decode_contribution(header, envelope.body, SCHEMA)
+
+
+def assert_equal(left: Contribution, right: Contribution) -> None:
+    """Compare two contributions to the bit."""
+    assert (left.key, left.epoch, left.basis, left.n) == (
+        right.key,
+        right.epoch,
+        right.basis,
+        right.n,
+    )
+    assert left.arrays.keys() == right.arrays.keys()
+    for name, array in left.arrays.items():
+        other = right.arrays[name]
+        assert (array.dtype, array.shape) == (other.dtype, other.shape)
+        assert array.tobytes() == other.tobytes()
+
+
+def golden_contributions() -> dict[str, Contribution]:
+    """Return one small, fixed contribution of each part."""
+    n_weights = 3
+    fixed = {
+        "histograms": {
+            "feature": np.array([0, 0, 1], np.int16),
+            "is_fraud": np.array([0, 1, 0], np.uint8),
+            "cell": np.array([5, 4, 9_000], np.int16),
+            "count": np.array([7, 1, 8], np.uint32),
+        },
+        "statistics": {
+            "curvature": np.array([3, 1, 0.5, 2, 0.25, 1], np.float32),
+            "gradient": np.array([0.5, -1.25, 3.0]),
+        },
+        "evidence": {
+            "name": np.arange(n_weights * 16, dtype=np.uint8).reshape(n_weights, 16),
+            "kind": np.zeros(n_weights, np.uint8),
+            "hour": np.array([0, 12, 23], np.uint8),
+            "n": np.array([4, 2, 1], np.float32),
+            "f": np.array([1, 0, 1], np.float32),
+            "first_fraud_ms": np.array([1_000, -1, 5_000]),
+            "last_fraud_ms": np.array([2_000, -1, 5_000]),
+            "last_legit_ms": np.array([3_000, 4_000, -1]),
+        },
+        "epoch": {
+            "watermark_ms": np.array([86_400_000]),
+            "n_contributions": np.array([3]),
+        },
+    }
+    bucket = {"statistics": 700, "evidence": 20_000}
+    return {
+        part: Contribution(
+            key=ContributionKey("alpha", "0", part, bucket.get(part, 0)),  # type: ignore[arg-type]  # names of parts
+            epoch=17,
+            basis=1 if part == "statistics" else 0,
+            n=8,
+            arrays=arrays,
+        )
+        for part, arrays in fixed.items()
+    }
+
+
+@pytest.mark.parametrize("part", sorted(RULES))
+def test_the_bytes_on_the_wire_are_those_of_the_golden_file(part: str) -> None:
+    """A difference is a change of the format: members and amalgamator would part."""
+    raw = encode_contribution(golden_contributions()[part], context_of(seq=5), SIGNER)
+    assert raw == (GOLDEN / f"contribution_{part}.bin").read_bytes()
+
+
+@pytest.mark.parametrize("part", sorted(RULES))
+def test_golden_files_decode_to_what_was_encoded(part: str) -> None:
+    """Old bytes stay readable."""
+    raw = (GOLDEN / f"contribution_{part}.bin").read_bytes()
+    assert_equal(decode(raw), golden_contributions()[part])
+
+
+@pytest.mark.parametrize(
+    "contribution",
+    [
+        evidence("alpha", 20_000, seed=1, n_cells=200),
+        evidence("alpha", 20_000, seed=1, n_cells=0),
+        histograms("alpha", n=100, n_frauds=3, seed=1),
+        histograms("alpha", n=0, n_frauds=0, seed=1),
+        statistics("alpha", 700, basis=2, n_weights=50, seed=1),
+        statistics("alpha", 700, basis=2, n_weights=1, seed=1),
+        closing("alpha", 12),
+    ],
+)
+def test_every_part_comes_back_to_the_bit(contribution: Contribution) -> None:
+    """Empty, one-sample and larger ones."""
+    raw = encode_contribution(contribution, context_of(), SIGNER)
+    assert_equal(decode(raw), contribution)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.floats(width=64, allow_nan=False, allow_infinity=False), min_size=1, max_size=8),
+    st.integers(-(2**53), 2**53),
+    st.integers(-(2**53), 2**53),
+)
+def test_any_finite_gradient_comes_back_to_the_bit(
+    gradient: list[float], bucket: int, epoch: int
+) -> None:
+    """Subnormals, negative zero and the largest numbers too."""
+    n = len(gradient)
+    contribution = Contribution(
+        key=ContributionKey("alpha", "w", "statistics", bucket),
+        epoch=epoch,
+        basis=1,
+        n=n,
+        arrays={
+            "curvature": np.ones(n * (n + 1) // 2, np.float32),
+            "gradient": np.array(gradient),
+        },
+    )
+    assert_equal(decode(encode_contribution(contribution, context_of(), SIGNER)), contribution)
+
+
+@pytest.mark.parametrize("part", sorted(RULES))
+def test_every_flipped_byte_is_refused(part: str) -> None:
+    """Prefix, header, signature or body: no single byte can be changed."""
+    raw = encode_contribution(golden_contributions()[part], context_of(), SIGNER)
+    for i in range(len(raw)):
+        damaged = raw[:i] + bytes([raw[i] ^ 0xFF]) + raw[i + 1 :]
+        with pytest.raises(QuarantinedError):
+            decode(damaged)
+
+
+@pytest.mark.parametrize("part", sorted(RULES))
+def test_every_truncation_and_extension_is_refused(part: str) -> None:
+    """An envelope has exactly one length."""
+    raw = encode_contribution(golden_contributions()[part], context_of(), SIGNER)
+    for wrong in [raw[:i] for i in range(len(raw))] + [raw + b"\x00"]:
+        with pytest.raises(QuarantinedError):
+            decode(wrong)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=400))
+def test_random_bytes_are_refused_and_nothing_else_is_raised(raw: bytes) -> None:
+    """With and without a plausible beginning."""
+    for candidate in (raw, b"AMS1\x01" + raw):
+        with pytest.raises(QuarantinedError):
+            decode(candidate)
+
+
+def resealed(part: str, change: Callable[[dict[str, object]], object]) -> bytes:
+    """Return a golden envelope, its header fields changed, signed again by the member itself."""
+    raw = encode_contribution(golden_contributions()[part], context_of(), SIGNER)
+    envelope = open_envelope(raw)
+    fields = msgspec.msgpack.decode(envelope.header)
+    change(fields)
+    header = msgspec.convert(fields, ContributionHeader)
+    return seal(Kind.CONTRIBUTION, header, bytes(envelope.body), SIGNER)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda f: f.update(part="pickle"), "part"),
+        (lambda f: f["arrays"][0].update(name="object"), "part"),
+        (lambda f: f["arrays"][0].update(dtype="|O"), "part"),
+        (lambda f: f["arrays"].pop(), "part"),
+        (lambda f: f["arrays"].reverse(), "part"),
+        (lambda f: f["arrays"][1].update(offset=0), "shape"),
+        (lambda f: f["arrays"][1].update(shape=[2**40]), "shape"),
+        (lambda f: f["arrays"][1].update(shape=[3, 1]), "shape"),
+        (lambda f: f["arrays"][1].update(shape=[2]), "trailing_bytes"),
+        (lambda f: f.update(basis=0), "range"),
+        (lambda f: f.update(epsilon_spent=float("nan")), "range"),
+        (lambda f: f.update(epsilon_spent=-1.0), "range"),
+    ],
+)
+def test_a_signed_header_that_lies_is_refused(
+    change: Callable[[dict[str, object]], object], reason: str
+) -> None:
+    """A member's own signature does not make its numbers believed."""
+    with pytest.raises(QuarantinedError) as refusal:
+        decode(resealed("statistics", change))
+    assert refusal.value.reason == reason
+
+
+def test_a_header_in_another_encoding_is_refused() -> None:
+    """Same fields, other order: the one canonical encoding is demanded."""
+    raw = encode_contribution(golden_contributions()["epoch"], context_of(), SIGNER)
+    envelope = open_envelope(raw)
+    fields = dict(reversed(msgspec.msgpack.decode(envelope.header).items()))
+    for encoded in (
+        msgspec.msgpack.encode(fields),
+        msgspec.msgpack.encode(fields | {"more": 1}),
+        envelope.header + b"\x00",
+    ):
+        head = raw[:5] + len(encoded).to_bytes(2, "little") + encoded
+        with pytest.raises(QuarantinedError) as refusal:
+            decode(head + SIGNER.sign(head) + bytes(envelope.body))
+        assert refusal.value.reason == "header"
+
+
+EVIDENCE = golden_contributions()["evidence"]
+HISTOGRAMS = golden_contributions()["histograms"]
+STATISTICS = golden_contributions()["statistics"]
+
+
+@pytest.mark.parametrize(
+    ("contribution", "name", "position", "value", "reason"),
+    [
+        (EVIDENCE, "n", 0, np.nan, "finite"),
+        (EVIDENCE, "n", 0, np.inf, "finite"),
+        (EVIDENCE, "n", 0, 0.0, "range"),
+        (EVIDENCE, "n", 0, 2.0**25, "range"),
+        (EVIDENCE, "f", 0, -1.0, "range"),
+        (EVIDENCE, "kind", 1, 1, "range"),
+        (EVIDENCE, "hour", 1, 24, "range"),
+        (EVIDENCE, "first_fraud_ms", 0, -2, "range"),
+        (EVIDENCE, "first_fraud_ms", 0, 9_999, "range"),
+        (EVIDENCE, "first_fraud_ms", 0, -1, "range"),
+        (EVIDENCE, "last_legit_ms", 0, -2, "range"),
+        (EVIDENCE, "name", 0, 255, "range"),
+        (HISTOGRAMS, "feature", 0, -1, "range"),
+        (HISTOGRAMS, "feature", 2, len(SCHEMA.feature_names), "range"),
+        (HISTOGRAMS, "feature", 2, 0, "range"),
+        (HISTOGRAMS, "is_fraud", 1, 2, "range"),
+        (HISTOGRAMS, "cell", 0, -1, "range"),
+        (HISTOGRAMS, "cell", 2, 9_729, "range"),
+        (STATISTICS, "curvature", 0, np.nan, "finite"),
+        (STATISTICS, "curvature", 0, -1.0, "range"),
+        (STATISTICS, "curvature", 1, -0.5, "range"),
+        (STATISTICS, "curvature", 1, 2.5, "range"),
+        (STATISTICS, "curvature", 5, 0.1, "range"),
+        (STATISTICS, "gradient", 0, -np.inf, "finite"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(
+    contribution: Contribution, name: str, position: int, value: float, reason: str
+) -> None:
+    """One wrong entry in one array, honestly signed."""
+    array = contribution.arrays[name].copy()
+    array[position] = value
+    wrong = replace(contribution, arrays={**contribution.arrays, name: array})
+    with pytest.raises(QuarantinedError) as refusal:
+        decode(encode_contribution(wrong, context_of(), SIGNER))
+    assert refusal.value.reason == reason
+
+
+def test_repeated_cells_are_refused() -> None:
+    """Evidence on one (name, kind, hour) comes once."""
+    arrays = {name: np.repeat(array, 2, axis=0) for name, array in EVIDENCE.arrays.items()}
+    with pytest.raises(QuarantinedError) as refusal:
+        decode(encode_contribution(replace(EVIDENCE, arrays=arrays), context_of(), SIGNER))
+    assert refusal.value.reason == "range"
+
+
+def test_arrays_of_different_lengths_are_refused() -> None:
+    """Columns belong together."""
+    arrays = {**HISTOGRAMS.arrays, "count": np.array([1], np.uint32)}
+    with pytest.raises(QuarantinedError) as refusal:
+        decode(encode_contribution(replace(HISTOGRAMS, arrays=arrays), context_of(), SIGNER))
+    assert refusal.value.reason == "shape"
+
+
+def test_curvature_of_another_size_than_the_gradient_is_refused() -> None:
+    """W weights have w (w + 1) / 2 pairs."""
+    arrays = {**STATISTICS.arrays, "gradient": np.zeros(4)}
+    with pytest.raises(QuarantinedError) as refusal:
+        decode(encode_contribution(replace(STATISTICS, arrays=arrays), context_of(), SIGNER))
+    assert refusal.value.reason == "shape"
+
+
+def test_encoding_refuses_arrays_that_are_not_registered() -> None:
+    """A sender's mistake is found before anything is sent."""
+    for arrays in (
+        {"curvature": STATISTICS.arrays["curvature"]},
+        {**STATISTICS.arrays, "more": np.zeros(1)},
+        {**STATISTICS.arrays, "gradient": np.zeros(3, np.float32)},
+        {**STATISTICS.arrays, "gradient": np.zeros((3, 1))},
+    ):
+        with pytest.raises(InvalidInputError):
+            encode_contribution(replace(STATISTICS, arrays=arrays), context_of(), SIGNER)
+
+
+def test_decoded_arrays_can_not_be_written() -> None:
+    """What was signed stays what it was."""
+    decoded = decode(encode_contribution(EVIDENCE, context_of(), SIGNER))
+    assert not any(array.flags.writeable for array in decoded.arrays.values())
+
+
+def test_the_hash_of_an_envelope_changes_with_body_header_and_signer() -> None:
+    """It is what the next envelope names as the one before."""
+    context = context_of()
+    other = replace(EVIDENCE, n=EVIDENCE.n + 1)
+    hashes = {
+        open_envelope(encode_contribution(c, x, s)).hash
+        for c, x, s in (
+            (EVIDENCE, context, SIGNER),
+            (HISTOGRAMS, context, SIGNER),
+            (other, context, SIGNER),
+            (EVIDENCE, replace(context, created_ms=context.created_ms + 1), SIGNER),
+            (EVIDENCE, context, signer_of("beta")),
+        )
+    }
+    assert len(hashes) == 5
+    assert all(len(one) == hashlib.sha256().digest_size for one in hashes)
+
+
+def test_context_defaults_are_those_of_the_exact_mode() -> None:
+    """No privacy budget is spent and no release is named unless said."""
+    context = Context(consortium="c", seq=1, prev_hash=b"", schema_hash="s", created_ms=0)
+    assert (context.epsilon_spent, context.base_release, context.pseudonym_generation) == (0, "", 0)

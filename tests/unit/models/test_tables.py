@@ -1,0 +1,308 @@
+"""A table gives what the same records give as JSON, sorted as a stream is."""
+
+import csv
+import json
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.decoding import TransactionDecoder
+from models.errors import InvalidInputError
+from models.mapping import load_mapping
+from models.tables import read_table
+
+MAPPING = """
+bank = "tablebank"
+[transaction]
+transaction_id = "id"
+event_time = "t"
+account_id = "account"
+amount = "amount"
+currency = "ccy"
+[time]
+format = "epoch_s"
+origin = "2018-04-01T00:00:00Z"
+[currencies]
+EUR = 1.0
+JPY = 0.006
+BHD = 2.4
+[entities]
+terminal = "terminal"
+[attributes]
+age = { path = "age", type = "number" }
+[label]
+fraud_values = [1]
+legit_values = [0]
+[table]
+label = "fraud"
+"""
+
+
+@pytest.fixture(scope="module")
+def mapping(tmp_path_factory):
+    """Return a mapping for tables."""
+    path = tmp_path_factory.mktemp("mapping") / "tablebank.toml"
+    path.write_text(MAPPING, encoding="utf-8")
+    return load_mapping(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder for files."""
+    return tmp_path_factory.mktemp("tables")
+
+
+NAMES = ("id", "t", "account", "amount", "ccy", "terminal", "age", "fraud")
+
+
+def as_rows(batch):
+    """Return a batch as comparable rows."""
+    return list(
+        zip(
+            batch.transaction_id,
+            batch.account_id,
+            batch.event_time_ms.tolist(),
+            batch.amount_minor.tolist(),
+            batch.amount.tolist(),
+            batch.currency,
+            batch.entities["terminal"],
+            batch.attributes["age"],
+            strict=True,
+        )
+    )
+
+
+def from_json(mapping, rows):
+    """Decode rows as JSON records; return (rows by stream order, errors)."""
+    values = [
+        json.dumps({k: v for k, v in zip(NAMES, row, strict=True) if v is not None}).encode()
+        for row in rows
+    ]
+    decoded = TransactionDecoder(mapping).decode(values)
+    ordered = sorted(as_rows(decoded.batch), key=lambda row: (row[2], row[0]))
+    return ordered, decoded.errors
+
+
+def write_csv(path, rows):
+    """Write rows with a header; None is an empty cell."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_MINIMAL)
+        writer.writerow(NAMES)
+        writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
+
+
+number_texts = st.one_of(
+    st.decimals(-5, 10**6, places=2).map(str),
+    st.decimals(0, 10**6, places=4).map(str),
+    st.floats(0, 1e18).map(repr),
+    st.sampled_from(
+        (
+            *(
+                "",
+                "nan",
+                "inf",
+                "-1",
+                "1e400",
+                "1e3",
+                ".5",
+                "5.",
+                "+5",
+                " 7 ",
+                "0x10",
+                "1_0",
+                "1,5",
+            ),
+            *(
+                "12.345",
+                "1.005",
+                "1.0050000000000000000001",
+                "x",
+                "1e15",
+                "10000000000000.01",
+                "-0",
+            ),
+        )
+    ),
+)
+ids = st.text("abcXYZ019-", min_size=1, max_size=5)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    cells=st.lists(
+        st.tuples(
+            st.integers(0, 10**8).map(str) | number_texts,
+            ids | st.just(""),
+            number_texts,
+            st.sampled_from(["EUR", "JPY", "BHD", "XXX", ""]),
+            ids | st.just(""),
+            number_texts,
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_csv_gives_what_json_texts_give(mapping, folder, cells):
+    """Every cell is the text that a JSON record would hold."""
+    rows = [(f"T{i}", *cell, "0") for i, cell in enumerate(cells)]
+    write_csv(folder / "a.csv", rows)
+    table = read_table(folder / "a.csv", mapping)
+    expected, errors = from_json(mapping, rows)
+    assert as_rows(table.batch) == expected
+    assert table.errors == errors
+
+
+@pytest.mark.parametrize("text", ["1.0050000000000000000001", "1e400", "+5", " 7 ", "inf"])
+def test_long_or_odd_number_in_a_clean_column_is_read_as_its_text(mapping, folder, text):
+    """Read as float64, the first would be a tie, the second infinite."""
+    rows = [("T0", 1, "A", text, "EUR", 1, 1, "0")]
+    write_csv(folder / "long.csv", rows)
+    table = read_table(folder / "long.csv", mapping)
+    expected, errors = from_json(mapping, [("T0", 1, "A", text, "EUR", "1", 1, "0")])
+    assert as_rows(table.batch) == expected
+    assert table.errors == errors
+
+
+doubles = st.one_of(
+    st.integers(0, 10**9).map(lambda cents: cents / 100),
+    st.floats(0, 1e6),
+    st.floats(-1e3, 1e16),
+    st.sampled_from([12.345, 1.005, 1.015, 0.0, -0.0, 1e300, 1e13]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    cells=st.lists(
+        st.tuples(
+            st.integers(-(2**31), 2**40) | st.floats(0, 2e8),
+            st.integers(-5, 2**62),
+            doubles,
+            st.sampled_from(["EUR", "JPY", "BHD", "XXX"]),
+            st.integers(0, 9999) | st.none(),
+            st.floats(-1e9, 1e9) | st.none(),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_parquet_gives_what_json_numbers_give(mapping, folder, cells):
+    """Integers are ids, doubles are amounts, null is absent."""
+    is_float_time = any(isinstance(cell[0], float) for cell in cells)
+    rows = [
+        (i, float(cell[0]) if is_float_time else cell[0], *cell[1:], 0)
+        for i, cell in enumerate(cells)
+    ]
+    kinds = [pa.int64(), pa.float64() if is_float_time else pa.int64(), pa.int64(), pa.float64(),
+             pa.string(), pa.int64(), pa.float64(), pa.int8()]  # fmt: skip
+    columns = list(zip(*rows, strict=True))
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+    pq.write_table(pa.table(dict(zip(NAMES, arrays, strict=True))), folder / "a.parquet")
+    table = read_table(folder / "a.parquet", mapping)
+    expected, errors = from_json(mapping, rows)
+    assert as_rows(table.batch) == expected
+    assert table.errors == errors
+
+
+def test_rows_are_by_time_then_id_as_text(mapping, folder):
+    """T10 is before T9; label, row of the file and bank follow their row."""
+    rows = [
+        ("T9", 5, 1, 1, "EUR", 1, 1, 1),
+        ("T10", 5, 2, 1, "EUR", 1, 1, 0),
+        ("T1", 4, 3, 1, "EUR", 1, 1, 1),
+    ]
+    write_csv(folder / "b.csv", rows)
+    table = read_table(folder / "b.csv", mapping, bank_column="account")
+    assert table.batch.transaction_id == ["T1", "T10", "T9"]
+    assert table.is_fraud is not None
+    assert table.is_fraud.tolist() == [True, False, True]
+    assert table.source_rows.tolist() == [2, 1, 0]
+    assert table.bank == ["3", "2", "1"]
+
+
+def test_equal_ids_are_one_object(mapping, folder):
+    """Memory: millions of rows share the texts of their accounts."""
+    rows = [(f"T{i}", i, "a-long-account", 1, "EUR", 77, 1, 0) for i in range(3)]
+    write_csv(folder / "c.csv", rows)
+    batch = read_table(folder / "c.csv", mapping).batch
+    assert batch.account_id[0] is batch.account_id[2]
+
+
+def test_unknown_verdict_is_an_error(mapping, folder):
+    """A label that is neither fraud nor legitimate is not guessed."""
+    write_csv(folder / "d.csv", [("T0", 1, 1, 1, "EUR", 1, 1, "perhaps")])
+    assert [reason for _, reason, _ in read_table(folder / "d.csv", mapping).errors] == [
+        "unknown_verdict"
+    ]
+
+
+def test_missing_column_is_named_with_a_near_miss(mapping, folder):
+    """The message says which columns are there."""
+    (folder / "e.csv").write_text("id,t,account,amout,ccy,terminal,age,fraud\n", encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=r"'amount'.*did you mean 'amout'"):
+        read_table(folder / "e.csv", mapping)
+
+
+@pytest.mark.parametrize("name", ["no.csv", "no.parquet"])
+def test_unreadable_file_is_an_input_error(mapping, folder, name):
+    """As are missing files."""
+    with pytest.raises(InvalidInputError, match="no"):
+        read_table(folder / name, mapping)
+    (folder / "f.parquet").write_bytes(b"not parquet")
+    with pytest.raises(InvalidInputError, match="Parquet"):
+        read_table(folder / "f.parquet", mapping)
+
+
+def test_empty_table_gives_an_empty_batch(mapping, folder):
+    """A header alone is fine."""
+    write_csv(folder / "g.csv", [])
+    table = read_table(folder / "g.csv", mapping)
+    assert len(table.batch) == 0
+    assert table.errors == []
+
+
+def test_timestamps_of_parquet_need_no_format(mapping, folder):
+    """A column of timestamps is an instant whatever the mapping says; naive ones need a zone."""
+    rows = {
+        "id": ["a", "b"],
+        "t": pa.array([1_767_610_800_000, None], pa.timestamp("ms", "UTC")),
+        "account": ["x", "x"],
+        "amount": [1.0, 1.0],
+        "ccy": ["EUR", "EUR"],
+        "terminal": [1, 1],
+        "age": [1.0, 1.0],
+        "fraud": [0, 0],
+    }
+    pq.write_table(pa.table(rows), folder / "h.parquet")
+    table = read_table(folder / "h.parquet", mapping)
+    assert table.batch.event_time_ms.tolist() == [1_767_610_800_000]
+    assert [reason for _, reason, _ in table.errors] == ["missing_field"]
+
+
+def test_a_million_cells_take_less_than_ten_seconds(mapping, folder):
+    """125,000 rows at once; guards against a fall back to cell by cell for clean columns."""
+    n = 125_000
+    rng = np.random.default_rng(1)
+    pq.write_table(
+        pa.table(
+            {
+                "id": np.arange(n),
+                "t": np.sort(rng.integers(10**7, size=n)),
+                "account": rng.integers(1000, size=n),
+                "amount": rng.integers(10**5, size=n) / 100,
+                "ccy": ["EUR"] * n,
+                "terminal": rng.integers(1000, size=n),
+                "age": rng.random(n),
+                "fraud": np.zeros(n, np.int8),
+            }
+        ),
+        folder / "i.parquet",
+    )
+    start_s = time.perf_counter()
+    assert len(read_table(folder / "i.parquet", mapping).batch) == n
+    assert time.perf_counter() - start_s < 10.0
