@@ -3,20 +3,24 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kafka.admin import KafkaAdminClient, NewTopic
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
 
 from models.errors import UnavailableError
 from models.topics import BankTopics, ConsortiumTopics
 
 _DAY_MS = 86_400_000
-_MAX_RECORD_BYTES = 1_500_000
-_COMPACTED = {"cleanup.policy": "compact", "max.message.bytes": str(_MAX_RECORD_BYTES)}
+# a fragment of an envelope has up to 0.9 MB; a dead letter holds a record of up to 1 MB and more
+_MAX_RECORD_BYTES = 4_000_000
+_LARGE = {"max.message.bytes": str(_MAX_RECORD_BYTES)}
+_COMPACTED = {"cleanup.policy": "compact", **_LARGE}
+_ANSWER_TIMEOUT_MS = 10_000
+_BROKERS_OWN = -1
 
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """One topic to be: its name, partitions and settings."""
+    """One topic to be: its name, partitions and settings; copies as the cluster has them set."""
 
     name: str
     partitions: int = 1
@@ -24,45 +28,78 @@ class TopicPlan:
 
 
 def bank_plan(bank: str, *, partitions: int, retention_d: int = 30) -> list[TopicPlan]:
-    """Return the topics on a bank's own cluster; all of one partition count, to be co-located."""
+    """Return the topics on a bank's own cluster; all of one partition count, to be co-located.
+
+    Parameters
+    ----------
+    bank
+        Prefix of the names.
+    partitions
+        How many workers can share the bank's stream at most.
+    retention_d
+        Days until Kafka deletes a record, counted from when it was produced.
+    """
     topics = BankTopics(bank)
     keep = {"retention.ms": str(retention_d * _DAY_MS)}
     streams = (topics.transactions, topics.labels, topics.decisions, topics.alerts)
-    return [TopicPlan(name, partitions, keep) for name in streams] + [
-        TopicPlan(topics.dead_letters, 1, keep)
+    return [
+        *(TopicPlan(name, partitions, keep) for name in streams),
+        TopicPlan(topics.dead_letters, 1, {**keep, **_LARGE}),
     ]
 
 
 def consortium_plan(consortium: str, members: Sequence[str]) -> list[TopicPlan]:
-    """Return the topics on the consortium's cluster."""
+    """Return the topics on the consortium's cluster; of one partition each, so that order holds."""
     topics = ConsortiumTopics(consortium)
-    summaries = [TopicPlan(topics.summaries(member), 1, _COMPACTED) for member in members]
-    return [*summaries, TopicPlan(topics.releases, 1, _COMPACTED), TopicPlan(topics.quarantine)]
+    compacted = [*(topics.summaries(member) for member in members), topics.releases]
+    return [
+        *(TopicPlan(name, 1, _COMPACTED) for name in compacted),
+        TopicPlan(topics.quarantine, 1, {"retention.ms": "-1"}),
+    ]
 
 
 def create_topics(bootstrap: str, plans: Sequence[TopicPlan]) -> list[str]:
-    """Create what is missing and return the names that were created.
+    """Create what is missing, wait until it can be used, and return the names that were created.
 
     Raises
     ------
     UnavailableError
-        If the cluster does not answer.
+        If the cluster does not answer, or refuses a topic.
     """
-    created = []
     try:
-        admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+        admin = KafkaAdminClient(
+            bootstrap_servers=bootstrap, bootstrap_timeout_ms=_ANSWER_TIMEOUT_MS
+        )
     except KafkaError as error:
         raise UnavailableError(f"Kafka at {bootstrap} does not answer: {error}") from error
     try:
-        for plan in plans:
-            topic = NewTopic(plan.name, plan.partitions, 1, topic_configs=dict(plan.settings))
-            try:
-                admin.create_topics([topic])
-            except TopicAlreadyExistsError:
-                continue
-            created.append(plan.name)
+        return _create_missing(admin, plans)
     except KafkaError as error:
         raise UnavailableError(f"topics could not be created at {bootstrap}: {error}") from error
     finally:
         admin.close()
+
+
+def _create_missing(admin: KafkaAdminClient, plans: Sequence[TopicPlan]) -> list[str]:
+    existing = set(admin.list_topics())
+    wanted = {
+        plan.name: {
+            "num_partitions": plan.partitions,
+            "replication_factor": _BROKERS_OWN,
+            "configs": dict(plan.settings),
+        }
+        for plan in plans
+        if plan.name not in existing
+    }
+    if not wanted:
+        return []
+    answer = admin.create_topics(wanted, raise_errors=False, wait_for_metadata=False)
+    created = []
+    for topic in answer["topics"]:
+        error = for_code(topic["error_code"])
+        if error is NoError:
+            created.append(topic["name"])
+        elif error is not TopicAlreadyExistsError:  # another process may have been first
+            raise error(f"{topic['name']}: {topic.get('error_message')}")
+    admin.wait_for_topics(list(wanted), timeout_ms=_ANSWER_TIMEOUT_MS)
     return created

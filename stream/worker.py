@@ -145,7 +145,7 @@ class BankWorker:
         self.telemetry.scored.labels("pass").inc(len(scored.accepted) - n_alerts)
         encode, topic = self._encoder.encode, self.topics.decisions
         rows = scored.accepted.tolist()
-        for row, decision in zip(rows, _decisions(batch, scored), strict=True):
+        for row, decision in zip(rows, decisions_of(batch, scored), strict=True):
             yield Output(topic, batch.account_id[row].encode(), encode(decision))
         for alert in scored.alerts:
             yield Output(self.topics.alerts, alert.account_id.encode(), encode(alert))
@@ -191,7 +191,8 @@ def watermark_of(record: Record) -> int | None:
     return None
 
 
-def _decisions(batch: TransactionBatch, scored: Scored) -> Iterator[Decision]:
+def decisions_of(batch: TransactionBatch, scored: Scored) -> Iterator[Decision]:
+    """Yield the decision on each accepted row of a batch."""
     y_score: NDArray[np.float64] = probability(scored.logit)
     for i, row in enumerate(scored.accepted.tolist()):
         experts = {

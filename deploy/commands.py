@@ -1,0 +1,288 @@
+"""What the commands do, without the command line."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from amalgamator.registry import Registry, format_registry
+from deploy.bank_formats import BankFormat, LabelledBatch
+from deploy.consortium_files import new_signer, settings_text, write_secret
+from deploy.kafka_server import resolve, running, start, stop
+from deploy.replay import ReplayConfig, Replayer, Sent, plan_replay
+from deploy.replay_kafka import KafkaSender
+from deploy.simulated_files import write_days
+from deploy.simulator import SimulationConfig, simulate
+from models.errors import InvalidInputError, SettingsError, UnavailableError
+from models.keys import Verifier
+from models.mapping import load_mapping
+from models.records import Alert, Label
+from models.tables import read_table
+from models.topics import BankTopics
+from stream.settings import read_settings
+
+SIMULATED = "deploy/mappings/simulated.toml"
+
+
+def kafka_up(state: Path, port: int, environment: Mapping[str, str]) -> str:
+    """Start a broker unless one runs; return its address."""
+    directory = state / "kafka" / "broker"
+    record = running(directory)
+    if record is None:
+        record = start(directory, resolve(state / "kafka" / "libs", environment), port=port)
+    return record.bootstrap
+
+
+def kafka_down(state: Path) -> bool:
+    """Stop the broker; return whether one ran."""
+    return stop(state / "kafka" / "broker")
+
+
+def local_bootstrap(state: Path) -> str:
+    """Return the address of the broker that runs on this machine.
+
+    Raises
+    ------
+    UnavailableError
+        If none does.
+    """
+    for directory in (state / "kafka" / "broker", state / "demo" / "kafka"):
+        record = running(directory)
+        if record is not None:
+            return record.bootstrap
+    raise UnavailableError("no local broker runs; give --bootstrap or start one: amalgam kafka up")
+
+
+def run_module(module: str, arguments: Sequence[str]) -> int:
+    """Run a service as ``python -m module`` and return its exit code."""
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=None)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # the service got it too, and ends by itself
+
+
+def bank_init(name: str, directory: Path) -> list[str]:
+    """Write a new bank's files and return what to do next.
+
+    Raises
+    ------
+    InvalidInputError
+        If the folder has files already.
+    """
+    topics = BankTopics(name)
+    _must_be_new(directory)
+    signer = new_signer(directory / "bank.key")
+    example = resources.files("deploy") / "demo_banks" / "nordbank.toml"
+    text = example.read_text(encoding="utf-8").replace("nordbank", name)
+    (directory / "mapping.toml").write_text(text, encoding="utf-8")
+    settings = settings_text(
+        {
+            "member": name,
+            "bank_bootstrap": "127.0.0.1:9092",
+            "consortium_bootstrap": "127.0.0.1:9092",
+            "mapping_file": "mapping.toml",
+            "consortium_file": "consortium.toml",
+            "key_file": "bank.key",
+            "secret_file": "pseudonyms.key",
+            "state_dir": "state",
+        }
+    )
+    (directory / "bank.toml").write_text(settings, encoding="utf-8")
+    return [
+        f"wrote {directory}/bank.toml, mapping.toml and bank.key",
+        f"public key for the consortium's registry: {signer.public_key.hex()}",
+        "next: put consortium.toml and pseudonyms.key (from the other members) beside them,",
+        f"say in mapping.toml where your records keep their fields, and send them to {topics.transactions}",
+        f"then: amalgam bank run {directory}/bank.toml",
+    ]
+
+
+def consortium_init(name: str, kinds: Sequence[str], directory: Path) -> list[str]:
+    """Write a new consortium's files and return what to do next."""
+    _must_be_new(directory)
+    signer = new_signer(directory / "amalgamator.key")
+    write_secret(directory / "pseudonyms.key")
+    registry = Registry(consortium=name, entity_kinds=tuple(kinds), members={})
+    (directory / "registry.toml").write_text(
+        format_registry(registry)
+        + "\n# one table for each member:\n"
+        + '# [members."nordbank"]\n# public_keys = ["..."]\n# workers = ["0"]\n',
+        encoding="utf-8",
+    )
+    quoted = ", ".join(f'"{kind}"' for kind in kinds)
+    (directory / "consortium.toml").write_text(
+        f'consortium = "{name}"\nentity_kinds = [{quoted}]\n'
+        f'amalgamator_keys = ["{Verifier(signer.public_key).public_key.hex()}"]\n',
+        encoding="utf-8",
+    )
+    return [
+        f"wrote {directory}/amalgamator.key, registry.toml, consortium.toml and pseudonyms.key",
+        "give consortium.toml to every member; hand pseudonyms.key to the members and then delete",
+        "it here: who runs the amalgamator must not have it",
+    ]
+
+
+def _must_be_new(directory: Path) -> None:
+    if directory.exists() and any(directory.iterdir()):
+        raise InvalidInputError(f"{directory}: expected a new or empty folder")
+
+
+def tail_alerts(
+    bootstrap: str,
+    bank: str,
+    *,
+    seconds: float,
+    from_start: bool,
+    clock: Callable[[], float],
+) -> Iterator[str]:
+    """Yield each alert once, as a line of text with its reasons."""
+    topic = BankTopics(bank).alerts
+    try:
+        consumer = KafkaConsumer(bootstrap_servers=bootstrap)
+        partitions = consumer.partitions_for_topic(topic)
+    except KafkaError as error:
+        raise UnavailableError(f"Kafka at {bootstrap} does not answer: {error}") from error
+    if not partitions:
+        raise UnavailableError(f"{bootstrap}: expected a topic {topic}, found none")
+    consumer.assign([TopicPartition(topic, partition) for partition in sorted(partitions)])
+    if from_start:
+        consumer.seek_to_beginning()
+    seen: set[str] = set()
+    until = clock() + seconds if seconds > 0 else float("inf")
+    try:
+        while clock() < until:
+            for records in consumer.poll(timeout_ms=200).values():
+                for record in records:
+                    alert = msgspec.json.decode(record.value, type=Alert)
+                    if alert.alert_id not in seen:
+                        seen.add(alert.alert_id)
+                        yield alert_text(alert)
+    finally:
+        consumer.close()
+
+
+def alert_text(alert: Alert) -> str:
+    """Return an alert as its analyst reads it."""
+    amount = f"{alert.amount_minor:,} minor units {alert.currency}"
+    lines = [
+        f"{alert.y_score:6.1%}  transaction {alert.transaction_id}  account {alert.account_id}  "
+        f"{amount}  case {alert.case_id[:8]}  release {alert.release}"
+    ]
+    lines += [f"        {one.contribution:+5.1f}  {one.text}" for one in alert.reasons]
+    return "\n".join(lines)
+
+
+def send_label(
+    settings_file: Path, transaction_id: str, account_id: str, *, is_fraud: bool, at: datetime
+) -> None:
+    """Send an analyst's verdict to the bank's label topic, in the bank's own format.
+
+    Raises
+    ------
+    SettingsError
+        If the settings or the mapping are wrong, or ``at`` has no time zone.
+    """
+    if at.tzinfo is None:
+        raise SettingsError("--at: expected a time with a zone, e.g. 2026-01-31T12:00:00+00:00")
+    settings = read_settings(settings_file, {})
+    mapping = load_mapping(settings.mapping_file)
+    label = Label(
+        transaction_id=transaction_id,
+        is_fraud=is_fraud,
+        source="analyst",
+        labelled_at_ms=int(at.timestamp() * 1_000),
+    )
+    sender = KafkaSender(settings.bank_bootstrap)
+    sender.send(
+        BankTopics(settings.member).labels,
+        key=account_id.encode(),
+        value=BankFormat(mapping).label(label, account_id),
+        headers=[],
+        partition=None,
+    )
+    sender.close()
+
+
+def day_of(text: str | None) -> int | None:
+    """Return days since 1970 of a date, None for none.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is no ISO 8601 date.
+    """
+    if text is None:
+        return None
+    try:
+        return (date.fromisoformat(text) - date(1970, 1, 1)).days
+    except ValueError as error:
+        raise InvalidInputError(f"expected a date such as 2018-07-15, got {text!r}") from error
+
+
+def simulate_file(output: Path, *, days: int, customers: int, seed: int) -> int:
+    """Write simulated payments to a file; return how many."""
+    if output.suffix not in (".csv", ".parquet"):
+        raise InvalidInputError(f"{output}: expected a name that ends with .csv or .parquet")
+    config = SimulationConfig(n_days=days, n_customers=customers)
+    banks = [f"bank-{i + 1}" for i in range(len(config.bank_shares))]
+    return write_days(simulate(config, np.random.default_rng(seed)), banks, output)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRequest:
+    """What `amalgam replay` was asked for; see its options."""
+
+    file: Path
+    settings: Path
+    mapping: Path
+    bank: str | None
+    bank_column: str | None
+    speed: float
+    label_delay_d: float
+
+
+def replay_file(request: ReplayRequest) -> Sent:
+    """Send a file through a bank's topics in the bank's own format.
+
+    Raises
+    ------
+    InvalidInputError
+        If the mapping names no label column, or ``bank`` comes without ``bank_column``.
+    """
+    if (request.bank is None) != (request.bank_column is None):
+        raise InvalidInputError("--bank and --bank-column: expected both or neither")
+    settings = read_settings(request.settings, {})
+    table = read_table(
+        request.file, load_mapping(request.mapping), bank_column=request.bank_column
+    )
+    if table.is_fraud is None:
+        raise InvalidInputError(f"{request.mapping}: expected [table] label, to replay labels")
+    part = LabelledBatch(batch=table.batch, is_fraud=table.is_fraud)
+    if request.bank is not None and table.bank is not None:
+        rows = np.flatnonzero(np.array(table.bank) == request.bank)
+        part = LabelledBatch(batch=table.batch.take(rows), is_fraud=table.is_fraud[rows])
+    topics = BankTopics(settings.member)
+    sender = KafkaSender(settings.bank_bootstrap)
+    replayer = Replayer(
+        sender,
+        transactions_topic=topics.transactions,
+        labels_topic=topics.labels,
+        speed=request.speed,
+        clock=time.monotonic,
+        sleep=time.sleep,
+    )
+    config = ReplayConfig(label_delay_ms=round(request.label_delay_d * 86_400_000))
+    sent = replayer.run(plan_replay([part], load_mapping(settings.mapping_file), config))
+    sender.close()
+    return sent

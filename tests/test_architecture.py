@@ -1,0 +1,157 @@
+"""The shape of the code: who may import whom, where libraries live, how long things may be."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+import amalgamator
+import deploy
+import models
+import stream
+
+ROOT = Path(__file__).resolve().parents[1]
+ARROWS = {
+    "models": set(),
+    "stream": {"models"},
+    "amalgamator": {"models"},
+    "deploy": {"models", "stream", "amalgamator"},
+}
+EVERYWHERE = ("*",)
+HOMES = {
+    "numpy": EVERYWHERE,
+    "msgspec": EVERYWHERE,
+    "numba": ("models/*",),
+    "scipy": ("models/families/*",),
+    "threadpoolctl": ("amalgamator/scorer.py", "stream/__main__.py", "deploy/*"),
+    "cryptography": ("models/keys.py",),
+    "pyarrow": ("models/tables.py", "deploy/*"),
+    "xxhash": ("stream/label_join.py", "stream/store.py"),
+    "rocksdict": ("stream/store.py",),
+    "faust": ("stream/app.py", "stream/agents.py", "stream/transport.py"),
+    "mode": ("stream/app.py", "stream/agents.py", "stream/transport.py"),
+    "aiokafka": ("stream/app.py", "stream/transport.py", "stream/exchange.py", "stream/outputs.py"),
+    "uvloop": ("stream/__main__.py",),
+    "kafka": ("amalgamator/kafka_io.py", "deploy/*"),
+    "prometheus_client": ("*/telemetry.py", "*/__main__.py"),
+    "typer": ("deploy/*",),
+    "rich": ("deploy/*",),
+    "matplotlib": ("deploy/*",),
+    "jinja2": ("deploy/*",),
+    # each family alone knows its library, so that a worker without it starts without it
+    "river": ("models/families/river_family.py",),
+    "lightgbm": ("models/families/batch.py",),
+    "torch": ("models/families/mlp.py", "models/families/distilled.py", "amalgamator/distil.py"),
+}
+MAX_MODULE_LINES = 400
+MAX_FUNCTION_LINES = 50  # without its docstring
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def _modules(*folders: str) -> list[str]:
+    found = (path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    return sorted(path.relative_to(ROOT).as_posix() for path in found)
+
+
+OURS = _modules(*ARROWS)
+ALL = [*OURS, *_modules("tests")]
+
+
+def _tree(module: str) -> ast.Module:
+    return ast.parse((ROOT / module).read_text(encoding="utf-8"))
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    """Give the first name of everything that a tree imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            yield str(node.module).partition(".")[0]
+
+
+def _functions(tree: ast.AST) -> Iterator[Function]:
+    return (node for node in ast.walk(tree) if isinstance(node, Function))
+
+
+def _length(function: Function) -> int:
+    """Count the lines of a function without its docstring."""
+    first = function.body[0]
+    has_docstring = ast.get_docstring(function, clean=False) is not None
+    docstring = (first.end_lineno or 0) - first.lineno + 1 if has_docstring else 0
+    return (function.end_lineno or 0) - function.lineno + 1 - docstring
+
+
+@pytest.mark.parametrize("module", OURS)
+def test_a_package_imports_only_those_below_it(module: str) -> None:
+    """The arrows: deploy -> stream, amalgamator -> models; those two never meet."""
+    package = module.partition("/")[0]
+    others = set(_imported(_tree(module))) & {*ARROWS, "tests"} - {package}
+    assert others <= ARROWS[package]
+
+
+@pytest.mark.parametrize("module", OURS)
+def test_a_library_is_imported_only_where_it_is_at_home(module: str) -> None:
+    """A library without a home here is one that nobody decided on."""
+    for library in set(_imported(_tree(module))) - sys.stdlib_module_names - set(ARROWS):
+        assert library in HOMES, f"{library} has no home yet"
+        assert any(fnmatch(module, home) for home in HOMES[library]), library
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_nothing_is_imported_inside_a_function(module: str) -> None:
+    """What a module needs stands at its head."""
+    for function in _functions(_tree(module)):
+        assert not list(_imported(function)), f"{function.name}, line {function.lineno}"
+
+
+@pytest.mark.parametrize("module", OURS)
+def test_modules_and_functions_stay_short(module: str) -> None:
+    """A module has 400 lines at most, a function 50."""
+    assert len((ROOT / module).read_text(encoding="utf-8").splitlines()) <= MAX_MODULE_LINES
+    long = {f.name: _length(f) for f in _functions(_tree(module))}
+    assert not {name: lines for name, lines in long.items() if lines > MAX_FUNCTION_LINES}
+
+
+@pytest.mark.parametrize("module", OURS)
+def test_no_module_is_named_like_another(module: str) -> None:
+    """A standard library's name would be shadowed in a script's folder; `utils` says nothing."""
+    path = Path(module)
+    if path.stem not in ("__init__", "__main__"):
+        assert path.stem not in sys.stdlib_module_names
+        assert path.stem not in ("utils", "helpers", "common", "misc")
+
+
+@pytest.mark.parametrize("module", [name for name in ALL if name.endswith("__init__.py")])
+def test_an_init_holds_a_docstring_only(module: str) -> None:
+    """Importing a package does nothing."""
+    body = _tree(module).body
+    assert len(body) == 1
+    assert isinstance(body[0], ast.Expr)
+    assert ast.get_docstring(_tree(module))
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    """Without it `import models` could find the tests of models."""
+    folders = {(ROOT / module).parent for module in ALL}
+    assert not [folder for folder in folders if not (folder / "__init__.py").exists()]
+
+
+def test_the_packages_that_are_imported_are_ours() -> None:
+    """Their names are common: another distribution could bring one."""
+    for package in (models, stream, amalgamator, deploy):
+        assert Path(str(package.__file__)).parent.parent == ROOT
+
+
+def test_a_worker_loads_no_library_of_another_family() -> None:
+    """It starts fast: what its families do not need stays unimported."""
+    program = "import sys, stream.__main__; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "lightgbm", "river", "matplotlib", "pandas"} & set(done.stdout.split())
