@@ -1,7 +1,7 @@
 # amalgam: `make demo` shows it, `make test` proves it; both set up what they need by themselves.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test check bench fmt backtest kafka clean
+.PHONY: setup demo test check bench fmt backtest lock clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -20,7 +20,7 @@ $(STAMPS)/uv:
 
 $(STAMPS)/core: $(STAMPS)/uv pyproject.toml deploy/requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r deploy/requirements.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	$(BIN)/python -m deploy.warm
 	@touch $@
 
@@ -47,9 +47,16 @@ backtest: $(STAMPS)/core  ## the Handbook's data through the consortium, figures
 	$(BIN)/amalgam backtest $(DATA) --mapping deploy/mappings/handbook.toml --split handbook \
 	  --results deploy/bench/results/backtest.json
 
-fmt: $(STAMPS)/core
+fmt: $(STAMPS)/core  ## format, and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:
+LOCK := compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 \
+  --generate-hashes --no-header --no-annotate --no-emit-index-url
+
+lock: $(STAMPS)/uv  ## pin anew what pyproject.toml allows; with UPGRADE=--upgrade the newest
+	$(BIN)/uv pip $(LOCK) $(UPGRADE) -o deploy/requirements.txt
+	$(BIN)/uv pip $(LOCK) $(UPGRADE) --extra mlp -c deploy/requirements.txt -o deploy/requirements-mlp.txt
+
+clean:  ## remove what setup and the demo made here
 	rm -rf $(VENV) .amalgam

@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import (  # type: ignore[import-untyped]  # it publishes no types
-    ThreadpoolController,
-)
+from threadpoolctl import ThreadpoolController
 
 from amalgamator.policy import FoldConfig
 from amalgamator.state import Pairs, by_bucket, of_part

@@ -6,6 +6,7 @@ from amalgamator.gate import DUPLICATE, REASONS, Accepted, Refused
 from models.codec import PART_NAMES
 from models.release import Release
 
+_PREFIX = "amalgam_amalgamator"
 _FOLD_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
@@ -20,75 +21,80 @@ class Telemetry:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        prefix = "amalgam_amalgamator"
+        self._make_counters(registry)
+        self._make_gauges(registry)
+        for part in PART_NAMES:
+            self._accepted.labels(part=part)
+        for reason in REASONS:
+            self._rejected.labels(reason=reason)
+
+    def _make_counters(self, registry: CollectorRegistry) -> None:
         self._accepted = Counter(
-            f"{prefix}_summaries_accepted",
+            f"{_PREFIX}_summaries_accepted",
             "Contributions that passed the gate.",
             ["part"],
             registry=registry,
         )
         self._rejected = Counter(
-            f"{prefix}_summaries_rejected",
+            f"{_PREFIX}_summaries_rejected",
             "Envelopes sent to quarantine.",
             ["reason"],
             registry=registry,
         )
         self._duplicates = Counter(
-            f"{prefix}_summaries_duplicated", "Envelopes that came again.", registry=registry
+            f"{_PREFIX}_summaries_duplicated", "Envelopes that came again.", registry=registry
         )
         self._gaps = Counter(
-            f"{prefix}_summary_gaps",
+            f"{_PREFIX}_summary_gaps",
             "Contributions whose predecessor was not seen.",
             registry=registry,
         )
         self._received = Counter(
-            f"{prefix}_received_bytes", "Bytes of envelopes received.", registry=registry
+            f"{_PREFIX}_received_bytes", "Bytes of envelopes received.", registry=registry
         )
         self._releases = Counter(
-            f"{prefix}_releases", "Releases that were published.", registry=registry
+            f"{_PREFIX}_releases", "Releases that were published.", registry=registry
         )
         self._unchanged = Counter(
-            f"{prefix}_folds_unchanged", "Folds that changed nothing.", registry=registry
+            f"{_PREFIX}_folds_unchanged", "Folds that changed nothing.", registry=registry
         )
         self._published = Counter(
-            f"{prefix}_published_bytes", "Bytes of releases published.", registry=registry
+            f"{_PREFIX}_published_bytes", "Bytes of releases published.", registry=registry
         )
         self._fold_s = Histogram(
-            f"{prefix}_fold_duration_seconds",
+            f"{_PREFIX}_fold_duration_seconds",
             "Time of one fold.",
             buckets=_FOLD_BUCKETS_S,
             registry=registry,
         )
-        self._number = Gauge(f"{prefix}_release_number", "Of the last release.", registry=registry)
+
+    def _make_gauges(self, registry: CollectorRegistry) -> None:
+        self._number = Gauge(f"{_PREFIX}_release_number", "Of the last release.", registry=registry)
         self._basis = Gauge(
-            f"{prefix}_basis_number", "Of the basis in force, 0 for none.", registry=registry
+            f"{_PREFIX}_basis_number", "Of the basis in force, 0 for none.", registry=registry
         )
         self._n_weights = Gauge(
-            f"{prefix}_scorer_weights", "Weights of the scorer in force.", registry=registry
+            f"{_PREFIX}_scorer_weights", "Weights of the scorer in force.", registry=registry
         )
         self._cells = Gauge(
-            f"{prefix}_evidence_cells", "Cells of evidence in the last release.", registry=registry
+            f"{_PREFIX}_evidence_cells", "Cells of evidence in the last release.", registry=registry
         )
         self._members = Gauge(
-            f"{prefix}_members", "Registered members that count.", registry=registry
+            f"{_PREFIX}_members", "Registered members that count.", registry=registry
         )
         self._sources = Gauge(
-            f"{prefix}_release_sources", "Workers in the last release.", registry=registry
+            f"{_PREFIX}_release_sources", "Workers in the last release.", registry=registry
         )
         self._merged_at = Gauge(
-            f"{prefix}_last_merge_timestamp_seconds",
+            f"{_PREFIX}_last_merge_timestamp_seconds",
             "Wall clock of the last release.",
             registry=registry,
         )
         self._contributions = Gauge(
-            f"{prefix}_contributions_held",
+            f"{_PREFIX}_contributions_held",
             "Keys that a contribution is held of.",
             registry=registry,
         )
-        for part in PART_NAMES:
-            self._accepted.labels(part=part)
-        for reason in REASONS:
-            self._rejected.labels(reason=reason)
 
     def received(self, outcome: Accepted | Refused, size_bytes: int) -> None:
         """Count what the gate said to one envelope."""

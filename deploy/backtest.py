@@ -5,10 +5,12 @@ systems are compared on the same rows: each bank's scorecard alone, the consorti
 scorecard on all banks' data pooled (in a second process).
 """
 
+import math
 import multiprocessing
 import resource
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +22,14 @@ from numpy.typing import NDArray
 from amalgamator.core import Amalgamator
 from amalgamator.policy import BasisPolicy, FoldConfig
 from amalgamator.registry import Member, Registry
-from deploy.local import BankStream, LocalConsortium
-from deploy.splits import parse_split
+from deploy.bank_rows import BankRows, bank_stream, kept_apart, read_bank_rows
+from deploy.local import LocalConsortium
 from models.budget import BudgetPolicy
-from models.errors import InvalidInputError
+from models.errors import AmalgamError, InvalidInputError
 from models.keys import Signer, Verifier
-from models.mapping import load_mapping
-from models.records import Label, TransactionBatch
+from models.records import TransactionBatch
 from models.release import Release
 from models.schema import Schema
-from models.tables import Table, read_table
 from stream.experts import LearningPolicy
 from stream.judge import JudgePolicy
 from stream.pipeline import Pipeline, PipelineConfig, Scored
@@ -59,7 +59,12 @@ class BacktestConfig:
     cadence_s, tick_s
         Event seconds between summaries, and of a tick.
     alert_rate
-        Share of transactions that may alert.
+        Share of transactions that may alert, in (0, 1).
+
+    Raises
+    ------
+    InvalidInputError
+        If a number is outside its range.
     """
 
     file: Path
@@ -73,20 +78,41 @@ class BacktestConfig:
     tick_s: float = 3_600.0
     alert_rate: float = 0.01
 
+    def __post_init__(self) -> None:
+        if not 0.0 < self.label_delay_d < math.inf:
+            raise InvalidInputError(f"label delay: expected days > 0, got {self.label_delay_d}")
+        if not 0.0 < self.alert_rate < 1.0:
+            raise InvalidInputError(
+                f"alert rate: expected a share in (0, 1), got {self.alert_rate}"
+            )
+        if not (0.001 <= self.tick_s <= self.cadence_s < math.inf):
+            raise InvalidInputError(
+                f"cadence: expected seconds >= the tick of {self.tick_s:g}, got {self.cadence_s:g}"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseNote:
-    """One release as the report shows it."""
+    """A release that brought a basis, from ``since_ms`` on (event time)."""
 
-    day_ms: int
+    since_ms: int
     number: int
     basis: int
     n_weights: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlendNote:
+    """How a bank weighed its experts on a day; its own is the first, the merged one the second."""
+
+    day_ms: int
+    bank: int
+    weights: tuple[float, ...]
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class BacktestResult:
-    """Scores of all rows, in the order of the file's batch.
+    """Scores of all rows, in the order of the file's batch; the prior where there was no scorer.
 
     Attributes
     ----------
@@ -97,9 +123,17 @@ class BacktestResult:
     bank
         int64 of shape (n,): index into ``banks``.
     evaluated
-        bool of shape (n,): rows between the dates.
+        bool of shape (n,): rows between the dates that all systems scored.
+    releases
+        The first release of each basis, in order.
+    n_releases, release_id
+        How many came, and the hash of the last.
+    blends
+        Once a day and bank.
     reasons
-        How often a feature was a reason towards fraud in an alert.
+        How often a transform was a reason towards fraud in an alert.
+    refused
+        Reason -> rows of the file that were not scored.
     """
 
     config: BacktestConfig
@@ -116,7 +150,11 @@ class BacktestResult:
     pooled: NDArray[np.float64]
     alert: NDArray[np.bool_]
     releases: list[ReleaseNote] = field(default_factory=list)
-    reasons: dict[str, int] = field(default_factory=dict)
+    n_releases: int = 0
+    release_id: str = ""
+    blends: list[BlendNote] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     peak_memory_mb: float = 0.0
 
@@ -124,25 +162,43 @@ class BacktestResult:
 def run_backtest(config: BacktestConfig, on_progress: OnProgress) -> BacktestResult:
     """Run consortium and pooled data side by side.
 
+    Parameters
+    ----------
+    config
+        What is run.
+    on_progress
+        Called now and then with the share of the work done, in [0, 1].
+
     Raises
     ------
     InvalidInputError
-        If the file has no label column or does not say how it splits into banks.
+        If the file has no label column, does not say how it splits into banks, or has no row
+        between the dates.
+    AmalgamError
+        If the second process died.
     """
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, threadpoolctl.threadpool_limits(limits=1):
+        data = _read(config)
+        result = _empty_result(config, data)
         pooled_path = Path(folder) / "pooled.npy"
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=pooled_scores, args=(config, pooled_path))
         process.start()
         try:
-            result = _run_consortium(config, on_progress)
+            _Consortium(config, data, result, on_progress).run()
             process.join()
         finally:
             process.kill()
-        if not pooled_path.exists():
-            raise InvalidInputError("the run on pooled data failed, see above")
-        result.pooled = np.load(pooled_path, allow_pickle=False)
+            process.join()
+        if process.exitcode != 0:
+            raise AmalgamError(
+                f"the run on pooled data ended with code {process.exitcode}, expected 0; "
+                "-9 is most often a lack of memory"
+            )
+        pooled = np.load(pooled_path, allow_pickle=False)
+    result.pooled = _or_prior(pooled)
+    result.evaluated &= ~np.isnan(pooled)
     result.seconds = time.monotonic() - started_s
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     result.peak_memory_mb = sum(resource.getrusage(kind).ru_maxrss for kind in kinds) / 1_024
@@ -150,64 +206,99 @@ def run_backtest(config: BacktestConfig, on_progress: OnProgress) -> BacktestRes
 
 
 def pooled_scores(config: BacktestConfig, path: Path) -> None:
-    """Score every row by one scorecard on all banks' data; write log-odds to ``path``."""
+    """Score every row by one scorecard on all banks' data; write log-odds, NaN where refused."""
     with threadpoolctl.threadpool_limits(limits=1):
-        table, _, _ = _read(config)
-        scores = np.full(len(table.batch), LearningPolicy().prior_logit)
+        data = _read(config)
+        batch = data.batch
+        if config.split is None:
+            batch = kept_apart(batch, data.bank)
+        scores = np.full(len(batch), np.nan)
 
         def take(_: str, rows: slice, scored: Scored) -> None:
-            scores[np.arange(rows.start, rows.stop)[scored.accepted]] = _or_prior(
-                scored.scores[:, 0]
-            )
+            places = np.arange(rows.start, rows.stop)[scored.accepted]
+            scores[places] = _or_prior(scored.scores[:, 0])
 
-        everything = np.arange(len(table.batch))
-        stream = bank_stream(table, everything, _delay_ms(config))
-        pipeline = Pipeline(_pipeline_config(config, _POOLED, _schema(table)))
+        stream = bank_stream(batch, data.is_fraud, _delay_ms(config))
+        pipeline = Pipeline(_pipeline_config(config, _POOLED, _schema(batch)))
         consortium = LocalConsortium({_POOLED: pipeline}, None, cadence_ms=_ms(config.cadence_s))
         consortium.run({_POOLED: stream}, on_scored=take)
         np.save(path, scores)
 
 
-def _run_consortium(config: BacktestConfig, on_progress: OnProgress) -> BacktestResult:
-    table, bank, names = _read(config)
-    n = len(table.batch)
-    result = _empty_result(config, table, bank, names)
-    rows_of = {name: np.flatnonzero(bank == i) for i, name in enumerate(names)}
-    streams = {
-        name: bank_stream(table, rows, _delay_ms(config)) for name, rows in rows_of.items()
-    }
-    schema = _schema(table)
-    pipelines = {name: Pipeline(_pipeline_config(config, name, schema)) for name in names}
-    done = 0
+class _Consortium:
+    """Runs the banks and their amalgamator, and writes down what comes of it."""
 
-    def take(name: str, rows: slice, scored: Scored) -> None:
-        nonlocal done
-        index = rows_of[name][rows][scored.accepted]
-        result.local[index] = _or_prior(scored.scores[:, 0])
-        result.merged[index] = _or_prior(scored.scores[:, 1])
-        result.amalgamated[index] = scored.logit
-        result.alert[index] = scored.alert
+    def __init__(
+        self,
+        config: BacktestConfig,
+        data: BankRows,
+        result: BacktestResult,
+        on_progress: OnProgress,
+    ) -> None:
+        schema = _schema(data.batch)
+        self._config = config
+        self._data = data
+        self._result = result
+        self._on_progress = on_progress
+        self._rows = {name: np.flatnonzero(data.bank == i) for i, name in enumerate(data.names)}
+        self._pipelines = {
+            name: Pipeline(_pipeline_config(config, name, schema)) for name in data.names
+        }
+        self._amalgamator = local_amalgamator(data.names, schema, LearningPolicy())
+        self._n_done = 0
+
+    def run(self) -> None:
+        """Run all rows; the result is filled in place."""
+        batch, is_fraud, delay_ms = (
+            self._data.batch,
+            self._data.is_fraud,
+            _delay_ms(self._config),
+        )
+        streams = {
+            name: bank_stream(batch.take(rows), is_fraud[rows], delay_ms)
+            for name, rows in self._rows.items()
+        }
+        cadence_ms = _ms(self._config.cadence_s)
+        LocalConsortium(self._pipelines, self._amalgamator, cadence_ms=cadence_ms).run(
+            streams, on_scored=self._take, on_release=self._note_release, on_tick=self._note_blends
+        )
+
+    def _take(self, name: str, rows: slice, scored: Scored) -> None:
+        result, of_bank = self._result, self._rows[name][rows]
+        accepted = of_bank[scored.accepted]
+        result.local[accepted] = _or_prior(scored.scores[:, 0])
+        result.merged[accepted] = _or_prior(scored.scores[:, 1])
+        result.amalgamated[accepted] = scored.logit
+        result.alert[accepted] = scored.alert
+        for row, reason, _ in scored.rejected:
+            result.evaluated[of_bank[row]] = False
+            result.refused[reason] += 1
         for alert in scored.alerts:
-            for reason in alert.reasons:
-                if reason.contribution > 0:
-                    result.reasons[reason.feature] = result.reasons.get(reason.feature, 0) + 1
-        done += rows.stop - rows.start
-        on_progress(done / n)
+            result.reasons.update(one.feature for one in alert.reasons if one.contribution > 0)
+        self._n_done += len(of_bank)
+        self._on_progress(self._n_done / len(result.bank))
 
-    def note(release: Release) -> None:
-        number = release.basis.number if release.basis else 0
-        if not result.releases or result.releases[-1].basis != number:
-            day_ms = (release.epoch + 1) * _ms(config.cadence_s)
-            n_weights = release.basis.n_weights if release.basis else 0
+    def _note_release(self, release: Release) -> None:
+        result, basis = self._result, release.basis
+        result.n_releases += 1
+        result.release_id = release.release_id
+        known = result.releases[-1].basis if result.releases else 0
+        if basis is not None and basis.number != known:
             result.releases.append(
-                ReleaseNote(day_ms=day_ms, number=release.number, basis=number, n_weights=n_weights)
+                ReleaseNote(
+                    since_ms=(release.epoch + 1) * _ms(self._config.cadence_s),
+                    number=release.number,
+                    basis=basis.number,
+                    n_weights=basis.n_weights,
+                )
             )
 
-    amalgamator = local_amalgamator(names, schema, LearningPolicy())
-    LocalConsortium(pipelines, amalgamator, cadence_ms=_ms(config.cadence_s)).run(
-        streams, on_scored=take, on_release=note
-    )
-    return result
+    def _note_blends(self, tick_ms: int) -> None:
+        if tick_ms % _DAY_MS:
+            return
+        for i, name in enumerate(self._data.names):
+            weights = self._pipelines[name].judge.blend.weights.tolist()
+            self._result.blends.append(BlendNote(day_ms=tick_ms, bank=i, weights=tuple(weights)))
 
 
 def local_amalgamator(
@@ -216,8 +307,7 @@ def local_amalgamator(
     """Return an amalgamator in lockstep for banks of this process, which need no keys."""
     unused = Verifier(Signer(bytes(32)).public_key)  # nothing is signed within one process
     members = {
-        name: Member(name=name, verifiers={unused.key_id: unused}, workers=("0",))
-        for name in names
+        name: Member(name=name, verifiers={unused.key_id: unused}, workers=("0",)) for name in names
     }
     fold = FoldConfig(
         schema=schema,
@@ -233,64 +323,45 @@ def local_amalgamator(
     return Amalgamator(registry, fold, lockstep=True)
 
 
-def bank_stream(table: Table, rows: NDArray[np.int64], delay_ms: int) -> BankStream:
-    """Return one bank's rows, with a label for each fraud ``delay_ms`` after it was paid."""
-    batch = table.batch.take(rows)
-    if table.is_fraud is None:
-        raise InvalidInputError("the mapping names no [table] label column")
-    labels = [
-        Label(
-            transaction_id=batch.transaction_id[i],
-            is_fraud=True,
-            source="chargeback",
-            labelled_at_ms=int(batch.event_time_ms[i]) + delay_ms,
-        )
-        for i in np.flatnonzero(table.is_fraud[rows]).tolist()
-    ]
-    return BankStream(transactions=batch, labels=labels)
+def _read(config: BacktestConfig) -> BankRows:
+    return read_bank_rows(
+        config.file, config.mapping, split=config.split, bank_column=config.bank_column
+    )
 
 
-def _read(config: BacktestConfig) -> tuple[Table, NDArray[np.int64], tuple[str, ...]]:
-    table = read_table(config.file, load_mapping(config.mapping), bank_column=config.bank_column)
-    if config.split is not None:
-        split = parse_split(config.split)
-        return table, split.banks(table.batch.account_id), split.names
-    if table.bank is None:
-        raise InvalidInputError("expected --split or --bank-column, to split the file into banks")
-    names = tuple(sorted(set(table.bank)))
-    place = {name: i for i, name in enumerate(names)}
-    return table, np.array([place[name] for name in table.bank], np.int64), names
-
-
-def _empty_result(
-    config: BacktestConfig, table: Table, bank: NDArray[np.int64], names: tuple[str, ...]
-) -> BacktestResult:
-    if table.is_fraud is None:
-        raise InvalidInputError(f"{config.mapping}: expected [table] label, got none")
-    n, prior = len(table.batch), LearningPolicy().prior_logit
-    day = table.batch.event_time_ms // _DAY_MS
+def _empty_result(config: BacktestConfig, data: BankRows) -> BacktestResult:
+    batch = data.batch
+    n, prior = len(batch), LearningPolicy().prior_logit
+    day = batch.event_time_ms // _DAY_MS
     first = day.min() if config.scored_from is None else config.scored_from
     last = day.max() if config.scored_to is None else config.scored_to
-    distinct = {text: i for i, text in enumerate(dict.fromkeys(table.batch.account_id))}
+    evaluated = (day >= first) & (day <= last)
+    if not evaluated.any():
+        dates = [np.datetime64(int(one), "D") for one in (first, last, day.min(), day.max())]
+        raise InvalidInputError(
+            f"expected rows to evaluate from {dates[0]} to {dates[1]}; "
+            f"the file goes from {dates[2]} to {dates[3]}"
+        )
+    distinct = {text: i for i, text in enumerate(dict.fromkeys(batch.account_id))}
     return BacktestResult(
         config=config,
-        banks=names,
-        bank=bank,
-        event_ms=table.batch.event_time_ms,
-        amount=table.batch.amount,
-        account=np.array([distinct[text] for text in table.batch.account_id], np.int64),
-        is_fraud=table.is_fraud,
-        evaluated=(day >= first) & (day <= last),
+        banks=data.names,
+        bank=data.bank,
+        event_ms=batch.event_time_ms,
+        amount=batch.amount,
+        account=np.array([distinct[text] for text in batch.account_id], np.int64),
+        is_fraud=data.is_fraud,
+        evaluated=evaluated,
         local=np.full(n, prior),
         merged=np.full(n, prior),
         amalgamated=np.full(n, prior),
         pooled=np.full(n, prior),
         alert=np.zeros(n, np.bool_),
+        refused=Counter(data.refused),
     )
 
 
-def _schema(table: Table) -> Schema:
-    batch: TransactionBatch = table.batch
+def _schema(batch: TransactionBatch) -> Schema:
     return Schema(entity_kinds=tuple(sorted(batch.entities)))
 
 

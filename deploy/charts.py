@@ -1,115 +1,202 @@
-"""The report's plots as inline SVG."""
+"""The report's plots as inline SVG.
+
+They take the page's colours: what is drawn in a colour of `_CSS` comes out as a CSS variable, so
+that one plot serves light, dark and paper.
+"""
 
 import io
+import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+from numpy.typing import NDArray
 
 from deploy.backtest import BacktestResult
+from deploy.feature_words import feature_words
 from deploy.figures import SYSTEMS
 from models.evaluation import ap_over_time, precision_recall_curve
 
-COLOURS = {"local": "#9a6b3f", "merged": "#7a8f3c", "amalgamated": "#1f6f8b", "pooled": "#444444"}
-STYLES = {"local": ":", "merged": "-.", "amalgamated": "-", "pooled": "--"}
+_WEEK_D = 7
+_DAY_MS = 86_400_000
 _SHOWN = ("local", "amalgamated", "pooled")
-_TEXT = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "svg.hashsalt": "amalgam"}
-
-
-def _svg(figure: Figure) -> str:
-    """Return the plot as an SVG element, the same bytes for the same plot."""
-    FigureCanvasSVG(figure)
-    sink = io.StringIO()
-    with rc_context(_TEXT):
-        figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
-    text = sink.getvalue()
-    return text[text.index("<svg") :]
-
-
-def _figure(n_columns: int, n_rows: int, height: float) -> Figure:
-    with rc_context(_TEXT):
-        return Figure(figsize=(2.6 * n_columns + 0.6, height * n_rows), layout="constrained")
+_INK, _FRAME, _SHADE = "#010101", "#020202", "#030303"
+_COLOURS = {"local": "#0a0101", "amalgamated": "#0a0202", "pooled": "#0a0303"}
+_CSS = {
+    _INK: "var(--ink)",
+    _FRAME: "var(--frame)",
+    _SHADE: "var(--shade)",
+    **{colour: f"var(--{name})" for name, colour in _COLOURS.items()},
+}
+_LINES: dict[str, dict[str, Any]] = {
+    "local": {"linestyle": (0, (4, 2)), "linewidth": 1.4},
+    "amalgamated": {"linestyle": "-", "linewidth": 2.2},
+    "pooled": {"linestyle": (0, (1, 1.5)), "linewidth": 1.4},
+}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "amalgam",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.titlecolor": _INK,
+    "axes.titlesize": 10,
+    "axes.edgecolor": _FRAME,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "figure.facecolor": "none",
+    "grid.color": _FRAME,
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    "xtick.color": _FRAME,
+    "ytick.color": _FRAME,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+}
 
 
 def recall_curves(result: BacktestResult) -> str:
     """Return a precision-recall plot for each bank."""
     n = len(result.banks)
-    columns = min(n, 3)
-    rows = -(-n // columns)
-    figure = _figure(columns, rows, 2.6)
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for i, ax in enumerate(axes.flat):
-        if i >= n:
-            ax.set_axis_off()
-            continue
-        chosen = np.flatnonzero((result.bank == i) & result.evaluated)
-        for name in _SHOWN:
-            curve = precision_recall_curve(
-                result.is_fraud[chosen], getattr(result, name)[chosen], n_points=150
-            )
-            if curve is not None:
-                ax.plot(
-                    curve.recall,
-                    curve.precision,
-                    STYLES[name],
-                    color=COLOURS[name],
-                    label=SYSTEMS[name],
-                )
-        ax.set_title(result.banks[i])
-        ax.set_xlim(0, 1)
-        ax.set_ylim(0, 1)
-        ax.grid(alpha=0.25)
-    axes[0, 0].legend(frameon=False, loc="lower left")
-    figure.supxlabel("recall")
-    figure.supylabel("precision")
-    return _svg(figure)
+    n_columns = min(n, 3)
+    n_rows = -(-n // n_columns)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 2.5 * n_rows + 0.4), layout="constrained")
+        axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
+        for i, ax in enumerate(axes.flat):
+            if i < n:
+                _draw_recall(ax, result, i)
+                ax.tick_params(labelbottom=i + n_columns >= n)
+            else:
+                ax.set_axis_off()
+        axes[0, 0].legend(loc="lower left")
+        figure.supxlabel("recall", fontsize=9)
+        figure.supylabel("precision", fontsize=9)
+        return _svg(figure, "recall", "Precision against recall of each bank")
+
+
+def _draw_recall(ax: Axes, result: BacktestResult, bank: int) -> None:
+    rows = np.flatnonzero((result.bank == bank) & result.evaluated)
+    for name in _SHOWN:
+        scores = getattr(result, name)[rows]
+        curve = precision_recall_curve(result.is_fraud[rows], scores, n_points=150)
+        if curve is not None:
+            _draw_line(ax, name, curve.recall, curve.precision)
+    ax.set(title=result.banks[bank], xlim=(0, 1.01), ylim=(0, 1.02))
 
 
 def weekly_precision(result: BacktestResult) -> str:
-    """Return average precision by week, macro mean over banks."""
-    figure = _figure(3, 1, 2.8)
-    ax = figure.subplots()
-    start_ms = int(result.event_ms.min())
-    for name in _SHOWN:
-        by_bank = []
-        for i in range(len(result.banks)):
-            rows = np.flatnonzero(result.bank == i)
-            weeks = ap_over_time(
-                result.is_fraud[rows],
-                getattr(result, name)[rows],
-                result.event_ms[rows],
-                start_ms=start_ms,
-            )
-            by_bank.append([np.nan if w.average_precision is None else w.average_precision for w in weeks])
-        n = min(len(weeks) for weeks in by_bank)
-        mean = np.array([weeks[:n] for weeks in by_bank]).mean(axis=0)
-        ax.plot(_dates(start_ms, n), mean, STYLES[name], color=COLOURS[name], label=SYSTEMS[name])
-    for note in result.releases:
-        if note.basis:
-            ax.axvline(_date(note.day_ms), color="#bbbbbb", linewidth=0.8, zorder=0)
-    ax.set_ylabel("average precision, mean of banks")
-    ax.set_ylim(0, 1)
-    ax.grid(alpha=0.25)
-    ax.legend(frameon=False)
-    return _svg(figure)
+    """Return average precision by week, the mean of the banks that had a fraud in it.
+
+    The evaluated days are shaded, and each new basis is a line.
+    """
+    days = result.event_ms[result.evaluated]
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 2.8), layout="constrained")
+        ax = figure.subplots()
+        if len(days):
+            ax.axvspan(_day(days.min()), _day(days.max()), color=_SHADE, linewidth=0)
+        for note in result.releases:
+            ax.axvline(_day(note.since_ms), color=_FRAME, linewidth=1.0)
+        for name in _SHOWN:
+            start, precision = _weeks(result, name)
+            _draw_line(ax, name, start, precision)
+        ax.set(ylabel="average precision", ylim=(0, 1))
+        ax.xaxis_date()
+        ax.legend(loc="lower right")
+        return _svg(figure, "weekly", "Average precision week by week")
 
 
-def reasons_chart(result: BacktestResult, n: int = 15) -> str:
-    """Return the features that were most often a reason of an alert."""
-    top: Sequence[tuple[str, int]] = sorted(result.reasons.items(), key=lambda item: -item[1])[:n]
-    figure = _figure(3, 1, 0.3 * max(len(top), 2) + 0.6)
-    ax = figure.subplots()
-    ax.barh([name for name, _ in reversed(top)], [count for _, count in reversed(top)], color="#1f6f8b")
-    ax.set_xlabel("alerts in which it was a reason towards fraud")
-    return _svg(figure)
+def _weeks(result: BacktestResult, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the middle of each whole week, and the banks' mean, NaN where no bank had a fraud."""
+    start_ms = int(result.event_ms.min()) // _DAY_MS * _DAY_MS
+    n_days = int(result.event_ms.max() - start_ms) // _DAY_MS + 1
+    n = max(n_days // _WEEK_D, 1)
+    found = np.full((len(result.banks), n), np.nan)
+    for i in range(len(result.banks)):
+        rows = np.flatnonzero(result.bank == i)
+        weeks = ap_over_time(
+            result.is_fraud[rows],
+            getattr(result, name)[rows],
+            result.event_ms[rows],
+            period_d=_WEEK_D,
+            start_ms=start_ms,
+        )
+        for week, score in enumerate(weeks[:n]):
+            if score.average_precision is not None:
+                found[i, week] = score.average_precision
+    n_known = np.count_nonzero(~np.isnan(found), axis=0)
+    mean = np.where(n_known > 0, np.nansum(found, axis=0) / np.maximum(n_known, 1), np.nan)
+    middle = _day(start_ms) + _WEEK_D * (np.arange(n, dtype=np.float64) + 0.5)
+    return middle, np.asarray(mean, dtype=np.float64)
 
 
-def _date(time_ms: int) -> datetime:
-    return datetime.fromtimestamp(time_ms / 1_000, UTC)
+def blend_weights(result: BacktestResult) -> str:
+    """Return the weight that each bank gave to its own and to the merged scorecard, by day."""
+    names = {0: ("local", "own scorecard"), 1: ("amalgamated", "merged scorecard")}
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 2.2), layout="constrained")
+        ax = figure.subplots()
+        for bank in range(len(result.banks)):
+            notes = [note for note in result.blends if note.bank == bank]
+            days = np.array([_day(note.day_ms) for note in notes])
+            for expert, (name, words) in names.items():
+                weights = np.array([note.weights[expert] for note in notes])
+                style = _LINES[name] | {"linewidth": 1.0, "color": _COLOURS[name]}
+                ax.plot(days, weights, label=words if bank == 0 else None, **style)
+        ax.set(ylabel="weight")
+        ax.xaxis_date()
+        ax.legend(loc="center right")
+        return _svg(figure, "blend", "Weights of the experts in each bank's blend")
 
 
-def _dates(start_ms: int, n: int) -> list[datetime]:
-    return [_date(start_ms + week * 7 * 86_400_000) for week in range(n)]
+def reasons_chart(result: BacktestResult, n: int = 12) -> str:
+    """Return what was most often a reason of an alert, as a share of the alerts."""
+    n_alerts = max(int(np.count_nonzero(result.alert)), 1)
+    top: Sequence[tuple[str, int]] = result.reasons.most_common(n)[::-1]
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 0.27 * max(len(top), 2) + 0.6), layout="constrained")
+        ax = figure.subplots()
+        words = [feature_words(code) for code, _ in top]
+        ax.barh(words, [count / n_alerts for _, count in top], color=_COLOURS["amalgamated"])
+        ax.grid(visible=False, axis="y")
+        ax.tick_params(axis="y", length=0)
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0%}"))
+        ax.set_xlabel("share of alerts in which it spoke for fraud")
+        return _svg(figure, "reasons", "Most frequent reasons of alerts")
+
+
+def _draw_line(ax: Axes, name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+    ax.plot(x, y, color=_COLOURS[name], label=SYSTEMS[name], **_LINES[name])
+
+
+def _day(time_ms: float) -> float:
+    """Return matplotlib's date: days since 1970."""
+    return float(time_ms) / _DAY_MS
+
+
+def _svg(figure: Figure, name: str, title: str) -> str:
+    """Return the plot as an SVG element without addresses, the same bytes for the same plot."""
+    FigureCanvasSVG(figure)
+    sink = io.StringIO()
+    figure.savefig(
+        sink, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    )
+    text = sink.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
+    text = re.sub(r'<svg width="[^"]*" height="[^"]*"', "<svg", text)
+    text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)  # ids are the whole page's
+    for colour, variable in _CSS.items():
+        text = text.replace(colour, variable)
+    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

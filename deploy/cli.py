@@ -25,7 +25,8 @@ from models.errors import AmalgamError
 
 STATE = Path(".amalgam")
 app = typer.Typer(
-    help="Consortium fraud detection on streams: banks share what they learnt, never a transaction.",
+    help="Consortium fraud detection on streams: "
+    "banks share what they learnt, never a transaction.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -66,7 +67,9 @@ def _command() -> str:
 
 @app.command()
 def demo(
-    seconds: Annotated[float, typer.Option(help="How long 45 simulated days are streamed.")] = 170.0,
+    seconds: Annotated[
+        float, typer.Option(help="How long 45 simulated days are streamed.")
+    ] = 170.0,
     seed: Annotated[int, typer.Option(help="Of the simulated payments.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
     bootstrap: Annotated[str | None, typer.Option(help="Use this broker; start none.")] = None,

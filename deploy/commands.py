@@ -103,7 +103,8 @@ def bank_init(name: str, directory: Path) -> list[str]:
         f"wrote {directory}/bank.toml, mapping.toml and bank.key",
         f"public key for the consortium's registry: {signer.public_key.hex()}",
         "next: put consortium.toml and pseudonyms.key (from the other members) beside them,",
-        f"say in mapping.toml where your records keep their fields, and send them to {topics.transactions}",
+        "say in mapping.toml where your records keep their fields, "
+        f"and send them to {topics.transactions}",
         f"then: amalgam bank run {directory}/bank.toml",
     ]
 
@@ -263,9 +264,7 @@ def replay_file(request: ReplayRequest) -> Sent:
     if (request.bank is None) != (request.bank_column is None):
         raise InvalidInputError("--bank and --bank-column: expected both or neither")
     settings = read_settings(request.settings, {})
-    table = read_table(
-        request.file, load_mapping(request.mapping), bank_column=request.bank_column
-    )
+    table = read_table(request.file, load_mapping(request.mapping), bank_column=request.bank_column)
     if table.is_fraud is None:
         raise InvalidInputError(f"{request.mapping}: expected [table] label, to replay labels")
     part = LabelledBatch(batch=table.batch, is_fraud=table.is_fraud)

@@ -1,4 +1,4 @@
-"""The demonstration: a real Kafka, five banks with five formats, the amalgamator, and a live table."""
+"""The demonstration: a real Kafka, five banks, five formats, the amalgamator, a live table."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ from deploy.services import Services, stop_remembered
 from deploy.simulator import SimulationConfig, bank_parts
 from deploy.topics import bank_plan, consortium_plan, create_topics
 from models.errors import UnavailableError
-from models.mapping import Mapping, load_mapping
+from models.mapping import load_mapping
 from models.records import Label, concatenate_batches
 from stream.pipeline import Pipeline, Scored
 from stream.settings import pipeline_config, read_membership, read_settings
@@ -239,9 +239,8 @@ class Demo:
                 if first_release_s is None and self._board.n_releases:
                     first_release_s = elapsed_s
                 if elapsed_s > patience_s:
-                    raise UnavailableError(
-                        f"{self._board.n_scored} of {total} transactions answered in {elapsed_s:.0f} s"
-                    )
+                    missing = total - self._board.n_scored
+                    raise UnavailableError(f"{missing} answers missing after {elapsed_s:.0f} s")
                 if not self._console.is_terminal and elapsed_s - plain_s >= _PLAIN_EVERY_S:
                     plain_s = elapsed_s
                     self._console.print(progress_line(self._board, elapsed_s))
@@ -260,7 +259,9 @@ class Demo:
     def _say_where(self, services: Services, bootstrap: str) -> None:
         self._console.print(f"\nleft running: Kafka at {bootstrap}")
         for service in services.running:
-            self._console.print(f"  {service.name:<12} {service.url}/metrics   pid {service.process.pid}")
+            self._console.print(
+                f"  {service.name:<12} {service.url}/metrics   pid {service.process.pid}"
+            )
         self._console.print("  see them work: amalgam alerts tail nordbank")
         self._console.print("  stop them:     amalgam demo-stop")
 
@@ -306,9 +307,10 @@ class Demo:
         self._console.print(alerts_text(result.board))
         first = result.first_release_s
         when = f", the first {first:.0f} s after the services' start" if first is not None else ""
+        where = "Kafka" if result.is_on_kafka else "one process"
         self._console.print(
             f"\n{result.board.n_releases} releases came back{when}; "
-            f"{result.services_s:.0f} s in all on {'Kafka' if result.is_on_kafka else 'one process'}"
+            f"{result.services_s:.0f} s in all on {where}"
         )
 
 

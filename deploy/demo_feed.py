@@ -62,14 +62,14 @@ class Feed:
             )
             replayer.run(plan_replay(parts, mapping, self._config))
             sender.close()
-        except _Stopped:
+        except _StopError:
             return
         except Exception as error:  # noqa: BLE001  # shown by the main thread, which stops
             self.error = error
 
     def _sleep(self, wait_s: float) -> None:
         if self._stopped.wait(wait_s):
-            raise _Stopped
+            raise _StopError
 
     def stop(self) -> None:
         """Send no more."""
@@ -81,7 +81,7 @@ class Feed:
         return not any(thread.is_alive() for thread in self._threads)
 
 
-class _Stopped(Exception):
+class _StopError(Exception):
     """The feed is to end before its time."""
 
 

@@ -13,7 +13,14 @@ def banks_table(board: Scoreboard, title: str) -> Table:
     """Return one row a bank: transactions, alerts, average precision alone and amalgamated."""
     table = Table(title=title, title_justify="left", expand=False)
     table.add_column("bank")
-    for name in ("transactions", "alerts", "frauds caught", "AP alone", "AP amalgamated", "release"):
+    for name in (
+        "transactions",
+        "alerts",
+        "frauds caught",
+        "AP alone",
+        "AP amalgamated",
+        "release",
+    ):
         table.add_column(name, justify="right")
     for name, bank in board.banks.items():
         table.add_row(name, *_cells(bank))

@@ -53,7 +53,10 @@ def _commit() -> str:
 
 def _machine() -> str:
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores, {_processor()}, {memory_gb:.0f} GiB, Python {platform.python_version()}"
+    return (
+        f"{os.cpu_count()} cores, {_processor()}, {memory_gb:.0f} GiB, "
+        f"Python {platform.python_version()}"
+    )
 
 
 def _processor() -> str:

@@ -95,7 +95,7 @@ class Scoreboard:
         return sum(bank.n_scored for bank in self.banks.values())
 
     def macro(self) -> tuple[float | None, float | None]:
-        """Return the banks' mean average precision alone and amalgamated, None before all have one."""
+        """Return the banks' mean average precision, alone and amalgamated, once all have one."""
         pairs = [bank.precision() for bank in self.banks.values()]
         alone = [pair[0] for pair in pairs if pair[0] is not None]
         together = [pair[1] for pair in pairs if pair[1] is not None]

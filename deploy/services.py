@@ -153,7 +153,9 @@ class Services:
             waiting = [service for service in waiting if not service.is_ready()]
             if waiting and time.monotonic() > until_s:
                 one = waiting[0]
-                raise UnavailableError(f"{one.name} is not ready after {deadline_s:.0f} s, see {one.log}")
+                raise UnavailableError(
+                    f"{one.name} is not ready after {deadline_s:.0f} s, see {one.log}"
+                )
             time.sleep(0.2)
 
     def stop(self) -> None:

@@ -68,7 +68,7 @@ def concatenate(parts: Sequence[EvidenceCells]) -> EvidenceCells:
     columns = [part.arrays() for part in parts]
     return EvidenceCells(
         **{name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
-    )  # type: ignore[arg-type]  # same dtypes
+    )
 
 
 def empty_cells() -> EvidenceCells:

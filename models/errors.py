@@ -26,7 +26,7 @@ class InvalidInputError(AmalgamError, ValueError):
 
 
 class SettingsError(InvalidInputError):
-    """A settings or mapping file or variable is wrong; the message names file, key and expectation."""
+    """A settings or mapping file or variable is wrong; the message names file, key and rule."""
 
 
 class DecodeError(AmalgamError):
@@ -47,11 +47,11 @@ class DecodeError(AmalgamError):
 
 
 class IncompatibleSummaryError(AmalgamError):
-    """Two things that must mean the same (schema, basis, unit) differ; align the members' versions."""
+    """Two things that must mean the same (schema, basis, unit) differ; align the versions."""
 
 
 class QuarantinedError(AmalgamError):
-    """A member's message is refused; look its reason, hash and offset up in the quarantine topic."""
+    """A member's message is refused; its reason, hash and offset are in the quarantine topic."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

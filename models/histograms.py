@@ -92,7 +92,9 @@ def quantile_edges(
     total = below[-1]
     if total == 0:
         return np.empty(0, np.float32)
-    cells = np.unique(np.searchsorted(below, np.ceil(quantiles * total), side="left"))
+    cells: NDArray[np.intp] = np.unique(
+        np.searchsorted(below, np.ceil(quantiles * total), side="left")
+    )
     return edges[cells[below[cells] > counts[cells]]]
 
 

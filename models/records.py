@@ -160,7 +160,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A record that was not used, and why; ``payload`` is the record as it came (base64 in JSON)."""
+    """A record that was not used, and why; ``payload`` is the record as it came (JSON: base64)."""
 
     reason: str
     detail: str

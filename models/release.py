@@ -12,7 +12,7 @@ from models.entity_risk import EvidenceCells
 
 
 class Source(NamedTuple):
-    """A contribution sum that a release was folded from: the newest ``seq`` of a member's worker."""
+    """What a release was folded from: the newest ``seq`` of a member's worker, and its weight."""
 
     member: str
     worker: str

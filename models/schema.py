@@ -1,4 +1,4 @@
-"""The consortium's agreement on meaning: which entity kinds exist and which features follow from them."""
+"""The consortium's agreement on meaning: which entity kinds exist, which features follow."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""``python -m stream --settings bank.toml``: one bank's worker, configured by file and environment."""
+"""``python -m stream --settings bank.toml``: one bank's worker, set up by file and environment."""
 
 import argparse
 import asyncio
@@ -153,7 +153,7 @@ async def _serve(app: BankApp, stopped: asyncio.Event) -> int:
 
 
 async def _until_crashed(app: BankApp) -> None:
-    while not app.faust.crashed:
+    while not app.faust.crashed:  # noqa: ASYNC110  # Faust gives no event for it
         await asyncio.sleep(0.2)
 
 

@@ -70,12 +70,7 @@ def make_alerts(
     release
         Version that scored them.
     """
-    n = len(batch)
-    if not logit.shape == threshold.shape == (n,) or len(reasons) != n:
-        raise InvalidInputError(
-            f"expected {n} scores, thresholds and reasons, got {logit.shape}, {threshold.shape}, "
-            f"{len(reasons)}"
-        )
+    _require_one_each(len(batch), logit, threshold, reasons)
     columns = zip(
         batch.transaction_id,
         batch.account_id,
@@ -112,3 +107,16 @@ def make_alerts(
             why,
         ) in columns
     ]
+
+
+def _require_one_each(
+    n: int,
+    logit: NDArray[np.float64],
+    threshold: NDArray[np.float64],
+    reasons: Sequence[list[Reason]],
+) -> None:
+    if not logit.shape == threshold.shape == (n,) or len(reasons) != n:
+        raise InvalidInputError(
+            f"expected {n} scores, thresholds and reasons, got {logit.shape}, {threshold.shape}, "
+            f"{len(reasons)}"
+        )

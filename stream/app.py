@@ -15,7 +15,6 @@ from typing import Any
 import faust
 import mode
 
-from models.errors import UnavailableError
 from models.release import Release
 from models.topics import BankTopics
 from stream.exchange import Exchange
@@ -98,7 +97,7 @@ class BankApp:
         log.info("assigned %d partitions", len(self.partitions))
         return {place: self._offsets[place] for place in self.partitions & self._offsets.keys()}
 
-    async def on_chunk(self, event: Any) -> None:  # noqa: ANN401  # Faust's event
+    async def on_chunk(self, event: Any) -> None:
         """Do the four steps of the module's text for one event of the transport."""
         async with self._lock:
             records = event.value
@@ -212,8 +211,10 @@ class BankApp:
             telemetry.expert_weight.labels(expert).set(float(weight))
 
 
-class BatchApp(faust.App):  # type: ignore[misc]  # Faust is untyped
-    """A Faust app whose consumer hands on chunks."""
+class BatchApp(faust.App):
+    """A Faust app whose consumer hands on chunks, from where ``positions`` says."""
+
+    positions: Callable[[], Any]
 
     def _new_transport(self) -> BatchTransport:
         return BatchTransport(self.conf.broker_consumer, self, loop=self.loop)
@@ -248,7 +249,7 @@ def build_faust(
     for name in (topics.transactions, topics.labels):
         channel = app.topic(name, schema=BatchSchema(), internal=False)
 
-        async def run(chunks: Any) -> None:  # noqa: ANN401  # Faust's stream
+        async def run(chunks: Any) -> None:
             async for event in chunks.noack().events():
                 await on_chunk(event)
 

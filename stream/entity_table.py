@@ -1,4 +1,4 @@
-"""One bank's entities: rows by pseudonym, own outcomes of each day for publication, others' evidence."""
+"""One bank's entities: rows by pseudonym, own outcomes of each day to publish, others' evidence."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""The worker's side of the consortium: contributions out, releases in, on a connection of its own."""
+"""The worker's side of the consortium: contributions out, releases in, on its own connection."""
 
 import asyncio
 import contextlib
@@ -130,22 +130,22 @@ class Exchange:
             await consumer.stop()
 
     async def publish(self, contributions: Sequence[Contribution]) -> list[int]:
-        """Sign and send contributions in order; return their sequence numbers once all are there."""
+        """Sign and send contributions in order; return their sequence numbers once all arrived."""
         seqs, sent = [], []
         for contribution in contributions:
             self._seq += 1
             raw = self._encoded(contribution)
             key = "|".join(str(part) for part in contribution.key).encode()
-            for record in self._splitter.split(raw, key, self._seq):
-                sent.append(
-                    await self._producer.send(
-                        self._topic,
-                        value=record.value,
-                        key=record.key,
-                        headers=list(record.headers),
-                        partition=0,
-                    )
+            sent += [
+                await self._producer.send(
+                    self._topic,
+                    value=record.value,
+                    key=record.key,
+                    headers=list(record.headers),
+                    partition=0,
                 )
+                for record in self._splitter.split(raw, key, self._seq)
+            ]
             seqs.append(self._seq)
             self.counts.contributions += 1
             self.counts.contribution_bytes += len(raw)

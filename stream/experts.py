@@ -1,4 +1,4 @@
-"""A worker's two scorecards: its own, solved here, and the consortium's, solved by the amalgamator."""
+"""A worker's two scorecards: its own, solved here, and the consortium's, solved elsewhere."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -278,9 +278,9 @@ class SharedExpert:
         if self.collecting is None:
             return {}
         now_weights = np.zeros(self.collecting.n_weights)
-        if self.weights is not None and self.basis is not None:
-            if self.basis.number == self.collecting.number:
-                now_weights = self.weights
+        is_in_force = self.basis is not None and self.basis.number == self.collecting.number
+        if self.weights is not None and is_in_force:
+            now_weights = self.weights
         out = {}
         for bucket in sorted(self._changed):
             statistics = self._open[bucket]

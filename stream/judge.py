@@ -73,13 +73,13 @@ class Judge:
         """Weigh the experts afresh by the outcomes that are known at ``now_ms``."""
         window_ms = int(self._policy.blend.window_d * DAY_MS)
         rows = log.matured_since(now_ms - window_ms)
-        known_ms = log["known_ms"][rows]
+        known_ms = log.known_ms[rows]
         rows = rows[known_ms <= now_ms]
         self.blend = fit_blend(
-            log["scores"][rows].astype(np.float64),
-            log["outcome"][rows] == FRAUD,
-            (now_ms - log["known_ms"][rows]) / DAY_MS,
-            log["hash"][rows],
+            log.scores[rows].astype(np.float64),
+            log.outcome[rows] == FRAUD,
+            (now_ms - log.known_ms[rows]) / DAY_MS,
+            log.hash[rows],
             cold=_COLD,
             policy=self._policy.blend,
         )

@@ -96,7 +96,7 @@ class LabelJoin:
                     self._settle(log, row, label, tick_ms)
 
     def _settle(self, log: RowLog, row: int, label: ParkedLabel, tick_ms: int) -> bool:
-        outcome = int(log["outcome"][row])
+        outcome = int(log.outcome[row])
         wanted = FRAUD if label.is_fraud else LEGIT
         if outcome == wanted:
             self.duplicates += 1
@@ -105,7 +105,7 @@ class LabelJoin:
             self.contradicting += 1
             return False
         if outcome == PENDING or label.is_fraud:
-            known_ms = max(label.labelled_at_ms, tick_ms, int(log["event_ms"][row]))
+            known_ms = max(label.labelled_at_ms, tick_ms, int(log.event_ms[row]))
             log.settle(np.array([row]), np.array([wanted], np.int8), np.array([known_ms], np.int64))
             self.fresh.append(row)
             self.joined += 1
@@ -116,7 +116,7 @@ class LabelJoin:
         if not self.fresh:
             return np.empty(0, np.int64)
         rows = np.unique(np.array(self.fresh, np.int64))
-        known = log["known_ms"][rows] <= until_ms
+        known = log.known_ms[rows] <= until_ms
         self.fresh = rows[~known].tolist()
         return rows[known]
 

@@ -6,7 +6,7 @@ transaction is scored; so the result does not depend on how the stream was cut i
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -255,35 +255,35 @@ class Pipeline:
         horizon_ms = self.config.label_horizon_ms
         due = self.log.due(until_ms - horizon_ms)
         legit = np.full(len(due), LEGIT, np.int8)
-        self.log.settle(due, legit, self.log["arrival_ms"][due] + horizon_ms)
+        self.log.settle(due, legit, self.log.arrival_ms[due] + horizon_ms)
         index = np.concatenate([self.labels.take_fresh(self.log, until_ms), due])
         if not len(index):
             return
-        index = index[np.lexsort((index, self.log["known_ms"][index]))]
+        index = index[np.lexsort((index, self.log.known_ms[index]))]
         own, shared = self._matured(index)
         self.own.learn(own)
         self.shared.learn(shared)
-        event_ms, known_ms = self.log["event_ms"][index], shared.known_ms
+        event_ms, known_ms = self.log.event_ms[index], shared.known_ms
         frauds = np.flatnonzero(shared.is_fraud)
-        account = self.log["account"][index[frauds]].astype(np.int64)
+        account = self.log.account[index[frauds]].astype(np.int64)
         self.accounts.learn_frauds(account, event_ms[frauds], known_ms[frauds])
         for k in range(len(self.config.schema.entity_kinds)):
-            row = self.log["entity"][index, k].astype(np.int64)
+            row = self.log.entity[index, k].astype(np.int64)
             self.entities.learn(row, event_ms, known_ms, shared.is_fraud)
 
     def _matured(self, index: NDArray[np.int64]) -> tuple[Matured, Matured]:
         """Return rows of the log for the own and for the shared expert."""
-        features = self.log["features"][index]
-        rest = {
-            "is_fraud": self.log["outcome"][index] == FRAUD,
-            "hashes": self.log["hash"][index],
-            "known_ms": self.log["known_ms"][index],
-        }
-        own = Matured(features=_own_rows(features, self.log["own"][index]), **rest)
-        return own, Matured(features=features, **rest)
+        features = self.log.features[index]
+        shared = Matured(
+            features=features,
+            is_fraud=self.log.outcome[index] == FRAUD,
+            hashes=self.log.hash[index],
+            known_ms=self.log.known_ms[index],
+        )
+        return replace(shared, features=_own_rows(features, self.log.own[index])), shared
 
     def _retained(self) -> tuple[Matured, Matured]:
-        known_ms = self.log["known_ms"]
+        known_ms = self.log.known_ms
         return self._matured(np.flatnonzero((known_ms >= 0) & (known_ms <= self.tick_ms)))
 
     def _end_day(self) -> None:
@@ -291,7 +291,7 @@ class Pipeline:
             self.own.rebase(self._retained()[0])
         self.own.end_day()
         if self.own.basis is not None and self.own.weights is not None:
-            recent = self.log["features"][-N_RECENT:], self.log["own"][-N_RECENT:]
+            recent = self.log.features[-N_RECENT:], self.log.own[-N_RECENT:]
             self.judge.new_scorer(0, self.own.basis, self.own.weights, _own_rows(*recent))
         self.judge.refit(self.log, self.tick_ms)
         self.judge.rescore(self.log, self._rescored)
@@ -354,14 +354,14 @@ class Pipeline:
             self.statistics_due_ms = self.tick_ms  # the others wait for them
         self.shared.install(release.basis, release.weights, collecting, retained)
         if is_new_scorer and release.basis is not None and release.weights is not None:
-            recent = self.log["features"][-N_RECENT:]
+            recent = self.log.features[-N_RECENT:]
             self.judge.new_scorer(1, release.basis, release.weights, recent)
             self.judge.rescore(self.log, self._rescored)
 
     def _rescored(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the experts' scores of logged rows under what is in force now."""
-        features = self.log["features"][index]
-        own = self.own.score(_own_rows(features, self.log["own"][index]))
+        features = self.log.features[index]
+        own = self.own.score(_own_rows(features, self.log.own[index]))
         return np.column_stack([own, self.shared.score(features)])
 
 

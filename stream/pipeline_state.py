@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import StateError
+from stream.experts import OwnExpert, SharedExpert
 from stream.pipeline import Pipeline, PipelineConfig
 
 VERSION = 1
@@ -116,7 +117,8 @@ def restore(config: PipelineConfig, state: State) -> Pipeline:
     pipeline.release_number = meta.release_number
     pipeline.statistics_due_ms = meta.statistics_due_ms
     pipeline.log.first_pending = meta.first_pending
-    for expert, held in enumerate((pipeline.own, pipeline.shared)):
+    experts: tuple[OwnExpert | SharedExpert, ...] = (pipeline.own, pipeline.shared)
+    for expert, held in enumerate(experts):
         if held.basis is not None and held.weights is not None:
             pipeline.judge.restore_scorer(expert, held.basis, held.weights)
     return pipeline

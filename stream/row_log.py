@@ -1,18 +1,17 @@
 """The columnar log of scored transactions: pending until an outcome is known, then kept a while.
 
-One row serves the label join, learning, the blend's window and re-encoding for a new basis. Rows are
-appended in the order of scoring and dropped from the front when older than the retention.
+One row serves the label join, learning, the blend's window and re-encoding for a new basis. Rows
+are appended in the order of scoring and dropped from the front when older than the retention.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 PENDING, LEGIT, FRAUD = 0, 1, 2
 _FIRST_CAPACITY = 4_096
-
-Index = NDArray[np.int64] | slice
 
 
 class RowLog:
@@ -68,8 +67,57 @@ class RowLog:
                 grown[: self.size] = self.columns[name][: self.size]
             self.columns[name] = grown
 
-    def __getitem__(self, name: str) -> NDArray[np.generic]:
-        """Return the rows' column as a view."""
+    @property
+    def hash(self) -> NDArray[np.uint64]:
+        """Hashes of the transactions' ids, a view of the rows held."""
+        return cast("NDArray[np.uint64]", self._held("hash"))
+
+    @property
+    def event_ms(self) -> NDArray[np.int64]:
+        """Event times, a view of the rows held."""
+        return cast("NDArray[np.int64]", self._held("event_ms"))
+
+    @property
+    def arrival_ms(self) -> NDArray[np.int64]:
+        """Watermarks at which rows were scored, ascending, a view of the rows held."""
+        return cast("NDArray[np.int64]", self._held("arrival_ms"))
+
+    @property
+    def known_ms(self) -> NDArray[np.int64]:
+        """When outcomes became known, -1 while pending, a view of the rows held."""
+        return cast("NDArray[np.int64]", self._held("known_ms"))
+
+    @property
+    def outcome(self) -> NDArray[np.int8]:
+        """``PENDING``, ``LEGIT`` or ``FRAUD``, a view of the rows held."""
+        return cast("NDArray[np.int8]", self._held("outcome"))
+
+    @property
+    def account(self) -> NDArray[np.int32]:
+        """Rows of the account table, a view of the rows held."""
+        return cast("NDArray[np.int32]", self._held("account"))
+
+    @property
+    def entity(self) -> NDArray[np.int32]:
+        """Rows of the entity tables, (n, n_entities), a view of the rows held."""
+        return cast("NDArray[np.int32]", self._held("entity"))
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """Features with the consortium's evidence, (n, n_features), a view of the rows held."""
+        return cast("NDArray[np.float32]", self._held("features"))
+
+    @property
+    def own(self) -> NDArray[np.float32]:
+        """Entity features from own evidence alone, (n, n_own), a view of the rows held."""
+        return cast("NDArray[np.float32]", self._held("own"))
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """The experts' log-odds, (n, n_experts), a view of the rows held."""
+        return cast("NDArray[np.float32]", self._held("scores"))
+
+    def _held(self, name: str) -> NDArray[np.generic]:
         return self.columns[name][: self.size]
 
     def append(self, rows: Mapping[str, NDArray[np.generic]]) -> slice:
@@ -98,30 +146,31 @@ class RowLog:
         position = self._position
         return [h in position for h in hashes]
 
-    def settle(self, index: NDArray[np.int64], outcome: NDArray[np.int8], known_ms: Index) -> None:
+    def settle(
+        self, index: NDArray[np.int64], outcome: NDArray[np.int8], known_ms: NDArray[np.int64]
+    ) -> None:
         """Write outcomes."""
         self.columns["outcome"][index] = outcome
         self.columns["known_ms"][index] = known_ms
 
     def due(self, until_ms: int) -> NDArray[np.int64]:
         """Return the pending rows that were scored at or before a watermark, and move past them."""
-        arrival = self["arrival_ms"]
-        end = int(np.searchsorted(arrival, until_ms, side="right"))
+        end = int(np.searchsorted(self.arrival_ms, until_ms, side="right"))
         rows = np.arange(self.first_pending, end, dtype=np.int64)
         self.first_pending = max(self.first_pending, end)
-        return rows[self["outcome"][rows] == PENDING] if len(rows) else rows
+        return rows[self.outcome[rows] == PENDING] if len(rows) else rows
 
     def matured_since(self, known_ms: int) -> NDArray[np.int64]:
         """Return the rows whose outcome became known at or after an instant."""
-        return np.flatnonzero(self["known_ms"] >= max(known_ms, 0))
+        return np.flatnonzero(self.known_ms >= max(known_ms, 0))
 
     def drop_before(self, arrival_ms: int) -> None:
         """Forget the rows scored before a watermark, except those still pending."""
-        n = int(np.searchsorted(self["arrival_ms"], arrival_ms, side="left"))
+        n = int(np.searchsorted(self.arrival_ms, arrival_ms, side="left"))
         n = min(n, self.first_pending)
         if n < self.size // 8:
             return
-        gone: list[int] = self["hash"][:n].tolist()
+        gone: list[int] = self.hash[:n].tolist()
         for transaction_hash in gone:
             del self._position[transaction_hash]
         for column in self.columns.values():
@@ -132,7 +181,7 @@ class RowLog:
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""
-        return {name: self[name] for name in self._layout}
+        return {name: self._held(name) for name in self._layout}
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave; ``first_pending`` is set by the caller."""

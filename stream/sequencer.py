@@ -1,9 +1,9 @@
 """Replay: puts transactions and labels of all partitions in event-time order before they are used.
 
 The replayer writes watermark records into every partition: "everything before this instant has been
-sent here". Records wait here until the least watermark has passed their tick, and are then handed on
-sorted by (time, transaction id); so what the pipeline sees does not depend on how Kafka interleaved
-partitions and topics. In-process runs hand on the same steps without waiting.
+sent here". Records wait here until the least watermark has passed their tick, and are then handed
+on sorted by (time, transaction id); so what the pipeline sees does not depend on how Kafka
+interleaved partitions and topics. In-process runs hand on the same steps without waiting.
 """
 
 from collections.abc import Iterator, Sequence

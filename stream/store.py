@@ -133,6 +133,6 @@ def _page_key(name: str, index: int) -> bytes:
 
 def _pages(arrays: Mapping[str, NDArray[np.generic]]) -> Iterator[tuple[bytes, memoryview]]:
     for name, array in arrays.items():
-        view = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        view = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         for start in range(0, len(view), PAGE_BYTES):
             yield _page_key(name, start // PAGE_BYTES), view[start : start + PAGE_BYTES]

@@ -6,6 +6,7 @@ the longest acknowledged prefix of what was delivered, kept in a queue per parti
 """
 
 import asyncio
+import contextlib
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -24,20 +25,20 @@ FETCH_MIN_BYTES = 65_536
 PositionSource = Callable[[], Awaitable[dict[tuple[str, int], int]]]
 
 
-class BatchSchema(faust.Schema):  # type: ignore[misc]  # Faust is untyped
+class BatchSchema(faust.Schema):  # type: ignore[type-arg]  # of keys and values: any
     """Hands the list of records on untouched."""
 
-    def compile(self, app: Any, **_: Any) -> Any:  # noqa: ANN401  # Faust's types
+    def compile(self, app: Any, **_: Any) -> Any:
         """Return the decoder that Faust calls for each message."""
 
-        async def decode(message: Any, *, propagate: bool = False) -> Any:  # noqa: ANN401
+        async def decode(message: Any, *, propagate: bool = False) -> Any:
             value, message.value = message.value, None  # the ack queue must not hold the records
             return app.create_event(None, value, None, message)
 
         return decode
 
 
-class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is untyped
+class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer with a short, filled fetch and topics of equal size on the same worker.
 
     Faust fixes a fetch wait of 1.5 s and, without tables, spreads two topics differently; both are
@@ -46,13 +47,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001
-        consumer._fetch_min_bytes = FETCH_MIN_BYTES  # noqa: SLF001
-        consumer._partition_assignment_strategy = [RangePartitionAssignor]  # noqa: SLF001
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001  # no public way
+        consumer._fetch_min_bytes = FETCH_MIN_BYTES  # noqa: SLF001  # no public way
+        consumer._partition_assignment_strategy = [RangePartitionAssignor]  # noqa: SLF001  # no public way
         return consumer
 
 
-class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is untyped
+class BatchConsumer(driver.Consumer):
     """Delivers chunks of at most ``MAX_BATCH`` records of one partition.
 
     ``app.positions`` gives the offsets that the state on disk belongs to; after each assignment
@@ -88,7 +89,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is untyped
         self._in_flight.clear()
         self._dropped.clear()
         self._next.clear()
-        stored = await self.app.positions()
+        stored = await self.app.positions()  # type: ignore[attr-defined]  # of BatchApp
         positions = {
             tp: stored[tp.topic, tp.partition]
             for tp in self.assignment()
@@ -107,7 +108,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is untyped
             self._next.pop(tp, None)
             self._dropped.discard(tp)
 
-    async def verify_event_path(self, now: float, tp: TP) -> None:
+    def verify_event_path(self, now: float, tp: TP) -> None:
         """Do nothing: Faust's check takes an idle partition for a stuck one."""
 
     def on_buffer_drop(self, tp: TP) -> None:
@@ -115,29 +116,30 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is untyped
         super().on_buffer_drop(tp)
         self._room.set()
 
-    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
+    async def _wait_next_records(
+        self,
+        timeout: float,  # noqa: ASYNC109  # Faust calls it so
+    ) -> tuple[Any, Any]:
         waits_for_room = (
             self.flow_active and self._buffered_partitions and not self._get_active_partitions()
         )
         if waits_for_room:  # Faust would sleep a whole second here
             self._room.clear()
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._room.wait(), timeout)
-            except TimeoutError:
-                pass
             return {}, self._get_active_partitions()
-        return await super()._wait_next_records(timeout)  # type: ignore[no-any-return]  # untyped
+        return await super()._wait_next_records(timeout)
 
     async def _drain_messages(self, fetcher: Any) -> None:
         try:
-            while not (self._stopped.is_set() or fetcher._stopped.is_set()):  # noqa: SLF001
+            while not (self._stopped.is_set() or fetcher._stopped.is_set()):  # noqa: SLF001  # no public way
                 records, active = await self._wait_next_records(1.0)
                 await asyncio.sleep(0)
                 generation = self.app.consumer_generation_id
                 if records and not self.should_stop:
                     for tp, chunk in records.items():
                         await self._deliver(tp, chunk, active, generation)
-        except (*self.consumer_stopped_errors, asyncio.CancelledError):
+        except (*self.consumer_stopped_errors, asyncio.CancelledError):  # type: ignore[misc]  # a tuple
             if not self.app.should_stop:
                 raise
 
@@ -178,7 +180,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is untyped
             last.timestamp_type,
             None,
             None,
-            chunk,
+            chunk,  # type: ignore[arg-type]  # the value is the list of records
             None,
             0,
             0,
@@ -191,7 +193,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust is untyped
         self._next[tp] = last.offset + 1
 
 
-class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust is untyped
+class BatchTransport(driver.Transport):
     """Faust's aiokafka transport with `BatchConsumer`."""
 
     Consumer = BatchConsumer

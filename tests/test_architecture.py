@@ -42,13 +42,16 @@ HOMES = {
     "rich": ("deploy/*",),
     "matplotlib": ("deploy/*",),
     "jinja2": ("deploy/*",),
+    "markupsafe": ("deploy/*",),
     # each family alone knows its library, so that a worker without it starts without it
     "river": ("models/families/river_family.py",),
     "lightgbm": ("models/families/batch.py",),
     "torch": ("models/families/mlp.py", "models/families/distilled.py", "amalgamator/distil.py"),
 }
+ENVIRONMENT_HOMES = ("*/__main__.py", "deploy/*")
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 50  # without its docstring
+_ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -73,6 +76,16 @@ def _imported(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: relative import"
             yield str(node.module).partition(".")[0]
+
+
+def _of_os(tree: ast.AST) -> Iterator[str]:
+    """Give the names that a tree takes from ``os``, by attribute or by import."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            if isinstance(node.value, ast.Name) and node.value.id == "os":
+                yield node.attr
+        elif isinstance(node, ast.ImportFrom) and node.module == "os":
+            yield from (alias.name for alias in node.names)
 
 
 def _functions(tree: ast.AST) -> Iterator[Function]:
@@ -101,6 +114,13 @@ def test_a_library_is_imported_only_where_it_is_at_home(module: str) -> None:
     for library in set(_imported(_tree(module))) - sys.stdlib_module_names - set(ARROWS):
         assert library in HOMES, f"{library} has no home yet"
         assert any(fnmatch(module, home) for home in HOMES[library]), library
+
+
+@pytest.mark.parametrize("module", OURS)
+def test_the_environment_is_read_at_the_entrances_alone(module: str) -> None:
+    """Everything else is given its settings."""
+    if not any(fnmatch(module, home) for home in ENVIRONMENT_HOMES):
+        assert not _ENVIRONMENT & set(_of_os(_tree(module)))
 
 
 @pytest.mark.parametrize("module", ALL)

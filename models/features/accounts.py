@@ -1,4 +1,4 @@
-"""What is known of each paying account: array state, and the compiled kernel that reads and updates it.
+"""What is known of each paying account: array state, and the compiled kernel on it.
 
 Windows are rings of buckets: 32 days and 32 hours. A window of W buckets back from `now` takes the
 running bucket, the W - 1 before it whole, and of the one before those the share that still lies in
@@ -81,7 +81,7 @@ def window(ring, stamp, now, part, width):  # type: ignore[no-untyped-def]  # co
 @nb.njit(cache=True)
 def _calendar(time_ms, out):  # type: ignore[no-untyped-def]  # compiled
     weekday = (time_ms // DAY_MS + 4) % 7
-    out[1] = 1.0 if weekday == 0 or weekday == 6 else 0.0
+    out[1] = 1.0 if weekday in (0, 6) else 0.0
     out[2] = 1.0 if (time_ms % DAY_MS) // HOUR_MS <= 6 else 0.0
 
 

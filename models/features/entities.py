@@ -1,4 +1,4 @@
-"""Evidence on entities as array state: own outcomes always fresh, the other members' as of a release.
+"""Evidence on entities as array state: own outcomes always fresh, the others' as of a release.
 
 Outcomes are filed under the time at which they became known (a label came, or the label horizon
 passed), so a bucket never changes once its time is over. Windows are rings as for accounts.
@@ -203,7 +203,7 @@ def clear_others(entities, row, day, with_hours):  # type: ignore[no-untyped-def
 
 
 @nb.njit(cache=True)
-def add_others(entities, row, day, hour, n, f, first_fraud_ms, last_fraud_ms, last_legit_ms):  # type: ignore[no-untyped-def]  # compiled
+def add_others(entities, row, day, hour, n, f, first_fraud_ms, last_fraud_ms, last_legit_ms):  # type: ignore[no-untyped-def]  # noqa: PLR0913  # compiled: takes columns
     """Add cells of one UTC day to the others' rings (or, with negative counts, take own ones out).
 
     Parameters

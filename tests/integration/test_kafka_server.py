@@ -25,14 +25,18 @@ def files() -> KafkaFiles:
 def test_a_broker_is_stopped_with_its_block(tmp_path: Path, files: KafkaFiles) -> None:
     """Also where the block raises."""
     assert files.java
-    pid = 0
-    with pytest.raises(ZeroDivisionError), local_kafka(tmp_path, LIBS, os.environ):
-        found = running(tmp_path)
-        assert found is not None
-        pid = found.pid
-        raise ZeroDivisionError
-    assert pid > 0
-    assert not Path(f"/proc/{pid}").exists()
+    pids = []
+
+    def fail_with_a_broker() -> None:
+        with local_kafka(tmp_path, LIBS, os.environ):
+            found = running(tmp_path)
+            pids.append(found.pid if found else 0)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_with_a_broker()
+    assert pids[0] > 0
+    assert not Path(f"/proc/{pids[0]}").exists()
     assert running(tmp_path) is None
 
 

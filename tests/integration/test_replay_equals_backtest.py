@@ -1,4 +1,4 @@
-"""The same transactions through real Kafka and through one process give the same scores, bit for bit."""
+"""The same transactions through real Kafka and through one process score the same, bit for bit."""
 
 import os
 import subprocess
@@ -165,7 +165,7 @@ def _decisions(bootstrap: str, member: str, n: int, deadline_s: float) -> dict[s
 def test_kafka_and_one_process_give_equal_bits(
     broker: str, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
 ) -> None:
-    """Five banks with five formats, two partitions each: every blend, expert score and alert agrees."""
+    """Five banks with five formats, two partitions each: blends, expert scores, alerts agree."""
     plan = ConsortiumPlan(
         name="equality",
         entity_kinds=KINDS,
