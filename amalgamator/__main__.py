@@ -1,12 +1,13 @@
-"""``python -m amalgamator``: the service on a real cluster, configured by the environment."""
+"""``python -m amalgamator --settings FILE``: the service, set up by file and environment."""
 
-import json
+import argparse
 import logging
 import os
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -22,10 +23,11 @@ from amalgamator.policy import BasisPolicy, FoldConfig
 from amalgamator.registry import Registry, parse_registry
 from amalgamator.release_log import ReleaseLog
 from amalgamator.service import Pace, Ports, Service
-from amalgamator.settings import Settings, read_settings
+from amalgamator.settings import PREFIX, Settings, read_settings
 from amalgamator.telemetry import Telemetry
 from models.errors import AmalgamError, SettingsError
 from models.health_server import HealthServer
+from models.json_log import log_as_json
 from models.keys import load_signer
 from models.schema import Schema
 from models.topics import ConsortiumTopics
@@ -33,27 +35,13 @@ from models.topics import ConsortiumTopics
 log = logging.getLogger("amalgamator")
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line of a record."""
-        line = {
-            "time": self.formatTime(record),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
 def main() -> int:
     """Run until SIGTERM or SIGINT; 0 after a stop, 1 after a failure, 2 for wrong settings."""
+    parser = argparse.ArgumentParser(prog="python -m amalgamator", description=__doc__)
+    parser.add_argument("--settings", type=Path, help=f"TOML file; {PREFIX}* wins over it")
     try:
-        settings = read_settings(os.environ)
-        _configure_logging(settings.log_level)
+        settings = read_settings(parser.parse_args().settings, os.environ)
+        log_as_json(settings.log_level, {"kafka": logging.CRITICAL})
         registry = _read_registry(settings)
         signer = load_signer(settings.key_file)
     except (SettingsError, ValueError) as error:
@@ -91,13 +79,6 @@ def main() -> int:
         return 1
     log.info("stopped")
     return 0
-
-
-def _configure_logging(level: str) -> None:
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level, handlers=[handler])
-    logging.getLogger("kafka").setLevel(logging.ERROR)
 
 
 def _read_registry(settings: Settings) -> Registry:

@@ -99,7 +99,7 @@ def parse_registry(text: str, source: str = "registry") -> Registry:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{source}: expected TOML; {error}") from error
     _check_keys(table, _TOP_KEYS, source)
-    members = _expect(table, "members", dict, source)
+    members = _expect({"members": {}} | table, "members", dict, source)
     return Registry(
         consortium=_expect(table, "consortium", str, source),
         entity_kinds=_texts(table, "entity_kinds", source),
@@ -116,17 +116,25 @@ def format_registry(registry: Registry) -> str:
         f"consortium = {_quoted(registry.consortium)}",
         f"entity_kinds = {_list(registry.entity_kinds)}",
     ]
-    for member in registry.members.values():
-        lines += [
-            "",
-            f"[members.{_quoted(member.name)}]",
-            f"public_keys = {_list(v.public_key.hex() for v in member.verifiers.values())}",
-            f"workers = {_list(member.workers)}",
-            f"share = {member.share!r}",
-            f"weight = {member.weight!r}",
-            f"revoked = {_list(sorted(member.revoked))}",
-        ]
+    lines += [line for member in registry.members.values() for line in _member_lines(member)]
     return "\n".join(lines) + "\n"
+
+
+def format_member(member: Member) -> str:
+    """Return a member's table, to be appended to a registry's file."""
+    return "\n".join(_member_lines(member)) + "\n"
+
+
+def _member_lines(member: Member) -> list[str]:
+    return [
+        "",
+        f"[members.{_quoted(member.name)}]",
+        f"public_keys = {_list(v.public_key.hex() for v in member.verifiers.values())}",
+        f"workers = {_list(member.workers)}",
+        f"share = {member.share!r}",
+        f"weight = {member.weight!r}",
+        f"revoked = {_list(sorted(member.revoked))}",
+    ]
 
 
 def _parse_member(name: str, table: dict[str, Any], source: str) -> Member:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from amalgamator.policy import FoldConfig
 from amalgamator.state import Pairs, by_bucket, of_part
@@ -53,7 +52,6 @@ class ScorerFold:
         self._config = config
         self._buckets: dict[int, tuple[Stamp, _Sums]] = {}
         self._solved: tuple[tuple[int, Stamp], NDArray[np.float64]] | None = None
-        self._threads = ThreadpoolController()
 
     def fold(self, pairs: Pairs, previous: Release | None) -> Scorer:
         """Return the scorer for sorted contributions, given the release before.
@@ -137,13 +135,12 @@ class ScorerFold:
             return self._solved[1]
         sums = self._decayed(by_bucket(used), n_weights)
         try:
-            with self._threads.limit(limits=1):
-                weights = solve(
-                    sums.curvature,
-                    sums.gradient,
-                    ridge=self._config.ridge,
-                    prior_logit=self._config.prior_logit,
-                )
+            weights = solve(
+                sums.curvature,
+                sums.gradient,
+                ridge=self._config.ridge,
+                prior_logit=self._config.prior_logit,
+            )
         except np.linalg.LinAlgError:
             log.warning("statistics of basis %d are not positive definite", basis.number)
             return None

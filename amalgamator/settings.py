@@ -1,25 +1,24 @@
-"""Settings of the amalgamator: the environment, read here alone, as one frozen value."""
+"""Settings of the amalgamator: a TOML file, the environment above it, as one frozen value."""
 
-import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from amalgamator.policy import BasisPolicy, FoldConfig
 from models.errors import SettingsError
+from models.service_settings import read_service_settings
 
 PREFIX = "AMALGAM_AMALGAMATOR_"
 Mode = Literal["live", "lockstep"]
-ValueT = TypeVar("ValueT")
 _FOLD: Mapping[str, Any] = {field.name: field.default for field in fields(FoldConfig)}
 _BASIS: Mapping[str, Any] = {field.name: field.default for field in fields(BasisPolicy)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that a deployment chooses; field ``x`` is read from ``AMALGAM_AMALGAMATOR_X``.
+    """Everything that a deployment chooses; field ``x`` may be set by ``AMALGAM_AMALGAMATOR_X``.
 
     Parameters
     ----------
@@ -95,62 +94,12 @@ def _demand(holds: bool, name: str, expectation: str) -> None:
         raise SettingsError(f"{PREFIX}{name.upper()}: expected {expectation}")
 
 
-_READERS: Mapping[str, Callable[[str], object]] = {
-    "bootstrap": str,
-    "registry_file": Path,
-    "key_file": Path,
-    "mode": str,
-    "fold_every_s": float,
-    "poll_s": float,
-    "clock_tolerance_s": float,
-    "max_days_ahead": int,
-    "max_envelope_bytes": int,
-    "deadline_s": float,
-    "health_host": str,
-    "health_port": int,
-    "ridge": float,
-    "half_life_d": float,
-    "prior_logit": float,
-    "bucket_days": int,
-    "evidence_days": int,
-    "basis_min_n": int,
-    "basis_min_frauds": int,
-    "basis_growth": float,
-    "log_level": str,
-}
-_REQUIRED = ("bootstrap", "registry_file", "key_file")
-
-
-def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Return the settings of an environment.
+def read_settings(path: Path | None, environment: Mapping[str, str]) -> Settings:
+    """Return the settings of a file and an environment, which wins.
 
     Raises
     ------
     SettingsError
-        If an ``AMALGAM_AMALGAMATOR_*`` variable is unknown (the nearest known one is named), a
-        required one is missing, or a value is out of range; the message names the variable.
+        If a key is unknown, missing, or of another type or range; the message names it.
     """
-    values: dict[str, object] = {}
-    for key in sorted(environment):
-        if key.startswith(PREFIX):
-            name = key.removeprefix(PREFIX).lower()
-            if name not in _READERS or key != PREFIX + name.upper():
-                raise SettingsError(f"{key}: unknown setting; {_nearest(key)}")
-            values[name] = _read(key, environment[key], _READERS[name])
-    missing = [PREFIX + name.upper() for name in _REQUIRED if name not in values]
-    if missing:
-        raise SettingsError(f"{missing[0]}: expected a value, got none")
-    return Settings(**values)  # type: ignore[arg-type]  # each reader gives its field's type
-
-
-def _read(key: str, text: str, reader: Callable[[str], ValueT]) -> ValueT:
-    try:
-        return reader(text)
-    except ValueError as error:
-        raise SettingsError(f"{key}: expected {reader.__name__}, got {text!r}") from error
-
-
-def _nearest(key: str) -> str:
-    known = [PREFIX + name.upper() for name in _READERS]
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    return f"did you mean {close[0]}?"
+    return read_service_settings(Settings, PREFIX, path, environment)

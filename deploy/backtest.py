@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import threadpoolctl
 from numpy.typing import NDArray
 
 from amalgamator.core import Amalgamator
@@ -178,7 +177,7 @@ def run_backtest(config: BacktestConfig, on_progress: OnProgress) -> BacktestRes
         If the second process died.
     """
     started_s = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, threadpoolctl.threadpool_limits(limits=1):
+    with tempfile.TemporaryDirectory() as folder:
         data = _read(config)
         result = _empty_result(config, data)
         pooled_path = Path(folder) / "pooled.npy"
@@ -207,22 +206,21 @@ def run_backtest(config: BacktestConfig, on_progress: OnProgress) -> BacktestRes
 
 def pooled_scores(config: BacktestConfig, path: Path) -> None:
     """Score every row by one scorecard on all banks' data; write log-odds, NaN where refused."""
-    with threadpoolctl.threadpool_limits(limits=1):
-        data = _read(config)
-        batch = data.batch
-        if config.split is None:
-            batch = kept_apart(batch, data.bank)
-        scores = np.full(len(batch), np.nan)
+    data = _read(config)
+    batch = data.batch
+    if config.split is None:
+        batch = kept_apart(batch, data.bank)
+    scores = np.full(len(batch), np.nan)
 
-        def take(_: str, rows: slice, scored: Scored) -> None:
-            places = np.arange(rows.start, rows.stop)[scored.accepted]
-            scores[places] = _or_prior(scored.scores[:, 0])
+    def take(_: str, rows: slice, scored: Scored) -> None:
+        places = np.arange(rows.start, rows.stop)[scored.accepted]
+        scores[places] = _or_prior(scored.scores[:, 0])
 
-        stream = bank_stream(batch, data.is_fraud, _delay_ms(config))
-        pipeline = Pipeline(_pipeline_config(config, _POOLED, _schema(batch)))
-        consortium = LocalConsortium({_POOLED: pipeline}, None, cadence_ms=_ms(config.cadence_s))
-        consortium.run({_POOLED: stream}, on_scored=take)
-        np.save(path, scores)
+    stream = bank_stream(batch, data.is_fraud, _delay_ms(config))
+    pipeline = Pipeline(_pipeline_config(config, _POOLED, _schema(batch)))
+    consortium = LocalConsortium({_POOLED: pipeline}, None, cadence_ms=_ms(config.cadence_s))
+    consortium.run({_POOLED: stream}, on_scored=take)
+    np.save(path, scores)
 
 
 class _Consortium:

@@ -36,7 +36,7 @@ _CSS = {
 _LINES: dict[str, dict[str, Any]] = {
     "local": {"linestyle": (0, (4, 2)), "linewidth": 1.4},
     "amalgamated": {"linestyle": "-", "linewidth": 2.2},
-    "pooled": {"linestyle": (0, (1, 1.5)), "linewidth": 1.4},
+    "pooled": {"linestyle": "-", "linewidth": 6.0, "alpha": 0.35, "zorder": 1.5},
 }
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",

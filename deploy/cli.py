@@ -143,7 +143,7 @@ def bank_init(
     """Make a bank's private key, a settings file and a mapping to fill in."""
     with _errors():
         for line in commands.bank_init(name, directory / name):
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, soft_wrap=True)
 
 
 @bank_app.command("run")
@@ -163,13 +163,30 @@ def amalgamator_init(
     """Make a consortium: the amalgamator's key, a registry, and the file that members get."""
     with _errors():
         for line in commands.consortium_init(consortium, entity_kind, directory / consortium):
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, soft_wrap=True)
+
+
+@amalgamator_app.command("admit")
+def amalgamator_admit(
+    registry: Annotated[Path, typer.Argument(help="The consortium's registry.toml.")],
+    name: Annotated[str, typer.Argument(help="The new member.")],
+    public_key: Annotated[str, typer.Argument(help="As `amalgam bank init` printed it.")],
+) -> None:
+    """Add a member to the registry; the amalgamator reads it at its next start."""
+    with _errors():
+        commands.admit(registry, name, public_key)
+        console.print(f"{name} is a member")
 
 
 @amalgamator_app.command("run")
-def amalgamator_run() -> None:
-    """Run the amalgamator in the foreground; AMALGAM_AMALGAMATOR_* variables configure it."""
-    raise typer.Exit(commands.run_module("amalgamator", []))
+def amalgamator_run(
+    settings: Annotated[
+        Path | None, typer.Argument(help="Its settings file (TOML); else the environment alone.")
+    ] = None,
+) -> None:
+    """Run the amalgamator in the foreground until it is stopped."""
+    arguments = [] if settings is None else ["--settings", str(settings)]
+    raise typer.Exit(commands.run_module("amalgamator", arguments))
 
 
 @alerts_app.command("tail")
@@ -186,7 +203,7 @@ def alerts_tail(
         for line in commands.tail_alerts(
             address, bank, seconds=seconds, from_start=from_start, clock=time.monotonic
         ):
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -206,15 +223,34 @@ def label(
 
 @app.command()
 def simulate(
-    output: Annotated[Path, typer.Argument(help="A .csv or .parquet file to write.")],
+    output: Annotated[
+        Path, typer.Argument(help="A .csv or .parquet file to write, or a bank's settings (.toml).")
+    ],
     days: Annotated[int, typer.Option(help="How many.")] = 60,
     customers: Annotated[int, typer.Option(help="Of all banks.")] = 2_000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same file.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same payments.")] = 1,
+    bank: Annotated[int, typer.Option(help="To topics: whose of the five banks' payments.")] = 1,
+    rate: Annotated[float, typer.Option(help="To topics: transactions a second.")] = 500.0,
+    label_delay_d: Annotated[float, typer.Option(help="To topics: days until a report.")] = 7.0,
 ) -> None:
-    """Make up the payments of five banks, with frauds that cross them, as a file."""
+    """Make up payments of five banks, with frauds that cross them: a file, or a bank's stream."""
     with _errors():
-        n = commands.simulate_file(output, days=days, customers=customers, seed=seed)
-        console.print(f"{n:,} payments in {output}; read it with --mapping {commands.SIMULATED}")
+        if output.suffix != ".toml":
+            n = commands.simulate_file(output, days=days, customers=customers, seed=seed)
+            console.print(f"{n:,} payments in {output}; its mapping: {commands.SIMULATED}")
+            return
+        sent = commands.simulate_stream(
+            commands.SimulateRequest(
+                settings=output,
+                bank=bank,
+                days=days,
+                customers=customers,
+                seed=seed,
+                rate=rate,
+                label_delay_d=label_delay_d,
+            )
+        )
+        console.print(f"{sent.transactions:,} transactions and {sent.labels:,} labels sent")
 
 
 @app.command()
@@ -281,11 +317,11 @@ def backtest(
         for figure, value in figures.items():
             if "bank-" not in figure:
                 console.print(f"{figure:<34} {value:.4g}", highlight=False)
+        if results is not None:
+            write_results(results, _command(), figures, now=datetime.now(UTC))
         if report is not None:
             write_report(report, result, banks, figures)
             console.print(f"report: {report}")
-        if results is not None:
-            write_results(results, _command(), figures, now=datetime.now(UTC))
 
 
 @app.command()

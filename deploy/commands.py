@@ -14,23 +14,32 @@ import numpy as np
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from amalgamator.registry import Registry, format_registry
+from amalgamator.registry import (
+    Member,
+    Registry,
+    format_member,
+    format_registry,
+    parse_registry,
+)
 from deploy.bank_formats import BankFormat, LabelledBatch
 from deploy.consortium_files import new_signer, settings_text, write_secret
 from deploy.kafka_server import resolve, running, start, stop
 from deploy.replay import ReplayConfig, Replayer, Sent, plan_replay
 from deploy.replay_kafka import KafkaSender
 from deploy.simulated_files import write_days
-from deploy.simulator import SimulationConfig, simulate
+from deploy.simulator import SimulationConfig, bank_parts, simulate
 from models.errors import InvalidInputError, SettingsError, UnavailableError
 from models.keys import Verifier
+from models.mapping import Mapping as FieldMapping
 from models.mapping import load_mapping
 from models.records import Alert, Label
 from models.tables import read_table
 from models.topics import BankTopics
-from stream.settings import read_settings
+from stream.settings import Settings, read_settings
 
 SIMULATED = "deploy/mappings/simulated.toml"
+_HOUR_MS = 3_600_000
+_TICK_S = 0.05
 
 
 def kafka_up(state: Path, port: int, environment: Mapping[str, str]) -> str:
@@ -96,13 +105,14 @@ def bank_init(name: str, directory: Path) -> list[str]:
             "key_file": "bank.key",
             "secret_file": "pseudonyms.key",
             "state_dir": "state",
+            "health_port": 9463,
         }
     )
     (directory / "bank.toml").write_text(settings, encoding="utf-8")
     return [
         f"wrote {directory}/bank.toml, mapping.toml and bank.key",
         f"public key for the consortium's registry: {signer.public_key.hex()}",
-        "next: put consortium.toml and pseudonyms.key (from the other members) beside them,",
+        "next: put consortium.toml and pseudonyms.key (from the other members) beside them, "
         "say in mapping.toml where your records keep their fields, "
         f"and send them to {topics.transactions}",
         f"then: amalgam bank run {directory}/bank.toml",
@@ -115,23 +125,54 @@ def consortium_init(name: str, kinds: Sequence[str], directory: Path) -> list[st
     signer = new_signer(directory / "amalgamator.key")
     write_secret(directory / "pseudonyms.key")
     registry = Registry(consortium=name, entity_kinds=tuple(kinds), members={})
-    (directory / "registry.toml").write_text(
-        format_registry(registry)
-        + "\n# one table for each member:\n"
-        + '# [members."nordbank"]\n# public_keys = ["..."]\n# workers = ["0"]\n',
-        encoding="utf-8",
-    )
+    (directory / "registry.toml").write_text(format_registry(registry), encoding="utf-8")
     quoted = ", ".join(f'"{kind}"' for kind in kinds)
     (directory / "consortium.toml").write_text(
         f'consortium = "{name}"\nentity_kinds = [{quoted}]\n'
         f'amalgamator_keys = ["{Verifier(signer.public_key).public_key.hex()}"]\n',
         encoding="utf-8",
     )
+    settings = settings_text(
+        {
+            "bootstrap": "127.0.0.1:9092",
+            "registry_file": "registry.toml",
+            "key_file": "amalgamator.key",
+        }
+    )
+    (directory / "amalgamator.toml").write_text(settings, encoding="utf-8")
     return [
-        f"wrote {directory}/amalgamator.key, registry.toml, consortium.toml and pseudonyms.key",
-        "give consortium.toml to every member; hand pseudonyms.key to the members and then delete",
+        f"wrote {directory}/amalgamator.toml and .key, registry.toml, consortium.toml, "
+        "pseudonyms.key",
+        "give consortium.toml to every member; hand pseudonyms.key to the members and then delete "
         "it here: who runs the amalgamator must not have it",
+        f"for each member: amalgam amalgamator admit {directory}/registry.toml NAME PUBLIC_KEY",
+        f"then: amalgam amalgamator run {directory}/amalgamator.toml",
     ]
+
+
+def admit(registry_file: Path, name: str, public_key: str) -> None:
+    """Add a member with one worker to a registry's file.
+
+    Raises
+    ------
+    SettingsError
+        If the file is no registry.
+    InvalidInputError
+        If it has such a member, or the key is none.
+    """
+    text = _registry_text(registry_file)
+    if name in parse_registry(text, str(registry_file)).members:
+        raise InvalidInputError(f"{registry_file}: {name} is a member already")
+    verifier = Verifier.from_hex(public_key)
+    member = Member(name=name, verifiers={verifier.key_id: verifier}, workers=("0",))
+    registry_file.write_text(text + format_member(member), encoding="utf-8")
+
+
+def _registry_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{path}: expected a registry, got {error.strerror}") from error
 
 
 def _must_be_new(directory: Path) -> None:
@@ -241,6 +282,69 @@ def simulate_file(output: Path, *, days: int, customers: int, seed: int) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SimulateRequest:
+    """One bank's part of a simulation, to be streamed; see the options of `amalgam simulate`."""
+
+    settings: Path
+    bank: int
+    days: int
+    customers: int
+    seed: int
+    rate: float
+    label_delay_d: float
+
+
+def simulate_stream(request: SimulateRequest) -> Sent:
+    """Send one bank's simulated payments through its topics, on average ``rate`` a second.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such bank, the rate is not above 0, or nothing was simulated.
+    """
+    config = SimulationConfig(n_days=request.days, n_customers=request.customers)
+    n_banks = len(config.bank_shares)
+    if not 1 <= request.bank <= n_banks:
+        raise InvalidInputError(f"--bank: expected 1 to {n_banks}, got {request.bank}")
+    if not 0.0 < request.rate < float("inf"):
+        raise InvalidInputError(f"--rate: expected transactions a second > 0, got {request.rate}")
+    settings = read_settings(request.settings, {})
+    mapping = load_mapping(settings.mapping_file)
+    parts = list(bank_parts(config, request.bank - 1, mapping, seed=request.seed))
+    n = sum(len(part.batch) for part in parts)
+    if n == 0:
+        raise InvalidInputError("expected payments, got none: more --days or --customers")
+    speed = request.rate * request.days * 86_400 / n
+    return _send(settings, mapping, parts, speed, request.label_delay_d)
+
+
+def _send(
+    settings: Settings,
+    mapping: FieldMapping,
+    parts: Sequence[LabelledBatch],
+    speed: float,
+    label_delay_d: float,
+) -> Sent:
+    topics = BankTopics(settings.member)
+    sender = KafkaSender(settings.bank_bootstrap)
+    replayer = Replayer(
+        sender,
+        transactions_topic=topics.transactions,
+        labels_topic=topics.labels,
+        speed=speed,
+        clock=time.monotonic,
+        sleep=time.sleep,
+    )
+    # pacing needs ticks that last a fraction of a second
+    tick_ms = min(_HOUR_MS, max(1, round(_TICK_S * speed * 1_000))) if speed > 0 else _HOUR_MS
+    config = ReplayConfig(tick_ms=tick_ms, label_delay_ms=round(label_delay_d * 86_400_000))
+    try:
+        return replayer.run(plan_replay(parts, mapping, config))
+    finally:
+        sender.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayRequest:
     """What `amalgam replay` was asked for; see its options."""
 
@@ -271,17 +375,5 @@ def replay_file(request: ReplayRequest) -> Sent:
     if request.bank is not None and table.bank is not None:
         rows = np.flatnonzero(np.array(table.bank) == request.bank)
         part = LabelledBatch(batch=table.batch.take(rows), is_fraud=table.is_fraud[rows])
-    topics = BankTopics(settings.member)
-    sender = KafkaSender(settings.bank_bootstrap)
-    replayer = Replayer(
-        sender,
-        transactions_topic=topics.transactions,
-        labels_topic=topics.labels,
-        speed=request.speed,
-        clock=time.monotonic,
-        sleep=time.sleep,
-    )
-    config = ReplayConfig(label_delay_ms=round(request.label_delay_d * 86_400_000))
-    sent = replayer.run(plan_replay([part], load_mapping(settings.mapping_file), config))
-    sender.close()
-    return sent
+    mapping = load_mapping(settings.mapping_file)
+    return _send(settings, mapping, [part], request.speed, request.label_delay_d)

@@ -1,27 +1,22 @@
 """What the demonstration shows: a table of banks, the latest alerts, the releases."""
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from deploy.scoreboard import BankBoard, Scoreboard
-from models.records import Alert
 
 
 def banks_table(board: Scoreboard, title: str) -> Table:
     """Return one row a bank: transactions, alerts, average precision alone and amalgamated."""
-    table = Table(title=title, title_justify="left", expand=False)
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     table.add_column("bank")
-    for name in (
-        "transactions",
-        "alerts",
-        "frauds caught",
-        "AP alone",
-        "AP amalgamated",
-        "release",
-    ):
-        table.add_column(name, justify="right")
+    for name in ("payments", "alerts", "frauds caught", "AP alone", "AP amalg.", "release"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, bank in board.banks.items():
         table.add_row(name, *_cells(bank))
     alone, together = board.macro()
@@ -50,14 +45,12 @@ def alerts_text(board: Scoreboard) -> RenderableType:
     """Return the latest alerts with their strongest reasons."""
     if not board.latest:
         return Text("no alerts yet")
-    return Group(*(_alert(bank, alert) for bank, alert in reversed(board.latest)))
-
-
-def _alert(bank: str, alert: Alert) -> Text:
-    towards = [reason.text for reason in alert.reasons if reason.contribution > 0][:2]
-    text = Text(f"{bank:<11} {alert.y_score:6.1%}  ", style="bold")
-    text.append("; ".join(towards) or "no reasons: no scorecard yet", style="not bold")
-    return text
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for bank, alert in reversed(board.latest):
+        towards = [reason.text for reason in alert.reasons if reason.contribution > 0][:2]
+        words = "; ".join(towards) or "no reasons: no scorecard yet"
+        grid.add_row(Text(bank, style="bold"), Text(f"{alert.y_score:.1%}", style="bold"), words)
+    return grid
 
 
 def screen(board: Scoreboard, status: str) -> RenderableType:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from deploy.backtest import BacktestResult
@@ -23,6 +24,7 @@ SYSTEMS: Mapping[str, str] = {
     "amalgamated": "amalgamated",
     "pooled": "pooled",
 }
+_HEADINGS = {"local": "alone", "amalgamated": "amalg.", "pooled": "pooled"}
 REVIEW_COST = 5.0
 """Major units of the reference currency that the review of one alert is taken to cost."""
 _CARDS = 100
@@ -160,30 +162,35 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def figures_table(banks: list[BankFigures]) -> Table:
-    """Return the console table: per bank AP of each system, AUC, cards, recall at the budget."""
-    table = Table(title="per bank, evaluated rows", title_justify="left")
+    """Return the console table, 80 columns wide: per bank AP of each system and the rest."""
+    table = Table(
+        title="average precision per bank, and what amalgamated scores give",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("bank")
-    for name in ("rows", "frauds"):
-        table.add_column(name, justify="right")
-    for label in SYSTEMS.values():
-        table.add_column(f"AP {label}", justify="right")
-    for name in ("AUC", "CP@k", "recall", "alerts"):
-        table.add_column(name, justify="right")
+    for name in ("rows", "frauds", *_HEADINGS.values(), "AUC", "CP@k", "recall", "alerts"):
+        table.add_column(name, justify="right", no_wrap=True)
     for bank in banks:
         ours = bank.systems["amalgamated"]
         table.add_row(
             bank.name,
             f"{bank.n:,}",
             f"{bank.n_frauds:,}",
-            *(_three(bank.systems[name].average_precision) for name in SYSTEMS),
+            *(_three(bank.systems[name].average_precision) for name in _HEADINGS),
             _three(ours.roc_auc),
-            f"{_three(ours.cp_at_k)} (k={bank.k})",
+            _three(ours.cp_at_k),
             _three(bank.alert_recall),
             f"{bank.alert_rate:.2%}",
         )
-    means = [_mean([b.systems[name].average_precision for b in banks]) for name in SYSTEMS]
+    means = [_mean([b.systems[name].average_precision for b in banks]) for name in _HEADINGS]
     table.add_section()
     table.add_row("mean", "", "", *(_three(mean) for mean in means), "", "", "", "")
+    ks = ", ".join(f"{bank.name} {bank.k}" for bank in banks)
+    table.caption = f"k, the bank's share of 100 cards a day: {ks}"
+    table.caption_justify = "left"
     return table
 
 

@@ -300,7 +300,7 @@ def _is_gone(record: BrokerRecord, patience_s: float) -> bool:
             return False
         time.sleep(0.05)
     with suppress(ChildProcessError):
-        os.waitpid(record.pid, os.WNOHANG)
+        os.waitpid(record.pid, 0)  # its last threads may still be ending
     return True
 
 

@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from deploy.backtest import BacktestResult
-from deploy.charts import reasons_chart, recall_curves, weekly_precision
+from deploy.charts import blend_weights, reasons_chart, recall_curves, weekly_precision
 from deploy.figures import REVIEW_COST, SYSTEMS, BankFigures
 
 _TILES = {
@@ -44,6 +44,7 @@ def write_report(
         figures=figures,
         curves=Markup(recall_curves(result)),  # noqa: S704  # our own SVG
         weekly=Markup(weekly_precision(result)),  # noqa: S704
+        blend=Markup(blend_weights(result)),  # noqa: S704
         reasons=Markup(reasons_chart(result)),  # noqa: S704
         releases=result.releases,
     )

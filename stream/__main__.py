@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -12,12 +11,12 @@ import time
 import warnings
 from pathlib import Path
 
-import threadpoolctl
 import uvloop
 from prometheus_client import CollectorRegistry
 
 from models.errors import AmalgamError, SettingsError
 from models.health_server import HealthServer
+from models.json_log import log_as_json
 from models.mapping import load_mapping
 from models.topics import BankTopics
 from stream.app import BankApp
@@ -32,22 +31,7 @@ from stream.worker import BankWorker
 
 log = logging.getLogger("stream")
 _STOP_TIMEOUT_S = 9.0
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line of a record."""
-        line = {
-            "time": self.formatTime(record),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+_TALKATIVE = ("faust", "mode", "aiokafka", "kafka")
 
 
 def main() -> int:
@@ -61,15 +45,15 @@ def main() -> int:
     except (SettingsError, ValueError) as error:
         sys.stderr.write(f"stream: {error}\n")
         return 2
-    _configure_logging(settings.log_level)
+    log_as_json(settings.log_level, dict.fromkeys(_TALKATIVE, logging.WARNING))
+    warnings.filterwarnings("ignore")
     store: StateStore | None = None
     try:
         store = StateStore(settings.state_dir / "state")
         pipeline, offsets = _take_up(store, settings, membership)
         telemetry = Telemetry(CollectorRegistry())
         worker = BankWorker(pipeline, mapping, BankTopics(settings.member), telemetry)
-        with threadpoolctl.threadpool_limits(limits=1):
-            return uvloop.run(_run(settings, membership, worker, store, offsets))
+        return uvloop.run(_run(settings, membership, worker, store, offsets))
     except AmalgamError:
         log.exception("stopped by an error")
         return 1
@@ -162,15 +146,6 @@ async def _close(app: BankApp) -> None:
     await app.faust.stop()
     await app.exchange.stop()
     await app.outputs.stop()
-
-
-def _configure_logging(level: str) -> None:
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level, handlers=[handler])
-    for noisy in ("faust", "mode", "aiokafka", "kafka"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore")
 
 
 if __name__ == "__main__":

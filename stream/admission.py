@@ -17,7 +17,8 @@ class AdmissionPolicy:
     Parameters
     ----------
     lateness_ms
-        How far an event may lie behind the watermark.
+        How far an event may lie behind the newest one of its own source: sources that are read
+        at another pace, as after an outage, are not late for it.
     ahead_ms
         How far it may lie after the wall clock of a live worker.
     jump_ms
@@ -35,24 +36,26 @@ def admit(
     log: RowLog,
     *,
     watermark_ms: int,
+    newest_ms: int,
     clock_ms: int | None,
     policy: AdmissionPolicy,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Rejected]]:
     """Return (rows taken, watermark at each, what was refused).
 
-    Reasons: ``duplicate_transaction``, ``late_event``, ``future_event``.
+    Reasons: ``duplicate_transaction``, ``late_event``, ``future_event``. ``watermark_ms`` is the
+    newest event time of all sources, ``newest_ms`` that of this one; -1 for none.
     """
     duplicate = _duplicates(hashes, log)
     high = watermark_ms
     taken, arrival, rejected = [], [], []
     for row, time_ms in enumerate(event_ms.tolist()):
-        reason = _refusal(time_ms, high, clock_ms, policy)
+        reason = _refusal(time_ms, high, newest_ms, clock_ms, policy)
         if duplicate[row]:
             reason = ("duplicate_transaction", "expected an id not seen before")
         if reason:
             rejected.append(Rejected(row, *reason))
             continue
-        high = max(high, time_ms)
+        high, newest_ms = max(high, time_ms), max(newest_ms, time_ms)
         taken.append(row)
         arrival.append(high)
     return np.array(taken, np.int64), np.array(arrival, np.int64), rejected
@@ -69,13 +72,13 @@ def _duplicates(hashes: list[int], log: RowLog) -> list[bool]:
 
 
 def _refusal(
-    time_ms: int, high_ms: int, clock_ms: int | None, policy: AdmissionPolicy
+    time_ms: int, high_ms: int, newest_ms: int, clock_ms: int | None, policy: AdmissionPolicy
 ) -> tuple[str, str] | None:
     if clock_ms is not None and time_ms > clock_ms + policy.ahead_ms:
         return "future_event", "expected an event time not after the clock"
     if high_ms < 0:
         return None
-    if time_ms < high_ms - policy.lateness_ms:
+    if newest_ms >= 0 and time_ms < newest_ms - policy.lateness_ms:
         return "late_event", "expected an event time within the allowed lateness"
     vouched = clock_ms is not None and abs(clock_ms - time_ms) <= DAY_MS
     if time_ms > high_ms + policy.jump_ms and not vouched:

@@ -214,6 +214,7 @@ class BankApp:
 class BatchApp(faust.App):
     """A Faust app whose consumer hands on chunks, from where ``positions`` says."""
 
+    logger = logging.getLogger("faust")  # else it takes this module's, and tells of every start
     positions: Callable[[], Any]
 
     def _new_transport(self) -> BatchTransport:

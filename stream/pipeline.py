@@ -124,12 +124,15 @@ class Pipeline:
         self.shared = SharedExpert(schema, config.learning)
         self.judge = Judge(config.member, schema, config.judging)
         self.watermark_ms = -1
+        self.newest_ms: dict[int, int] = {}
         self.tick_ms = -1
         self.release_number = 0
         self.statistics_due_ms = -1
         self._cells: list[tuple[int, ContributionKey, EvidenceCells]] = []
 
-    def score(self, batch: TransactionBatch, *, clock_ms: int | None = None) -> Scored:
+    def score(
+        self, batch: TransactionBatch, *, clock_ms: int | None = None, source: int = 0
+    ) -> Scored:
         """Score transactions in order, learning what falls due between them.
 
         Parameters
@@ -138,6 +141,8 @@ class Pipeline:
             Canonical records.
         clock_ms
             Wall clock of a live worker: no event may lie after it; None in replay.
+        source
+            Which of several streams it is of, each of which is nearly in time order by itself.
         """
         hashes = hash_ids(batch.transaction_id)
         accepted, arrival_ms, rejected = admit(
@@ -145,9 +150,13 @@ class Pipeline:
             hashes,
             self.log,
             watermark_ms=self.watermark_ms,
+            newest_ms=self.newest_ms.get(source, -1),
             clock_ms=clock_ms,
             policy=self.config.admission,
         )
+        if len(accepted):
+            newest_ms = int(batch.event_time_ms[accepted].max())
+            self.newest_ms[source] = max(self.newest_ms.get(source, -1), newest_ms)
         scored = []
         for start, stop in _segments(arrival_ms, self.config.tick_ms):
             self.advance(int(arrival_ms[start]))

@@ -57,6 +57,7 @@ class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     member: str
     worker: str
     watermark_ms: int
+    newest_ms: dict[int, int]
     tick_ms: int
     release_number: int
     statistics_due_ms: int
@@ -77,6 +78,7 @@ def dump(pipeline: Pipeline) -> State:
         member=config.member,
         worker=config.worker,
         watermark_ms=pipeline.watermark_ms,
+        newest_ms=pipeline.newest_ms,
         tick_ms=pipeline.tick_ms,
         release_number=pipeline.release_number,
         statistics_due_ms=pipeline.statistics_due_ms,
@@ -113,6 +115,7 @@ def restore(config: PipelineConfig, state: State) -> Pipeline:
     except KeyError as error:
         raise StateError(f"state: expected an array {error}, found none") from error
     pipeline.watermark_ms = meta.watermark_ms
+    pipeline.newest_ms = meta.newest_ms
     pipeline.tick_ms = meta.tick_ms
     pipeline.release_number = meta.release_number
     pipeline.statistics_due_ms = meta.statistics_due_ms

@@ -1,8 +1,8 @@
 """Settings of one bank's worker: a TOML file, the environment above it, as one frozen value."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,8 @@ from models.budget import BudgetPolicy
 from models.errors import SettingsError
 from models.keys import Signer, Verifier, load_signer
 from models.schema import Schema
-from models.toml_table import TomlTable, near_miss, read_toml
+from models.service_settings import read_service_settings
+from models.toml_table import TomlTable, read_toml
 from stream.admission import AdmissionPolicy
 from stream.judge import JudgePolicy
 from stream.pipeline import PipelineConfig
@@ -50,7 +51,7 @@ class Settings:
     label_horizon_s
         After it a transaction without a label counts as legitimate.
     lateness_s
-        How far an event may lie behind the stream.
+        How far an event may lie behind the newest of its partition.
     retention_s
         How long matured transactions are kept.
     alert_rate
@@ -112,10 +113,6 @@ _DURATIONS = (
     "checkpoint_s",
     "deadline_s",
 )
-_FILES = ("mapping_file", "consortium_file", "key_file", "secret_file", "state_dir")
-_OPTIONAL = frozenset(
-    {"worker", "mode", "alert_rate", "health_host", "health_port", "log_level", *_DURATIONS}
-)
 
 
 def _demand(holds: bool, name: str, expectation: str) -> None:
@@ -123,59 +120,15 @@ def _demand(holds: bool, name: str, expectation: str) -> None:
         raise SettingsError(f"{name} ({PREFIX}{name.upper()}): expected {expectation}")
 
 
-def _reader(name: str) -> Callable[[str], object]:
-    if name == "health_port":
-        return int
-    return float if name in _DURATIONS or name == "alert_rate" else str
-
-
 def read_settings(path: Path | None, environment: Mapping[str, str]) -> Settings:
     """Return the settings of a file and an environment, which wins.
-
-    Paths in the file are relative to the file.
 
     Raises
     ------
     SettingsError
         If a key is unknown, missing, or of another type or range; the message names it.
     """
-    known = [f.name for f in fields(Settings)]
-    values = _from_file(path, known) if path is not None else {}
-    for key, text in sorted(environment.items()):
-        if key.startswith(PREFIX):
-            name = key.removeprefix(PREFIX).lower()
-            if name not in known:
-                raise SettingsError(f"{key}: unknown setting{near_miss(name, known)}")
-            values[name] = _parsed(key, text, _reader(name))
-    missing = [name for name in known if name not in values and name not in _OPTIONAL]
-    if missing:
-        where = f"{path}: " if path else ""
-        raise SettingsError(f"{where}{missing[0]}: expected a value, got none")
-    for name in _FILES:
-        values[name] = Path(str(values[name]))
-    return Settings(**values)  # type: ignore[arg-type]  # each was read as its field's type
-
-
-def _from_file(path: Path, known: list[str]) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for name, found in read_toml(path).values.items():
-        if name not in known:
-            raise SettingsError(f"{path}: {name}: unknown setting{near_miss(name, known)}")
-        reader = _reader(name)
-        fits = isinstance(found, str) if reader is str else type(found) in (int, float)
-        if not fits or (reader is int and type(found) is not int):
-            raise SettingsError(f"{path}: {name}: expected {reader.__name__}, got {found!r}")
-        values[name] = reader(found)  # type: ignore[arg-type]  # checked above
-        if name in _FILES:
-            values[name] = path.parent / str(found)
-    return values
-
-
-def _parsed(key: str, text: str, reader: Callable[[str], object]) -> object:
-    try:
-        return reader(text)
-    except ValueError as error:
-        raise SettingsError(f"{key}: expected {reader.__name__}, got {text!r}") from error
+    return read_service_settings(Settings, PREFIX, path, environment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ the longest acknowledged prefix of what was delivered, kept in a queue per parti
 
 import asyncio
 import contextlib
+import logging
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -45,6 +46,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     set on the consumer before it starts.
     """
 
+    logger = logging.getLogger("faust")  # else it takes this module's, and tells of every start
+
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001  # no public way
@@ -59,6 +62,8 @@ class BatchConsumer(driver.Consumer):
     ``app.positions`` gives the offsets that the state on disk belongs to; after each assignment
     reading goes on from there, not from what was committed to Kafka.
     """
+
+    logger = logging.getLogger("faust")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._in_flight: defaultdict[TP, deque[Any]] = defaultdict(deque)

@@ -74,7 +74,7 @@ class BankWorker:
             return []
         decoded = self._transactions.decode([record.value for record in records])  # type: ignore[misc]  # None is an error of its own
         outputs = self._dead_letters(records, decoded.errors)
-        scored = self.pipeline.score(decoded.batch, clock_ms=clock_ms)
+        scored = self.pipeline.score(decoded.batch, clock_ms=clock_ms, source=records[0].partition)
         rejected = [(int(decoded.source_rows[r.row]), r.reason, r.detail) for r in scored.rejected]
         return [
             *outputs,

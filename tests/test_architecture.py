@@ -26,8 +26,6 @@ HOMES = {
     "numpy": EVERYWHERE,
     "msgspec": EVERYWHERE,
     "numba": ("models/*",),
-    "scipy": ("models/families/*",),
-    "threadpoolctl": ("amalgamator/scorer.py", "stream/__main__.py", "deploy/*"),
     "cryptography": ("models/keys.py",),
     "pyarrow": ("models/tables.py", "deploy/*"),
     "xxhash": ("stream/label_join.py", "stream/store.py"),

@@ -14,7 +14,8 @@ tenth in A (v = 10), by a hash of the transaction, and all count in y - p.
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+
+from models.families.cholesky import solve_positive
 
 DULL_P = 0.02
 THINNING = 10
@@ -239,7 +240,5 @@ def solve_square(
         return weights
     system = curvature[np.ix_(seen, seen)]
     system[np.diag_indices(len(seen))] += ridge
-    target = gradient[seen] + ridge * weights[seen]
-    factor = cho_factor(system, lower=False, overwrite_a=True, check_finite=False)
-    weights[seen] = cho_solve(factor, target, check_finite=False)
+    weights[seen] = solve_positive(system, gradient[seen] + ridge * weights[seen])
     return weights

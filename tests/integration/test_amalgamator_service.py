@@ -227,4 +227,4 @@ def test_wrong_settings_end_the_process_with_two_and_a_line(tmp_path: Path) -> N
         check=False,
     )
     assert done.returncode == 2
-    assert "did you mean AMALGAM_AMALGAMATOR_KEY_FILE" in done.stderr
+    assert "did you mean 'AMALGAM_AMALGAMATOR_KEY_FILE'" in done.stderr

@@ -19,7 +19,7 @@ REQUIRED = {
 
 def test_three_values_are_enough() -> None:
     """The rest has defaults; other programs' variables are left alone."""
-    settings = read_settings(REQUIRED | {"PATH": "/bin", "AMALGAM_STREAM_X": "1"})
+    settings = read_settings(None, REQUIRED | {"PATH": "/bin", "AMALGAM_STREAM_X": "1"})
     assert settings.ridge == FoldConfig(schema=Schema(entity_kinds=())).ridge
     assert settings.basis_growth == BasisPolicy().growth
     assert settings == Settings(
@@ -31,24 +31,24 @@ def test_three_values_are_enough() -> None:
 
 def test_every_field_is_read_from_its_variable() -> None:
     """By printing the defaults and reading them back."""
-    defaults = read_settings(REQUIRED)
+    defaults = read_settings(None, REQUIRED)
     environment = {
         PREFIX + field.name.upper(): str(getattr(defaults, field.name))
         for field in fields(defaults)
     }
-    assert read_settings(environment) == defaults
-    changed = read_settings(environment | {"AMALGAM_AMALGAMATOR_FOLD_EVERY_S": "2.5"})
+    assert read_settings(None, environment) == defaults
+    changed = read_settings(None, environment | {"AMALGAM_AMALGAMATOR_FOLD_EVERY_S": "2.5"})
     assert changed.fold_every_s == 2.5
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("FOLD_EVRY_S", "1", "unknown setting; did you mean AMALGAM_AMALGAMATOR_FOLD_EVERY_S"),
+        ("FOLD_EVRY_S", "1", "unknown setting; did you mean 'AMALGAM_AMALGAMATOR_FOLD_EVERY_S"),
         ("fold_every_s", "1", "unknown setting"),
         ("MODE", "fast", "MODE: expected live or lockstep"),
         ("BOOTSTRAP", "", "BOOTSTRAP: expected host:port"),
-        ("FOLD_EVERY_S", "soon", "FOLD_EVERY_S: expected float, got 'soon'"),
+        ("FOLD_EVERY_S", "soon", "FOLD_EVERY_S: expected a number, got 'soon'"),
         ("FOLD_EVERY_S", "nan", "FOLD_EVERY_S: expected a number above 0"),
         ("FOLD_EVERY_S", "inf", "FOLD_EVERY_S: expected a number above 0"),
         ("POLL_S", "0", "POLL_S: expected a number above 0"),
@@ -65,11 +65,47 @@ def test_every_field_is_read_from_its_variable() -> None:
 def test_a_wrong_value_is_refused_by_name(name: str, value: str, message: str) -> None:
     """The message says what was expected."""
     with pytest.raises(SettingsError, match=message):
-        read_settings(REQUIRED | {PREFIX + name: value})
+        read_settings(None, REQUIRED | {PREFIX + name: value})
 
 
 @pytest.mark.parametrize("name", sorted(REQUIRED))
 def test_a_missing_value_is_refused_by_name(name: str) -> None:
     """Each of the three."""
     with pytest.raises(SettingsError, match=f"{name}: expected a value"):
-        read_settings({key: value for key, value in REQUIRED.items() if key != name})
+        read_settings(None, {key: value for key, value in REQUIRED.items() if key != name})
+
+
+def test_the_environment_wins_over_the_file_and_paths_are_relative_to_it(tmp_path: Path) -> None:
+    """A deployment overrides one value without another file."""
+    file = tmp_path / "amalgamator.toml"
+    file.write_text(
+        'bootstrap = "a:1"\nregistry_file = "r.toml"\nkey_file = "/k"\nfold_every_s = 3\n'
+    )
+    settings = read_settings(file, {PREFIX + "BOOTSTRAP": "b:2"})
+    assert settings == Settings(
+        bootstrap="b:2",
+        registry_file=tmp_path / "r.toml",
+        key_file=Path("/k"),
+        fold_every_s=3.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("fold_evry_s = 1", "fold_evry_s: unknown setting; did you mean 'fold_every_s'"),
+        ('fold_every_s = "1"', "fold_every_s: expected a number, got '1'"),
+        ("health_port = 1.5", "health_port: expected a whole number, got 1.5"),
+        ("health_port = true", "health_port: expected a whole number, got True"),
+        ("mode = 1", "mode: expected a text, got 1"),
+        ("", r"bootstrap \(AMALGAM_AMALGAMATOR_BOOTSTRAP\): expected a value"),
+    ],
+)
+def test_a_wrong_line_of_the_file_is_refused_by_file_and_key(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    """Types of a file are not guessed."""
+    file = tmp_path / "amalgamator.toml"
+    file.write_text(line + "\n")
+    with pytest.raises(SettingsError, match=f"{file.name}: {message}"):
+        read_settings(file, {})

@@ -35,4 +35,4 @@ def test_a_service_takes_the_example_whole() -> None:
     """Also with every default spelt out."""
     everything = {**DEFAULTS, **SET}
     assert stream.read_settings(None, everything).member == "rhinepay"
-    assert amalgamator.read_settings(everything).bootstrap == "127.0.0.1:9092"
+    assert amalgamator.read_settings(None, everything).bootstrap == "127.0.0.1:9092"
