@@ -160,7 +160,11 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A record that was not used, and why; ``payload`` is the record as it came (JSON: base64)."""
+    """A record that was not used, and why.
+
+    ``payload`` is the record as it came (JSON: base64), empty where a replay held it back for
+    long; topic, partition and offset say where it lies.
+    """
 
     reason: str
     detail: str

@@ -92,6 +92,7 @@ async def _run(
             settings.consortium_bootstrap,
             membership,
             now_ms=lambda: time.time_ns() // 1_000_000,
+            telemetry=telemetry,
         ),
         outputs=OutputProducer(settings.bank_bootstrap),
         telemetry=telemetry,

@@ -14,11 +14,13 @@ from typing import Any
 
 import faust
 import mode
+from faust.types import TP
 
 from models.release import Release
 from models.topics import BankTopics
 from stream.exchange import Exchange
 from stream.outputs import Output, OutputProducer
+from stream.pipeline import Pipeline
 from stream.pipeline_state import dump
 from stream.sequencer import Sequencer, Step
 from stream.settings import Settings
@@ -132,7 +134,7 @@ class BankApp:
 
     async def _take_step(self, step: Step) -> None:
         cadence_ms = round(self.settings.cadence_s * 1_000)
-        self.worker.begin(step)
+        await self.outputs.send(self.worker.begin(step))
         if step.tick_ms % cadence_ms == 0:
             epoch = step.tick_ms // cadence_ms - 1
             await self.publish(epoch)
@@ -143,11 +145,7 @@ class BankApp:
         """Publish what was learnt since the last time; the caller holds the lock."""
         started_s = time.perf_counter()
         pipeline = self.worker.pipeline
-        bytes_before = self.exchange.counts.contribution_bytes
-        contributions = pipeline.contributions(epoch)
-        pipeline.published(await self.exchange.publish(contributions))
-        self.telemetry.summaries.inc(len(contributions))
-        self.telemetry.summary_bytes.inc(self.exchange.counts.contribution_bytes - bytes_before)
+        pipeline.published(await self.exchange.publish(pipeline.contributions(epoch)))
         self.telemetry.summary_s.observe(time.perf_counter() - started_s)
 
     def install(self, release: Release) -> None:
@@ -201,9 +199,18 @@ class BankApp:
             event.ack()
         self._unacked.clear()
         self._stored_s = self._now_s()
+        self.telemetry.lag.set(self._lag())
+        self._show(pipeline)
+        self.telemetry.checkpoint_bytes.inc(written)
+        self.telemetry.checkpoint_s.observe(time.perf_counter() - started_s)
+
+    def _lag(self) -> int:
+        """Return how many records on the broker are not in the state yet."""
+        ends = {place: self.faust.consumer.highwater(TP(*place)) for place in self.partitions}
+        return sum(max((end or 0) - self._offsets.get(p, 0), 0) for p, end in ends.items())
+
+    def _show(self, pipeline: Pipeline) -> None:
         telemetry = self.telemetry
-        telemetry.checkpoint_bytes.inc(written)
-        telemetry.checkpoint_s.observe(time.perf_counter() - started_s)
         telemetry.watermark_s.set(max(pipeline.watermark_ms, 0) / 1_000)
         telemetry.entities.set(pipeline.entities.size)
         telemetry.accounts.set(pipeline.accounts.size)

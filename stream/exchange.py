@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
@@ -17,22 +16,13 @@ from models.release_codec import ReleaseAssembler
 from models.summary import Contribution
 from models.topics import ConsortiumTopics
 from stream.settings import Membership
+from stream.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
 _REQUEST_BYTES = 4 * 1024 * 1024
 _FETCH_BYTES = 16 * 1024 * 1024
 _NO_HASH = b""
-
-
-@dataclass(slots=True)
-class ExchangeCounts:
-    """What went over the border since the start."""
-
-    contributions: int = 0
-    contribution_bytes: int = 0
-    releases_refused: int = 0
-    last_error: str | None = field(default=None)
 
 
 class Exchange:
@@ -48,13 +38,13 @@ class Exchange:
         Keys and meaning.
     now_ms
         Wall clock, for headers.
+    telemetry
+        Counts what goes over the border.
 
     Attributes
     ----------
     newest
         The newest whole release that came, None before one did.
-    counts
-        For metrics.
     """
 
     def __init__(
@@ -64,11 +54,13 @@ class Exchange:
         membership: Membership,
         *,
         now_ms: Callable[[], int],
+        telemetry: Telemetry,
     ) -> None:
         topics = ConsortiumTopics(membership.consortium)
         self._membership = membership
         self._bootstrap = bootstrap
         self._now_ms = now_ms
+        self._telemetry = telemetry
         self._topic = topics.summaries(member)
         self._releases = TopicPartition(topics.releases, 0)
         self._splitter = Splitter()
@@ -81,7 +73,6 @@ class Exchange:
         self._arrived = asyncio.Condition()
         self._reading: asyncio.Task[None] | None = None
         self.newest: Release | None = None
-        self.counts = ExchangeCounts()
         self._producer = AIOKafkaProducer(
             bootstrap_servers=bootstrap, acks="all", max_request_size=_REQUEST_BYTES
         )
@@ -147,8 +138,8 @@ class Exchange:
                 for record in self._splitter.split(raw, key, self._seq)
             ]
             seqs.append(self._seq)
-            self.counts.contributions += 1
-            self.counts.contribution_bytes += len(raw)
+            self._telemetry.summaries.inc()
+            self._telemetry.summary_bytes.inc(len(raw))
         await asyncio.gather(*sent)
         return seqs
 
@@ -178,7 +169,7 @@ class Exchange:
             raw = self._reassembler.add(piece)
             return None if raw is None else self._assembler.add(raw)
         except (DecodeError, QuarantinedError) as error:
-            self.counts.releases_refused += 1
+            self._telemetry.releases_refused.inc()
             log.warning("release record at offset %d refused: %s", record.offset, error)
             return None
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from models.records import Label, TransactionBatch, concatenate_batches
 
 Partition = tuple[str, int]
+Place = tuple[Partition, int]
 _UNKNOWN_MS = -1
 
 
@@ -30,11 +31,15 @@ class Step:
         those that were not handed on before;
     transactions
         then those in [tick_ms, tick_ms + tick) are scored. None if there are none.
+    label_places, transaction_places
+        Partition and offset of each.
     """
 
     tick_ms: int
     labels: Sequence[Label]
     transactions: TransactionBatch | None
+    label_places: Sequence[Place] = ()
+    transaction_places: Sequence[Place] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +68,7 @@ class Sequencer:
     next_tick_ms: int = _UNKNOWN_MS
     _watermarks: dict[Partition, int] = field(default_factory=dict)
     _held: list[_Held] = field(default_factory=list)
-    _labels: list[tuple[Label, Partition, int]] = field(default_factory=list)
+    _labels: list[tuple[Label, *Place]] = field(default_factory=list)
     _seen: dict[Partition, int] = field(default_factory=dict)
 
     def add_transactions(
@@ -108,8 +113,8 @@ class Sequencer:
         until_ms = safe_ms // self.tick_ms * self.tick_ms
         if until_ms <= self.next_tick_ms:
             return
-        batch = self._take_transactions(until_ms)
-        labels = self._take_labels(until_ms - self.tick_ms)
+        batch, places = self._take_transactions(until_ms)
+        labels, label_places = self._take_labels(until_ms - self.tick_ms)
         said = np.array([label.labelled_at_ms for label in labels], np.int64)
         ticks = range(self.next_tick_ms, until_ms, self.tick_ms)
         edges = np.array([*ticks, until_ms], np.int64)
@@ -117,18 +122,18 @@ class Sequencer:
         row_of_label = np.searchsorted(said, edges, side="right")
         first_label = 0
         for i, tick_ms in enumerate(ticks):
-            last_label = int(row_of_label[i])
-            rows = None
+            said_now = slice(first_label, int(row_of_label[i]))
+            rows, paid_now = None, slice(0, 0)
             if batch is not None and row is not None:
-                start = 0 if i == 0 else int(row[i])
-                rows = batch.rows(slice(start, int(row[i + 1]))) if row[i + 1] > start else None
+                paid_now = slice(0 if i == 0 else int(row[i]), int(row[i + 1]))
+                rows = batch.rows(paid_now) if paid_now.stop > paid_now.start else None
             self.next_tick_ms = tick_ms + self.tick_ms
-            yield Step(tick_ms, labels[first_label:last_label], rows)
-            first_label = last_label
+            yield Step(tick_ms, labels[said_now], rows, label_places[said_now], places[paid_now])
+            first_label = said_now.stop
 
-    def _take_transactions(self, until_ms: int) -> TransactionBatch | None:
+    def _take_transactions(self, until_ms: int) -> tuple[TransactionBatch | None, list[Place]]:
         if not self._held:
-            return None
+            return None, []
         batch = concatenate_batches([held.batch for held in self._held])
         offsets = np.concatenate([held.offsets for held in self._held])
         source = np.repeat(np.arange(len(self._held)), [len(held.offsets) for held in self._held])
@@ -142,10 +147,11 @@ class Sequencer:
         rows = np.flatnonzero(due).tolist()
         times = batch.event_time_ms.tolist()
         rows.sort(key=lambda i: (times[i], batch.transaction_id[i]))
-        return batch.take(np.array(rows, np.int64)) if rows else None
+        places = [(partitions[int(source[i])], int(offsets[i])) for i in rows]
+        return (batch.take(np.array(rows, np.int64)) if rows else None), places
 
-    def _take_labels(self, until_ms: int) -> list[Label]:
-        due = [label for label, _, _ in self._labels if label.labelled_at_ms <= until_ms]
+    def _take_labels(self, until_ms: int) -> tuple[list[Label], list[Place]]:
+        due = [held for held in self._labels if held[0].labelled_at_ms <= until_ms]
         self._labels = [held for held in self._labels if held[0].labelled_at_ms > until_ms]
-        due.sort(key=lambda label: (label.labelled_at_ms, label.transaction_id))
-        return due
+        due.sort(key=lambda held: (held[0].labelled_at_ms, held[0].transaction_id))
+        return [held[0] for held in due], [held[1:] for held in due]

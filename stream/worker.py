@@ -17,9 +17,10 @@ from models.records import DeadLetter, Decision, TransactionBatch
 from models.topics import BankTopics
 from stream.alerts import probability
 from stream.judge import EXPERTS
+from stream.label_join import Rejected
 from stream.outputs import Output
 from stream.pipeline import Pipeline, Scored
-from stream.sequencer import Sequencer, Step
+from stream.sequencer import Place, Sequencer, Step
 from stream.telemetry import Telemetry
 
 WATERMARK_HEADER = "amalgam-watermark"
@@ -124,20 +125,22 @@ class BankWorker:
         sequencer.add_transactions(place, decoded.batch, offsets[decoded.source_rows])
         return self._dead_letters(records, decoded.errors)
 
-    def begin(self, step: Step) -> None:
+    def begin(self, step: Step) -> list[Output]:
         """Do the first half of a step: labels, and what is due by its tick."""
-        self.pipeline.learn(step.labels)
+        rejected = self.pipeline.learn(step.labels)
         self.pipeline.advance(step.tick_ms)
         self._count_labels()
+        return self._late_letters(step.label_places, rejected)
 
     def finish(self, step: Step) -> list[Output]:
         """Do the second half of a step: score its transactions."""
         if step.transactions is None:
             return []
         scored = self.pipeline.score(step.transactions)
-        for one in scored.rejected:
-            self.telemetry.dead_letters.labels(one.reason).inc()
-        return list(self._answers(step.transactions, scored))
+        return [
+            *self._late_letters(step.transaction_places, scored.rejected),
+            *self._answers(step.transactions, scored),
+        ]
 
     def _answers(self, batch: TransactionBatch, scored: Scored) -> Iterator[Output]:
         n_alerts = len(scored.alerts)
@@ -159,17 +162,30 @@ class BankWorker:
             outputs.append(self.dead_letter(records[row], reason, detail))
         return outputs
 
+    def _late_letters(self, places: Sequence[Place], rejected: Sequence[Rejected]) -> list[Output]:
+        """Return dead letters of records that were held back: their text is no longer here."""
+        outputs = []
+        for row, reason, detail in rejected:
+            self.telemetry.dead_letters.labels(reason).inc()
+            outputs.append(self._letter(places[row], b"", reason, detail))
+        return outputs
+
     def dead_letter(self, record: Record, reason: str, detail: str) -> Output:
         """Return the dead letter of a record."""
+        place = (record.topic, record.partition), record.offset
+        return self._letter(place, record.value or b"", reason, detail)
+
+    def _letter(self, place: Place, payload: bytes, reason: str, detail: str) -> Output:
+        (topic, partition), offset = place
         letter = DeadLetter(
             reason=reason,
             detail=detail,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            payload=record.value or b"",
+            topic=topic,
+            partition=partition,
+            offset=offset,
+            payload=payload,
         )
-        key = f"{record.topic}/{record.partition}/{record.offset}".encode()
+        key = f"{topic}/{partition}/{offset}".encode()
         return Output(self.topics.dead_letters, key, self._encoder.encode(letter))
 
     def _count_labels(self) -> None:
