@@ -1,0 +1,119 @@
+"""One bank's worker as a process on a real broker, with what a test asks of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from kafka import KafkaConsumer, TopicPartition
+
+from deploy.consortium_files import ConsortiumFiles, ConsortiumPlan, write_consortium
+from deploy.kafka_server import free_port
+from deploy.topics import bank_plan, consortium_plan, create_topics
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 60.0
+
+
+def eventually(condition: Callable[[], Any], what: str) -> Any:
+    """Wait until a condition holds and return what it gave."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline_s, f"expected within {PATIENCE_S:.0f} s: {what}"
+        time.sleep(0.1)
+    return found
+
+
+def a_bank(
+    directory: Path, broker: str, name: str, mapping: Path, *, partitions: int = 2
+) -> ConsortiumFiles:
+    """Make topics and files of a bank in a consortium of its own."""
+    create_topics(broker, bank_plan(name, partitions=partitions))
+    create_topics(broker, consortium_plan(f"of-{name}", [name]))
+    plan = ConsortiumPlan(
+        name=f"of-{name}",
+        entity_kinds=("terminal", "merchant", "device"),
+        mappings={name: mapping},
+        bank_bootstrap=broker,
+        consortium_bootstrap=broker,
+        is_replay=False,
+        bank_settings={"checkpoint_s": 0.5},
+    )
+    return write_consortium(directory, plan)
+
+
+class BankProcess:
+    """A worker under test.
+
+    Parameters
+    ----------
+    settings
+        Its settings file; its log goes beside it.
+    """
+
+    def __init__(self, settings: Path) -> None:
+        self.port = free_port()
+        self.log_path = settings.parent / "worker.log"
+        environment = os.environ | {
+            "AMALGAM_STREAM_HEALTH_PORT": str(self.port),
+            "PYTHONPATH": str(ROOT),
+        }
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "stream", "--settings", str(settings)],
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    def get(self, path: str) -> str:
+        """Return what the health server answers; empty while it does not."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
+                text: str = answer.read().decode()
+                return text
+        except OSError:
+            return ""
+
+    def metric(self, name: str) -> float:
+        """Return one sample, 0 while there is none."""
+        for line in self.get("/metrics").splitlines():
+            if line.startswith(f"amalgam_stream_{name} "):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+    def is_ready(self) -> bool:
+        """Return whether partitions are assigned; fail if the process has ended."""
+        assert self.process.poll() is None, self.log_path.read_text()[-2_000:]
+        return self.get("/readyz") == "ok\n"
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+
+def read_topic(broker: str, topic: str, kind: Any) -> list[Any]:
+    """Return every record of a topic, decoded as ``kind``."""
+    consumer = KafkaConsumer(bootstrap_servers=broker)
+    try:
+        places = [
+            TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())
+        ]
+        consumer.assign(places)
+        consumer.seek_to_beginning()
+        ends = consumer.end_offsets(places)
+        values: list[bytes] = []
+        while any(consumer.position(place) < ends[place] for place in places):
+            polled: dict[Any, Sequence[Any]] = consumer.poll(timeout_ms=200)
+            values += [record.value for records in polled.values() for record in records]
+    finally:
+        consumer.close()
+    return [msgspec.json.decode(value, type=kind) for value in values]
