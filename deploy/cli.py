@@ -18,7 +18,6 @@ from deploy import commands
 from deploy.backtest import BacktestConfig, run_backtest
 from deploy.demo import Demo, DemoConfig, stop_demo
 from deploy.figures import bank_figures, figures_table, summary_figures
-from deploy.report import write_report
 from deploy.results import write_results
 from deploy.topics import bank_plan, consortium_plan, create_topics
 from models.errors import AmalgamError
@@ -151,7 +150,7 @@ def bank_run(
     settings: Annotated[Path, typer.Argument(help="The bank's settings file (TOML).")],
 ) -> None:
     """Run a bank's worker in the foreground until it is stopped."""
-    raise typer.Exit(commands.run_module("stream", ["--settings", str(settings)]))
+    commands.become("stream", ["--settings", str(settings)])
 
 
 @amalgamator_app.command("init")
@@ -186,7 +185,7 @@ def amalgamator_run(
 ) -> None:
     """Run the amalgamator in the foreground until it is stopped."""
     arguments = [] if settings is None else ["--settings", str(settings)]
-    raise typer.Exit(commands.run_module("amalgamator", arguments))
+    commands.become("amalgamator", arguments)
 
 
 @alerts_app.command("tail")
@@ -320,6 +319,8 @@ def backtest(
         if results is not None:
             write_results(results, _command(), figures, now=datetime.now(UTC))
         if report is not None:
+            from deploy.report import write_report  # noqa: PLC0415  # matplotlib takes .7 s
+
             write_report(report, result, banks, figures)
             console.print(f"report: {report}")
 

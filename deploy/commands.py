@@ -1,6 +1,6 @@
 """What the commands do, without the command line."""
 
-import subprocess
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from importlib import resources
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import numpy as np
@@ -71,14 +72,9 @@ def local_bootstrap(state: Path) -> str:
     raise UnavailableError("no local broker runs; give --bootstrap or start one: amalgam kafka up")
 
 
-def run_module(module: str, arguments: Sequence[str]) -> int:
-    """Run a service as ``python -m module`` and return its exit code."""
-    process = subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=None)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue  # the service got it too, and ends by itself
+def become(module: str, arguments: Sequence[str]) -> NoReturn:
+    """Replace this process by ``python -m module``, which then gets every signal itself."""
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606  # ourselves
 
 
 def bank_init(name: str, directory: Path) -> list[str]:
