@@ -18,6 +18,7 @@ from deploy import commands
 from deploy.backtest import BacktestConfig, run_backtest
 from deploy.demo import Demo, DemoConfig, stop_demo
 from deploy.figures import bank_figures, figures_table, summary_figures
+from deploy.report import write_report
 from deploy.results import write_results
 from deploy.topics import bank_plan, consortium_plan, create_topics
 from models.errors import AmalgamError
@@ -319,8 +320,6 @@ def backtest(
         if results is not None:
             write_results(results, _command(), figures, now=datetime.now(UTC))
         if report is not None:
-            from deploy.report import write_report  # noqa: PLC0415  # matplotlib takes .7 s
-
             write_report(report, result, banks, figures)
             console.print(f"report: {report}")
 
