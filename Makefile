@@ -45,7 +45,8 @@ bench: $(STAMPS)/core  ## timings of the pieces
 
 backtest: $(STAMPS)/core  ## the Handbook's data through the consortium, figures and report
 	$(BIN)/amalgam backtest $(DATA) --mapping deploy/mappings/handbook.toml --split handbook \
-	  --results deploy/bench/results/backtest.json
+	  --scored-from 2018-07-15 --scored-to 2018-09-30 \
+	  --results deploy/bench/results/backtest.json --report .amalgam/backtest.html
 
 fmt: $(STAMPS)/core  ## format, and mend what ruff can mend
 	$(BIN)/ruff format .
