@@ -7,7 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-DATA ?= ../shared/data/handbook.parquet
+DATA ?= handbook.parquet
 
 setup: $(STAMPS)/core $(STAMPS)/mlp  ## everything, the neural families too
 

@@ -62,7 +62,9 @@ def _errors() -> Iterator[None]:
 
 
 def _command() -> str:
-    return " ".join(["amalgam", *sys.argv[1:]])
+    """Return what was typed; of files elsewhere the name alone: folders are nobody's business."""
+    words = [Path(word).name if word.startswith(("/", "../")) else word for word in sys.argv[1:]]
+    return " ".join(["amalgam", *words])
 
 
 @app.command()

@@ -35,7 +35,7 @@ HOMES = {
     "aiokafka": ("stream/app.py", "stream/transport.py", "stream/exchange.py", "stream/outputs.py"),
     "uvloop": ("stream/__main__.py",),
     "kafka": ("amalgamator/kafka_io.py", "deploy/*"),
-    "prometheus_client": ("*/telemetry.py", "*/__main__.py"),
+    "prometheus_client": ("*/telemetry.py", "*/__main__.py", "deploy/bench/*"),
     "typer": ("deploy/*",),
     "rich": ("deploy/*",),
     "matplotlib": ("deploy/*",),

@@ -113,7 +113,9 @@ def test_two_banks_join_stream_alert_and_are_told(
 
 def running_in(directory: Path) -> list[str]:
     """Return the command lines of processes that name a directory."""
-    lines = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
+    lines = subprocess.run(
+        ["ps", "-ewwo", "args"], capture_output=True, text=True, check=True
+    ).stdout
     return [line for line in lines.splitlines() if str(directory) in line]
 
 

@@ -1,0 +1,99 @@
+"""The solver: against LAPACK, against the same arithmetic unblocked, and what it refuses."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.families.cholesky import solve_positive
+
+SIZES = (1, 2, 63, 64, 65, 130, 600)
+
+
+def system(n: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return a positive definite matrix with eigenvalues of at least 1, and a target."""
+    rng = np.random.default_rng(seed)
+    half = rng.normal(size=(n, n)) / np.sqrt(n)
+    return half @ half.T + np.eye(n), rng.normal(size=n)
+
+
+def unblocked(matrix: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Solve by the textbook's right-looking factorisation, a row at a time, in plain NumPy."""
+    u, x = np.triu(matrix), target.copy()
+    n = len(x)
+    for k in range(n):
+        u[k, k:] /= np.sqrt(u[k, k])
+        u[k + 1 :, k + 1 :] -= np.outer(u[k, k + 1 :], u[k, k + 1 :])
+        x[k] /= u[k, k]
+        x[k + 1 :] -= u[k, k + 1 :] * x[k]
+    for i in range(n - 1, -1, -1):
+        for j in range(i + 1, n):
+            x[i] -= u[i, j] * x[j]
+        x[i] /= u[i, i]
+    return x
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_the_solution_is_that_of_lapack(n: int) -> None:
+    """Sizes on both sides of a panel and of a tile; the eigenvalues lie in [1, 5]."""
+    matrix, target = system(n)
+    got = solve_positive(matrix.copy(), target)
+    error = np.linalg.norm(got - np.linalg.solve(matrix, target))
+    assert error <= 5 * n * np.finfo(float).eps * np.linalg.norm(got)
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_panels_and_tiles_do_not_change_a_bit(n: int) -> None:
+    """Every element is the same chain of operations as without blocks, none of them fused."""
+    matrix, target = system(n, seed=1)
+    expected = unblocked(matrix, target)
+    assert solve_positive(matrix, target).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("n", [2, 65, 600])
+def test_only_the_upper_triangle_is_read(n: int) -> None:
+    """What stands below the diagonal, even NaN, leaves the solution as it is."""
+    matrix, target = system(n)
+    expected = solve_positive(matrix.copy(), target)
+    matrix[np.tril_indices(n, -1)] = np.nan
+    assert solve_positive(matrix, target).tobytes() == expected.tobytes()
+
+
+def test_the_target_is_left_alone() -> None:
+    """Only the matrix is overwritten."""
+    matrix, target = system(65)
+    before = target.copy()
+    solve_positive(matrix, target)
+    assert target.tobytes() == before.tobytes()
+
+
+def test_an_empty_system_has_an_empty_solution() -> None:
+    """No unknown is nothing to solve, not an error."""
+    assert solve_positive(np.empty((0, 0)), np.empty(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("n", [1, 2, 64, 65, 600])
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan])
+def test_a_bad_last_pivot_is_refused(n: int, bad: float) -> None:
+    """Zero, negative and NaN, in the first, a full and a later panel."""
+    matrix = np.eye(n)
+    matrix[-1, -1] = bad
+    with pytest.raises(np.linalg.LinAlgError, match="positive definite"):
+        solve_positive(matrix, np.ones(n))
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 1), (0, 64), (3, 129), (64, 129), (70, 71)])
+def test_a_nan_off_the_diagonal_is_refused(row: int, column: int) -> None:
+    """Within a panel and across panels it reaches the pivot of its column."""
+    matrix, target = system(130)
+    matrix[row, column] = np.nan
+    with pytest.raises(np.linalg.LinAlgError):
+        solve_positive(matrix, target)
+
+
+@pytest.mark.parametrize("n", [2, 65, 130, 600])
+def test_an_indefinite_matrix_with_a_good_diagonal_is_refused(n: int) -> None:
+    """Rows 0 and n - 1 are correlated by more than 1, which shows in the last pivot only."""
+    matrix = np.eye(n)
+    matrix[0, -1] = matrix[-1, 0] = 1.5
+    with pytest.raises(np.linalg.LinAlgError):
+        solve_positive(matrix, np.ones(n))

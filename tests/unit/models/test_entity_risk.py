@@ -1,0 +1,198 @@
+"""Evidence cells: pseudonyms by the HMAC's definition, aggregation that merges like a sum."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.entity_risk import (
+    EvidenceCells,
+    aggregate,
+    concatenate,
+    empty_cells,
+    pseudonym,
+)
+
+COLUMNS = ("n", "f", "first_fraud_ms", "last_fraud_ms", "last_legit_ms")
+DTYPES = {
+    "name": "uint8",
+    "kind": "uint8",
+    "hour": "uint8",
+    "n": "float32",
+    "f": "float32",
+    "first_fraud_ms": "int64",
+    "last_fraud_ms": "int64",
+    "last_legit_ms": "int64",
+}
+
+
+class Row(NamedTuple):
+    name: bytes
+    kind: int
+    hour: int
+    n: float
+    f: float
+    first_fraud_ms: int = -1
+    last_fraud_ms: int = -1
+    last_legit_ms: int = -1
+
+
+TIMES = st.just(-1) | st.integers(0, 2**50)
+ROWS = st.builds(
+    Row,
+    # neighbours in byte order that differ in either half, around the sign bit of both
+    name=st.sampled_from([bytes(16), b"\x7f" * 16, b"\x80" + bytes(15), bytes(8) + b"\xff" * 8]),
+    kind=st.integers(0, 2),
+    hour=st.integers(0, 23) | st.just(5),
+    n=st.integers(0, 1000),
+    f=st.integers(0, 1000),
+    first_fraud_ms=TIMES,
+    last_fraud_ms=TIMES,
+    last_legit_ms=TIMES,
+)
+ROW_LISTS = st.lists(ROWS, max_size=15)
+
+
+def cells(rows: Sequence[Row]) -> EvidenceCells:
+    """Return rows as columns, in their order."""
+    names = b"".join(row.name for row in rows)
+    columns = {
+        name: np.array([getattr(row, name) for row in rows], DTYPES[name])
+        for name in DTYPES
+        if name != "name"
+    }
+    return EvidenceCells(name=np.frombuffer(names, np.uint8).reshape(-1, 16), **columns)
+
+
+def rows_of(found: EvidenceCells) -> list[Row]:
+    """Return columns as rows, in their order."""
+    assert {name: str(array.dtype) for name, array in found.arrays().items()} == DTYPES
+    assert found.name.shape == (len(found), 16)
+    rest = (getattr(found, name).tolist() for name in DTYPES if name != "name")
+    return [Row(bytes(name), *values) for name, *values in zip(found.name, *rest, strict=True)]
+
+
+def merged(rows: Sequence[Row]) -> list[Row]:
+    """Return what aggregation is by its definition, one key after the other."""
+    found = []
+    for key in sorted({row[:3] for row in rows}):
+        same = [row for row in rows if row[:3] == key]
+        known = [row.first_fraud_ms for row in same if row.first_fraud_ms >= 0]
+        found.append(
+            Row(
+                *key,
+                n=sum(row.n for row in same),
+                f=sum(row.f for row in same),
+                first_fraud_ms=min(known, default=-1),
+                last_fraud_ms=max(row.last_fraud_ms for row in same),
+                last_legit_ms=max(row.last_legit_ms for row in same),
+            )
+        )
+    return found
+
+
+def same_bits(one: EvidenceCells, two: EvidenceCells) -> bool:
+    return rows_of(one) == rows_of(two)
+
+
+def test_the_pseudonym_is_an_hmac_cut_to_16_bytes() -> None:
+    """By RFC 2104: H(key ^ opad | H(key ^ ipad | kind, zero byte, id)), the key hashed if long."""
+    for secret in (b"", b"k" * 32, b"k" * 64, b"k" * 65):
+        key = (hashlib.sha256(secret).digest() if len(secret) > 64 else secret).ljust(64, b"\0")
+        message = b"terminal\x00" + "Kiosk Zürich".encode()
+        inner = hashlib.sha256(bytes(b ^ 0x36 for b in key) + message).digest()
+        outer = hashlib.sha256(bytes(b ^ 0x5C for b in key) + inner).digest()
+        assert pseudonym(secret, "terminal", "Kiosk Zürich") == outer[:16]
+
+
+def test_pseudonyms_differ_by_key_kind_and_id() -> None:
+    """Also where kind and id together are the same letters."""
+    names = [
+        pseudonym(secret, kind, entity)
+        for secret in (b"a", b"b")
+        for kind, entity in (("ip", "1"), ("ip1", ""), ("i", "p1"), ("ip", "2"))
+    ]
+    assert len(set(names)) == 8
+    assert {len(name) for name in names} == {16}
+
+
+@given(rows=ROW_LISTS)
+def test_aggregate_is_its_definition(rows: list[Row]) -> None:
+    """Sorted by bytes of the name, kind and hour; counts added, firsts least, lasts greatest."""
+    given_cells = cells(rows)
+    before = rows_of(given_cells)
+    assert rows_of(aggregate(given_cells)) == merged(rows)
+    assert rows_of(given_cells) == before
+
+
+@given(rows=ROW_LISTS, data=st.data())
+def test_the_order_of_cells_does_not_matter(rows: list[Row], data: st.DataObject) -> None:
+    """Whole numbers add to the same in any order."""
+    shuffled = data.draw(st.permutations(rows))
+    assert same_bits(aggregate(cells(shuffled)), aggregate(cells(rows)))
+
+
+@given(one=ROW_LISTS, two=ROW_LISTS, three=ROW_LISTS)
+def test_merging_is_associative_and_commutative(
+    one: list[Row], two: list[Row], three: list[Row]
+) -> None:
+    """Members merged in stages, in either order, are the pooled cells."""
+    pooled = aggregate(cells(one + two + three))
+    a, b, c = (aggregate(cells(rows)) for rows in (one, two, three))
+    left = aggregate(concatenate([aggregate(concatenate([a, b])), c]))
+    right = aggregate(concatenate([aggregate(concatenate([c, b])), a]))
+    assert same_bits(left, pooled)
+    assert same_bits(right, pooled)
+
+
+@given(rows=ROW_LISTS)
+def test_empty_cells_are_the_identity(rows: list[Row]) -> None:
+    """On either side and on both; what is aggregated stays as it is."""
+    once = aggregate(cells(rows))
+    assert same_bits(aggregate(concatenate([once, empty_cells()])), once)
+    assert same_bits(aggregate(concatenate([empty_cells(), once])), once)
+    assert same_bits(aggregate(once), once)
+    assert rows_of(aggregate(empty_cells())) == []
+
+
+@given(ours=ROW_LISTS, theirs=ROW_LISTS)
+def test_own_counts_can_be_taken_out_of_a_merge(ours: list[Row], theirs: list[Row]) -> None:
+    """Merged counts plus own ones negated are those of the others, zero where they have none."""
+    everything = aggregate(cells(ours + theirs))
+    negated = cells([row._replace(n=-row.n, f=-row.f) for row in ours])
+    rest = rows_of(aggregate(concatenate([everything, negated])))
+    expected = {row[:3]: (row.n, row.f) for row in merged(theirs)}
+    assert {row[:3]: (row.n, row.f) for row in rest if row[:3] in expected} == expected
+    assert all(row[3:5] == (0, 0) for row in rest if row[:3] not in expected)
+
+
+def test_whole_numbers_stay_exact() -> None:
+    """2**24 + 1 + 1 is lost in float32 but not in float64."""
+    rows = [Row(bytes(16), 0, 0, n, n) for n in (2.0**24, 1.0, 1.0)]
+    (found,) = rows_of(aggregate(cells(rows)))
+    assert (found.n, found.f) == (2.0**24 + 2, 2.0**24 + 2)
+
+
+def test_a_fraud_at_the_epoch_is_known() -> None:
+    """Instant 0 is a time, only -1 is none."""
+    rows = [Row(bytes(16), 0, 0, 1, 1, first, first) for first in (-1, 0, 7)]
+    (found,) = rows_of(aggregate(cells(rows)))
+    assert (found.first_fraud_ms, found.last_fraud_ms, found.last_legit_ms) == (0, 7, -1)
+
+
+@pytest.mark.parametrize("index", [[], [2], [2, 0, 2]])
+def test_take_picks_cells_in_the_order_asked(index: list[int]) -> None:
+    """All columns alike, repeats allowed."""
+    rows = [Row(bytes([i] * 16), i, i, i, i, i, i, i) for i in range(3)]
+    assert rows_of(cells(rows).take(np.array(index, np.int64))) == [rows[i] for i in index]
+
+
+def test_arrays_are_the_registered_columns() -> None:
+    """As a contribution's text lists them, and they make the same cells again."""
+    found = cells([Row(b"\x01" * 16, 1, 2, 3, 1, 4, 5, 6)])
+    assert tuple(found.arrays()) == ("name", "kind", "hour", *COLUMNS)
+    assert same_bits(EvidenceCells(**found.arrays()), found)
