@@ -17,15 +17,15 @@ from prometheus_client import CollectorRegistry
 from models.errors import AmalgamError, SettingsError
 from models.health_server import HealthServer
 from models.json_log import log_as_json
-from models.mapping import load_mapping
+from models.mapping import Mapping, load_mapping
 from models.topics import BankTopics
 from stream.app import BankApp
 from stream.exchange import Exchange
+from stream.outbox import Outbox
 from stream.outputs import OutputProducer
-from stream.pipeline import Pipeline
-from stream.pipeline_state import State, restore
 from stream.settings import Membership, Settings, pipeline_config, read_membership, read_settings
 from stream.store import StateStore
+from stream.take_up import Taken, take_up
 from stream.telemetry import Telemetry
 from stream.worker import BankWorker
 
@@ -50,50 +50,36 @@ def main() -> int:
     store: StateStore | None = None
     try:
         store = StateStore(settings.state_dir / "state")
-        pipeline, offsets = _take_up(store, settings, membership)
-        telemetry = Telemetry(CollectorRegistry())
-        worker = BankWorker(pipeline, mapping, BankTopics(settings.member), telemetry)
-        return uvloop.run(_run(settings, membership, worker, store, offsets))
+        taken = take_up(store, pipeline_config(settings, membership), _outbox(membership))
+        return uvloop.run(_run(settings, membership, mapping, store, taken))
     except AmalgamError:
         log.exception("stopped by an error")
         return 1
 
 
-def _take_up(
-    store: StateStore, settings: Settings, membership: Membership
-) -> tuple[Pipeline, dict[tuple[str, int], int]]:
-    config = pipeline_config(settings, membership)
-    held = store.load()
-    if held is None:
-        return Pipeline(config), {}
-    pipeline = restore(config, State(held.arrays, held.meta))
-    log.info("state restored, %d partitions", len(held.offsets))
-    return pipeline, dict(held.offsets)
+def _outbox(membership: Membership) -> Outbox:
+    return Outbox(
+        membership.consortium,
+        membership.schema,
+        membership.signer,
+        now_ms=lambda: time.time_ns() // 1_000_000,
+    )
 
 
 async def _run(
-    settings: Settings,
-    membership: Membership,
-    worker: BankWorker,
-    store: StateStore,
-    offsets: dict[tuple[str, int], int],
+    settings: Settings, membership: Membership, mapping: Mapping, store: StateStore, taken: Taken
 ) -> int:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    telemetry = worker.telemetry
+    telemetry = Telemetry(CollectorRegistry())
+    bootstrap = settings.consortium_bootstrap
     app = BankApp(
         settings,
-        worker,
+        BankWorker(taken.pipeline, mapping, BankTopics(settings.member), telemetry),
         store=store,
-        offsets=offsets,
-        exchange=Exchange(
-            settings.member,
-            settings.consortium_bootstrap,
-            membership,
-            now_ms=lambda: time.time_ns() // 1_000_000,
-            telemetry=telemetry,
-        ),
+        taken=taken,
+        exchange=Exchange(settings.member, bootstrap, membership, taken.outbox, telemetry),
         outputs=OutputProducer(settings.bank_bootstrap),
         telemetry=telemetry,
         now_s=time.time,
@@ -115,10 +101,9 @@ async def _run(
 
 async def _serve(app: BankApp, stopped: asyncio.Event) -> int:
     await app.outputs.start()
-    await app.exchange.start()
     app.faust.finalize()
     await app.faust.start()
-    loops = [app.checkpoint_regularly()]
+    loops = [app.checkpoint_regularly(), app.exchange.run()]
     if app.settings.mode == "live":
         loops += [app.publish_live(), app.install_live()]
     tasks = [asyncio.create_task(loop) for loop in loops]
@@ -128,6 +113,7 @@ async def _serve(app: BankApp, stopped: asyncio.Event) -> int:
     failed = [task for task in done if task is not stop]
     for task in (*tasks, crash, stop):
         task.cancel()
+    await asyncio.gather(*tasks, crash, stop, return_exceptions=True)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(_close(app), _STOP_TIMEOUT_S)
     for task in failed:
@@ -145,7 +131,6 @@ async def _until_crashed(app: BankApp) -> None:
 async def _close(app: BankApp) -> None:
     await app.close()
     await app.faust.stop()
-    await app.exchange.stop()
     await app.outputs.stop()
 
 

@@ -25,6 +25,7 @@ from stream.pipeline_state import dump
 from stream.sequencer import Sequencer, Step
 from stream.settings import Settings
 from stream.store import StateStore
+from stream.take_up import Taken, shell_arrays
 from stream.telemetry import Telemetry
 from stream.transport import BatchSchema, BatchTransport
 from stream.worker import BankWorker
@@ -46,8 +47,8 @@ class BankApp:
         The pure part, its pipeline new or restored.
     store
         Where state and offsets go.
-    offsets
-        Next offset of each partition, as stored with the pipeline's state.
+    taken
+        What was found there.
     exchange, outputs
         Clients of the two clusters, not yet started.
     telemetry
@@ -62,7 +63,7 @@ class BankApp:
         worker: BankWorker,
         *,
         store: StateStore,
-        offsets: dict[Partition, int],
+        taken: Taken,
         exchange: Exchange,
         outputs: OutputProducer,
         telemetry: Telemetry,
@@ -70,11 +71,13 @@ class BankApp:
     ) -> None:
         self.settings = settings
         self.worker = worker
+        self.outbox = taken.outbox
         self.exchange = exchange
+        self._awaited = taken.awaited
         self.outputs = outputs
         self.telemetry = telemetry
         self._store = store
-        self._offsets = dict(offsets)
+        self._offsets = dict(taken.offsets)
         self._now_s = now_s
         self._lock = asyncio.Lock()
         self._unacked: list[Any] = []
@@ -124,28 +127,43 @@ class BankApp:
     async def _replay(self, records: Sequence[Any]) -> None:
         if self._sequencer is None:
             tick_ms = round(self.settings.tick_s * 1_000)
+            is_begun = self._awaited is not None
             resumed = self.worker.pipeline.tick_ms
-            next_ms = resumed + tick_ms if resumed >= 0 else -1
-            self._sequencer = Sequencer(self.partitions, tick_ms, next_ms)
+            next_ms = resumed if resumed < 0 or is_begun else resumed + tick_ms
+            self._sequencer = Sequencer(self.partitions, tick_ms, next_ms, is_begun)
         await self.outputs.send(self.worker.hold(self._sequencer, records))
-        for step in self._sequencer.ready():
-            await self._take_step(step)
+        while (step := self._sequencer.step()) is not None:
+            await self._take_step(self._sequencer, step)
         self._offsets |= self._sequencer.positions()
 
-    async def _take_step(self, step: Step) -> None:
-        cadence_ms = round(self.settings.cadence_s * 1_000)
-        await self.outputs.send(self.worker.begin(step))
-        if step.tick_ms % cadence_ms == 0:
-            epoch = step.tick_ms // cadence_ms - 1
-            await self.publish(epoch)
-            self.install(await self.exchange.wait_for(lambda release: release.epoch >= epoch))
-        await self.outputs.send(self.worker.finish(step))
+    async def _take_step(self, sequencer: Sequencer, step: Step) -> None:
+        """Learn; where an epoch ends publish and wait for its release; score.
 
-    async def publish(self, epoch: int) -> None:
-        """Publish what was learnt since the last time; the caller holds the lock."""
+        The state is stored between the two, so that a crash repeats what was sent to the bit.
+        """
+        cadence_ms = round(self.settings.cadence_s * 1_000)
+        if not sequencer.is_begun:
+            await self.exchange.connected()
+            await self.outputs.send(self.worker.begin(step))
+            sequencer.begun()
+            if step.tick_ms % cadence_ms == 0:
+                self._awaited = step.tick_ms // cadence_ms - 1
+                self._offsets |= sequencer.positions()
+                self._publish(self._awaited)
+        if self._awaited is not None:
+            await self.exchange.deliver()
+            epoch = self._awaited
+            self.install(await self.exchange.wait_for(lambda release: release.epoch >= epoch))
+            self._awaited = None
+        await self.outputs.send(self.worker.finish(step))
+        sequencer.finished()
+
+    def _publish(self, epoch: int) -> None:
+        """Put what was learnt since the last time into the outbox, and store the state with it."""
         started_s = time.perf_counter()
         pipeline = self.worker.pipeline
-        pipeline.published(await self.exchange.publish(pipeline.contributions(epoch)))
+        pipeline.published(self.outbox.put(pipeline.contributions(epoch)))
+        self._checkpoint()
         self.telemetry.summary_s.observe(time.perf_counter() - started_s)
 
     def install(self, release: Release) -> None:
@@ -162,10 +180,11 @@ class BankApp:
     async def publish_live(self) -> None:
         """Publish at every cadence of the wall clock, until cancelled."""
         while True:
+            await self.exchange.deliver()
             cadence_s = self.settings.cadence_s
             await asyncio.sleep(cadence_s - self._now_s() % cadence_s)
             async with self._lock:
-                await self.publish(int(self._now_s() // cadence_s))
+                self._publish(int(self._now_s() // cadence_s))
 
     async def install_live(self) -> None:
         """Install every release as it comes, until cancelled."""
@@ -194,7 +213,8 @@ class BankApp:
         started_s = time.perf_counter()
         pipeline = self.worker.pipeline
         state = dump(pipeline)
-        written = self._store.save(state.arrays, state.meta, self._offsets)
+        arrays = {**state.arrays, **shell_arrays(self.outbox, self._awaited)}
+        written = self._store.save(arrays, state.meta, self._offsets)
         for event in self._unacked:
             event.ack()
         self._unacked.clear()

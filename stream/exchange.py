@@ -1,20 +1,20 @@
-"""The worker's side of the consortium: contributions out, releases in, on its own connection."""
+"""The worker's side of the consortium: summaries out, releases in, on its own connection."""
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
 
-from models.codec import Context, encode_contribution
-from models.envelope import open_envelope
 from models.errors import DecodeError, QuarantinedError
 from models.fragments import FragmentRecord, Reassembler, Splitter
 from models.release import Release
 from models.release_codec import ReleaseAssembler
-from models.summary import Contribution
 from models.topics import ConsortiumTopics
+from stream.outbox import Letter, Outbox
 from stream.settings import Membership
 from stream.telemetry import Telemetry
 
@@ -22,11 +22,22 @@ log = logging.getLogger(__name__)
 
 _REQUEST_BYTES = 4 * 1024 * 1024
 _FETCH_BYTES = 16 * 1024 * 1024
-_NO_HASH = b""
+_RETRY_S = 2.0
+
+
+class _Client(Protocol):
+    """What aiokafka's clients have in common."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+ClientT = TypeVar("ClientT", bound=_Client)
 
 
 class Exchange:
-    """Signs and publishes contributions; collects releases.
+    """Delivers an outbox; collects releases. A consortium that is away is tried for ever.
 
     Parameters
     ----------
@@ -36,8 +47,8 @@ class Exchange:
         Of the consortium's cluster.
     membership
         Keys and meaning.
-    now_ms
-        Wall clock, for headers.
+    outbox
+        What is to be sent; its numbering is taken up where the topic ends.
     telemetry
         Counts what goes over the border.
 
@@ -52,14 +63,12 @@ class Exchange:
         member: str,
         bootstrap: str,
         membership: Membership,
-        *,
-        now_ms: Callable[[], int],
+        outbox: Outbox,
         telemetry: Telemetry,
     ) -> None:
         topics = ConsortiumTopics(membership.consortium)
-        self._membership = membership
         self._bootstrap = bootstrap
-        self._now_ms = now_ms
+        self._outbox = outbox
         self._telemetry = telemetry
         self._topic = topics.summaries(member)
         self._releases = TopicPartition(topics.releases, 0)
@@ -68,15 +77,40 @@ class Exchange:
         self._assembler = ReleaseAssembler(
             membership.consortium, membership.schema, membership.amalgamator
         )
-        self._seq = 0
-        self._prev_hash = _NO_HASH
         self._arrived = asyncio.Condition()
-        self._reading: asyncio.Task[None] | None = None
+        self._connected = asyncio.Event()
+        self._producer: AIOKafkaProducer | None = None
         self.newest: Release | None = None
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap, acks="all", max_request_size=_REQUEST_BYTES
+
+    async def run(self) -> None:
+        """Connect, then read releases, until cancelled."""
+        async with contextlib.AsyncExitStack() as stack:
+            while not self._connected.is_set():
+                try:
+                    self._producer = await self._started(stack, self._new_producer())
+                    await self._take_up()
+                    consumer = await self._started(stack, self._new_consumer())
+                    consumer.assign([self._releases])
+                    self._connected.set()
+                except (KafkaError, OSError) as error:
+                    log.warning("the consortium's cluster is not reached: %s", error)
+                    await asyncio.sleep(_RETRY_S)
+            await self._read(consumer)
+
+    @staticmethod
+    async def _started(stack: contextlib.AsyncExitStack, client: ClientT) -> ClientT:
+        try:
+            await client.start()
+        except BaseException:
+            await client.stop()
+            raise
+        stack.push_async_callback(client.stop)
+        return client
+
+    def _new_producer(self) -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap, acks="all", max_request_size=_REQUEST_BYTES
         )
-        self._consumer = self._new_consumer()
 
     def _new_consumer(self) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
@@ -87,28 +121,10 @@ class Exchange:
             max_partition_fetch_bytes=_FETCH_BYTES,
         )
 
-    async def start(self) -> None:
-        """Connect, take up the own numbering where the topic ends, begin to read releases."""
-        await self._producer.start()
-        await self._take_up()
-        await self._consumer.start()
-        self._consumer.assign([self._releases])
-        self._reading = asyncio.create_task(self._read(), name="releases")
-
-    async def stop(self) -> None:
-        """Disconnect."""
-        if self._reading is not None:
-            self._reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reading
-        await self._consumer.stop()
-        await self._producer.stop()
-
     async def _take_up(self) -> None:
         """Read the own topic: which slots its keys use, and the highest number that was given."""
-        consumer = self._new_consumer()
-        await consumer.start()
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            consumer = await self._started(stack, self._new_consumer())
             own = TopicPartition(self._topic, 0)
             consumer.assign([own])
             end = (await consumer.end_offsets([own]))[own]
@@ -116,47 +132,46 @@ class Exchange:
                 for record in (await consumer.getmany(timeout_ms=200)).get(own, []):
                     self._splitter.observe(record.key)
                     numbers = [int(value) for name, value in record.headers if name == "seq"]
-                    self._seq = max([self._seq, *numbers])
-        finally:
-            await consumer.stop()
+                    self._outbox.take_up(max(numbers, default=0))
 
-    async def publish(self, contributions: Sequence[Contribution]) -> list[int]:
-        """Sign and send contributions in order; return their sequence numbers once all arrived."""
-        seqs, sent = [], []
-        for contribution in contributions:
-            self._seq += 1
-            raw = self._encoded(contribution)
-            key = "|".join(str(part) for part in contribution.key).encode()
-            sent += [
-                await self._producer.send(
-                    self._topic,
-                    value=record.value,
-                    key=record.key,
-                    headers=list(record.headers),
-                    partition=0,
-                )
-                for record in self._splitter.split(raw, key, self._seq)
-            ]
-            seqs.append(self._seq)
-            self._telemetry.summaries.inc()
-            self._telemetry.summary_bytes.inc(len(raw))
+    async def connected(self) -> None:
+        """Return once the own topic has been read, so that new numbers follow the old ones."""
+        await self._connected.wait()
+
+    async def deliver(self) -> None:
+        """Return once everything in the outbox has arrived, however long that takes."""
+        await self.connected()
+        self._telemetry.summaries_waiting.set(len(self._outbox.letters))
+        while self._outbox.letters:
+            try:
+                for letter in self._outbox.letters:
+                    await self._send(letter)
+            except KafkaError as error:
+                log.warning("summaries wait for the consortium's cluster: %s", error)
+                await asyncio.sleep(_RETRY_S)
+            self._telemetry.summaries_waiting.set(len(self._outbox.letters))
+
+    async def _send(self, letter: Letter) -> None:
+        producer = self._producer
+        if producer is None:  # deliver waits for the connection
+            raise RuntimeError("not connected")
+        sent = [
+            await producer.send(
+                self._topic,
+                value=record.value,
+                key=record.key,
+                headers=list(record.headers),
+                partition=0,
+            )
+            for record in self._splitter.split(letter.raw, letter.key, letter.seq)
+        ]
         await asyncio.gather(*sent)
-        return seqs
+        self._outbox.confirm(letter)
+        self._telemetry.summaries.inc()
+        self._telemetry.summary_bytes.inc(len(letter.raw))
 
-    def _encoded(self, contribution: Contribution) -> bytes:
-        context = Context(
-            consortium=self._membership.consortium,
-            seq=self._seq,
-            prev_hash=self._prev_hash,
-            schema_hash=self._membership.schema.hash,
-            created_ms=self._now_ms(),
-        )
-        raw = encode_contribution(contribution, context, self._membership.signer)
-        self._prev_hash = open_envelope(raw).hash
-        return raw
-
-    async def _read(self) -> None:
-        async for record in self._consumer:
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        async for record in consumer:
             release = self._assembled(record)
             if release is not None:
                 async with self._arrived:

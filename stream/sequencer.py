@@ -6,6 +6,7 @@ on sorted by (time, transaction id); so what the pipeline sees does not depend o
 interleaved partitions and topics. In-process runs hand on the same steps without waiting.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -61,11 +62,16 @@ class Sequencer:
         Length of a tick.
     next_tick_ms
         First tick to hand on; -1: the first watermark says.
+    is_begun
+        Whether the first half of the next step (labels, what is due) is done already.
     """
 
     partitions: frozenset[Partition]
     tick_ms: int
     next_tick_ms: int = _UNKNOWN_MS
+    is_begun: bool = False
+    _steps: deque[Step] = field(default_factory=deque)
+    _marks: dict[Partition, int] = field(default_factory=dict)
     _watermarks: dict[Partition, int] = field(default_factory=dict)
     _held: list[_Held] = field(default_factory=list)
     _labels: list[tuple[Label, *Place]] = field(default_factory=list)
@@ -84,8 +90,9 @@ class Sequencer:
         """Hold labels back."""
         self._labels.extend((x, partition, o) for x, o in zip(labels, offsets, strict=True))
 
-    def watermark(self, partition: Partition, time_ms: int) -> None:
+    def watermark(self, partition: Partition, time_ms: int, offset: int) -> None:
         """Take note that everything before ``time_ms`` of a partition has been added."""
+        self._marks[partition] = offset
         before = self._watermarks.get(partition, _UNKNOWN_MS)
         self._watermarks[partition] = max(before, time_ms)
         if self.next_tick_ms < 0:
@@ -96,17 +103,38 @@ class Sequencer:
         self._seen[partition] = offset
 
     def positions(self) -> dict[Partition, int]:
-        """Return the first offset of each partition that is not handed on yet."""
+        """Return where to read on after a crash: at what is not handed on, or the last watermark.
+
+        The replayer sends each partition in time order, so nothing behind is unused.
+        """
         positions = {partition: offset + 1 for partition, offset in self._seen.items()}
-        for held in self._held:
-            first = int(held.offsets.min())
-            positions[held.partition] = min(positions.get(held.partition, first), first)
-        for _, partition, offset in self._labels:
+        waiting = [(held.partition, int(held.offsets.min())) for held in self._held]
+        waiting += [(partition, offset) for _, partition, offset in self._labels]
+        waiting += list(self._marks.items())
+        for i, step in enumerate(self._steps):
+            waiting += step.transaction_places
+            waiting += () if i == 0 and self.is_begun else step.label_places
+        for partition, offset in waiting:
             positions[partition] = min(positions.get(partition, offset), offset)
         return positions
 
-    def ready(self) -> Iterator[Step]:
-        """Yield the steps whose records are all here; each may be taken one at a time."""
+    def step(self) -> Step | None:
+        """Return the step that is to be taken now, None while its records are not all here."""
+        if not self._steps:
+            self._steps.extend(self._ready())
+        return self._steps[0] if self._steps else None
+
+    def begun(self) -> None:
+        """Take note that the first half of the step is done."""
+        self.is_begun = True
+
+    def finished(self) -> None:
+        """Take note that the step is done."""
+        self._steps.popleft()
+        self.is_begun = False
+
+    def _ready(self) -> Iterator[Step]:
+        """Yield the steps whose records are all here."""
         if not self.partitions <= self._watermarks.keys() or self.next_tick_ms < 0:
             return
         safe_ms = min(self._watermarks[p] for p in self.partitions)

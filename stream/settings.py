@@ -58,8 +58,6 @@ class Settings:
         Share of transactions that may alert, in (0, 1).
     checkpoint_s
         Seconds between stores of state and offsets.
-    deadline_s
-        How long an unreachable consortium is tried before the worker says it is not ready.
     health_host, health_port
         Where /metrics, /healthz and /readyz are served; port 0 picks a free one.
     log_level
@@ -84,7 +82,6 @@ class Settings:
     retention_s: float = 90 * 86_400.0
     alert_rate: float = 0.01
     checkpoint_s: float = 2.0
-    deadline_s: float = 120.0
     health_host: str = "127.0.0.1"
     health_port: int = 9463
     log_level: str = "INFO"
@@ -111,7 +108,6 @@ _DURATIONS = (
     "lateness_s",
     "retention_s",
     "checkpoint_s",
-    "deadline_s",
 )
 
 

@@ -107,7 +107,7 @@ class BankWorker:
             if i > start:
                 outputs += self._hold_plain(sequencer, place, records[start:i])
             if mark is not None:
-                sequencer.watermark(place, mark)
+                sequencer.watermark(place, mark, records[i].offset)
             start = i + 1
         sequencer.seen(place, last.offset)
         return outputs
