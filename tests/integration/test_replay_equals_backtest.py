@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -13,6 +13,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from amalgamator.core import Amalgamator
+from amalgamator.kafka_io import read_all
 from amalgamator.policy import FoldConfig
 from amalgamator.registry import parse_registry
 from deploy.bank_formats import BankFormat
@@ -23,9 +24,11 @@ from deploy.replay_kafka import KafkaSender
 from deploy.simulator import SimulationConfig, bank_parts
 from deploy.topics import bank_plan, consortium_plan, create_topics
 from models.decoding import LabelDecoder, TransactionDecoder
+from models.fragments import Reassembler
 from models.mapping import Mapping, load_mapping
 from models.records import Decision, Label, TransactionBatch, concatenate_batches
-from models.topics import BankTopics
+from models.release_codec import ReleaseAssembler
+from models.topics import BankTopics, ConsortiumTopics
 from stream.pipeline import Pipeline, Scored
 from stream.settings import pipeline_config, read_membership, read_settings
 
@@ -44,6 +47,7 @@ SETTINGS = {
 SIMULATION = SimulationConfig(n_days=24, n_customers=900)
 SEED = 3
 ROOT = Path(__file__).parents[2]
+N_KILLS = 8
 Scores = dict[str, tuple[float, float, bool]]
 
 
@@ -93,8 +97,8 @@ def _stream(bank: int, mapping: Mapping) -> BankStream:
     return BankStream(transactions=batch.take(np.array(rows, np.int64)), labels=said)
 
 
-def _in_process(files: ConsortiumFiles) -> dict[str, Scores]:
-    """Return each bank's scores from the consortium in one process."""
+def _in_process(files: ConsortiumFiles) -> tuple[dict[str, Scores], tuple[int, str]]:
+    """Return each bank's scores and the last release from the consortium in one process."""
     pipelines, streams = {}, {}
     for bank, (member, path) in enumerate(files.settings.items()):
         settings = read_settings(path, {})
@@ -116,7 +120,9 @@ def _in_process(files: ConsortiumFiles) -> dict[str, Scores]:
     LocalConsortium(pipelines, amalgamator, cadence_ms=int(SETTINGS["cadence_s"]) * 1_000).run(
         streams, on_scored=keep
     )
-    return out
+    last = amalgamator.previous
+    assert last is not None
+    return out, (last.number, last.release_id)
 
 
 def _replay(bootstrap: str, member: str, bank: int, mapping: Mapping) -> None:
@@ -136,17 +142,6 @@ def _replay(bootstrap: str, member: str, bank: int, mapping: Mapping) -> None:
     sender.close()
 
 
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Give a list whose processes are stopped, each by its own id, at the end."""
-    started: list[subprocess.Popen[bytes]] = []
-    yield started
-    for process in started:
-        process.terminate()
-    for process in started:
-        process.wait(20)
-
-
 def _decisions(bootstrap: str, member: str, n: int, deadline_s: float) -> dict[str, Decision]:
     consumer = KafkaConsumer(bootstrap_servers=bootstrap)
     topic = BankTopics(member).decisions
@@ -162,35 +157,84 @@ def _decisions(bootstrap: str, member: str, n: int, deadline_s: float) -> dict[s
     return found
 
 
-def test_kafka_and_one_process_give_equal_bits(
-    broker: str, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
-) -> None:
-    """Five banks with five formats, two partitions each: blends, expert scores, alerts agree."""
-    plan = ConsortiumPlan(
-        name="equality",
-        entity_kinds=KINDS,
-        mappings=_mappings(),
-        bank_bootstrap=broker,
-        consortium_bootstrap=broker,
-        is_replay=True,
-        bank_settings=SETTINGS,
-    )
-    files = write_consortium(tmp_path, plan)
-    for member in files.settings:
-        create_topics(broker, bank_plan(member, partitions=2))
-    create_topics(broker, consortium_plan("equality", list(files.settings)))
-    environment = dict(os.environ)
-    commands = [([], dict(files.amalgamator), "amalgamator")]
-    commands += [(["--settings", str(path)], {}, "stream") for path in files.settings.values()]
-    for arguments, extra, module in commands:
-        log = (tmp_path / f"{module}{len(processes)}.log").open("wb")
-        command = [sys.executable, "-m", module, *arguments]
-        processes.append(
-            subprocess.Popen(command, env=environment | extra, cwd=ROOT, stdout=log, stderr=log)
+class Consortium:
+    """The amalgamator and each bank's worker as processes, which may be killed and started."""
+
+    def __init__(self, directory: Path, files: ConsortiumFiles) -> None:
+        self._directory = directory
+        self._commands = {"amalgamator": ([], dict(files.amalgamator), "amalgamator")}
+        for member, path in files.settings.items():
+            self._commands[member] = (["--settings", str(path)], {}, "stream")
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str) -> None:
+        """Start one."""
+        arguments, extra, module = self._commands[name]
+        with (self._directory / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                env=os.environ | extra,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
+
+    def start_all(self) -> None:
+        """Start all that do not run."""
+        for name in self._commands.keys() - self.running.keys():
+            self.start(name)
+
+    def kill(self, name: str) -> None:
+        """Kill -9."""
+        process = self.running.pop(name)
+        process.kill()
+        process.wait()
+
+    def stop(self) -> None:
+        """Stop all, each by its own id."""
+        for process in self.running.values():
+            process.kill()
+        for process in self.running.values():
+            process.wait(20)
+
+
+@pytest.fixture
+def consortium_of(
+    broker: str, tmp_path: Path
+) -> Iterator[Callable[[str], tuple[Consortium, ConsortiumFiles]]]:
+    """Return how to make a consortium with topics and files; it is stopped at the end."""
+    made: list[Consortium] = []
+
+    def make(name: str) -> tuple[Consortium, ConsortiumFiles]:
+        members = {f"{name}-{bank}": path for bank, path in _mappings().items()}
+        plan = ConsortiumPlan(
+            name=name,
+            entity_kinds=KINDS,
+            mappings=members,
+            bank_bootstrap=broker,
+            consortium_bootstrap=broker,
+            is_replay=True,
+            bank_settings=SETTINGS,
         )
+        files = write_consortium(tmp_path, plan)
+        for member in members:
+            create_topics(broker, bank_plan(member, partitions=2))
+        create_topics(broker, consortium_plan(name, list(members)))
+        made.append(Consortium(tmp_path, files))
+        return made[-1], files
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+def _replay_all(broker: str, files: ConsortiumFiles) -> None:
     for bank, (member, path) in enumerate(files.settings.items()):
         _replay(broker, member, bank, load_mapping(read_settings(path, {}).mapping_file))
-    expected = _in_process(files)
+
+
+def _assert_equal(broker: str, expected: dict[str, Scores]) -> None:
+    """Blends, experts' scores and alerts on Kafka are those of one process."""
     deadline_s = time.monotonic() + 240
     for member, scores in expected.items():
         found = _decisions(broker, member, len(scores), deadline_s)
@@ -200,4 +244,50 @@ def test_kafka_and_one_process_give_equal_bits(
         blend = [1 / (1 + np.exp(-scores[key][0])) for key in found]
         np.testing.assert_allclose([d.y_score for d in found.values()], blend, rtol=1e-14)
         assert [d.alert for d in found.values()] == [scores[key][2] for key in found]
-    assert any(np.isfinite(score[1]) for score in expected["nordbank"].values())
+    assert any(np.isfinite(s[1]) for scores in expected.values() for s in scores.values())
+
+
+def _release_id(files: ConsortiumFiles, broker: str) -> tuple[int, str]:
+    """Return number and content hash of the newest release on the topic."""
+    membership = read_membership(read_settings(next(iter(files.settings.values())), {}))
+    assembler = ReleaseAssembler(
+        membership.consortium, membership.schema, list(membership.amalgamator)
+    )
+    reassembler = Reassembler()
+    topic = ConsortiumTopics(membership.consortium).releases
+    raws = map(reassembler.add, read_all(broker, topic))
+    found = [assembler.add(raw) for raw in raws if raw is not None]
+    newest = [release for release in found if release is not None][-1]
+    return newest.number, newest.release_id
+
+
+def test_kafka_and_one_process_give_equal_bits(
+    broker: str, consortium_of: Callable[[str], tuple[Consortium, ConsortiumFiles]]
+) -> None:
+    """Five banks with five formats, two partitions each."""
+    consortium, files = consortium_of("equality")
+    consortium.start_all()
+    _replay_all(broker, files)
+    scores, release = _in_process(files)
+    _assert_equal(broker, scores)
+    assert _release_id(files, broker) == release
+
+
+def test_killed_processes_give_the_bits_of_an_undisturbed_run(
+    broker: str, consortium_of: Callable[[str], tuple[Consortium, ConsortiumFiles]]
+) -> None:
+    """Kill -9 at drawn moments, banks and amalgamator; the same scores, alerts, release hash."""
+    consortium, files = consortium_of("killed")
+    consortium.start_all()
+    _replay_all(broker, files)
+    rng = np.random.default_rng(11)
+    names = ["amalgamator", *files.settings]
+    for _ in range(N_KILLS):
+        time.sleep(float(rng.uniform(0.3, 2.0)))
+        name = names[int(rng.integers(len(names)))]
+        consortium.kill(name)
+        time.sleep(float(rng.uniform(0.0, 0.5)))
+        consortium.start(name)
+    scores, release = _in_process(files)
+    _assert_equal(broker, scores)
+    assert _release_id(files, broker) == release
