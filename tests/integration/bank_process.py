@@ -31,19 +31,31 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
 
 
 def a_bank(
-    directory: Path, broker: str, name: str, mapping: Path, *, partitions: int = 2
+    directory: Path,
+    broker: str,
+    name: str,
+    mapping: Path,
+    *,
+    partitions: int = 2,
+    consortium: str | None = None,
+    **settings: float,
 ) -> ConsortiumFiles:
-    """Make topics and files of a bank in a consortium of its own."""
+    """Make topics and files of a bank in a consortium of its own.
+
+    ``consortium`` is the address of the consortium's cluster where that is another one, which
+    need not answer yet.
+    """
     create_topics(broker, bank_plan(name, partitions=partitions))
-    create_topics(broker, consortium_plan(f"of-{name}", [name]))
+    if consortium is None:
+        create_topics(broker, consortium_plan(f"of-{name}", [name]))
     plan = ConsortiumPlan(
         name=f"of-{name}",
         entity_kinds=("terminal", "merchant", "device"),
         mappings={name: mapping},
         bank_bootstrap=broker,
-        consortium_bootstrap=broker,
+        consortium_bootstrap=consortium or broker,
         is_replay=False,
-        bank_settings={"checkpoint_s": 0.5},
+        bank_settings={"checkpoint_s": 0.5, **settings},
     )
     return write_consortium(directory, plan)
 

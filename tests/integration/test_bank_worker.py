@@ -1,5 +1,6 @@
 """One bank's worker on a real broker: bad input goes aside, a killed worker loses nothing."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,11 +15,14 @@ from kafka import KafkaProducer
 
 from deploy.bank_formats import BankFormat
 from deploy.consortium_files import ConsortiumPlan, write_consortium
+from deploy.kafka_server import free_port, resolve, start, stop
 from deploy.simulator import SimulationConfig, bank_parts
+from deploy.topics import consortium_plan, create_topics
 from models.mapping import load_mapping
 from models.records import DeadLetter, Decision, concatenate_batches
 from models.topics import BankTopics
 from tests.integration.bank_process import ROOT, BankProcess, a_bank, eventually, read_topic
+from tests.integration.conftest import LIBS
 
 pytestmark = pytest.mark.integration
 
@@ -159,6 +163,46 @@ def test_a_killed_worker_answers_everything_and_repeats_its_ids_at_most(
     distinct = {(one.transaction_id, one.y_score, one.alert) for one in decisions}
     assert len(distinct) == len(batch)
     assert read_topic(broker, topics.dead_letters, DeadLetter) == []
+
+
+def test_a_bank_whose_consortium_is_away_goes_on_and_catches_up(
+    broker: str, tmp_path: Path, started: Callable[[Path], BankProcess]
+) -> None:
+    """The other cluster is down at the start, comes, is killed and comes again."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    settings = {"cadence_s": 2.0}
+    files = a_bank(tmp_path, broker, "lonely", MAPPING, consortium=address, **settings)
+    worker = started(files.settings["lonely"])
+    producer = KafkaProducer(bootstrap_servers=broker)
+
+    def answers(first: int) -> None:
+        done = worker.metric('transactions_scored_total{decision="pass"}')
+        for number in range(first, first + 10):
+            producer.send("lonely.transactions", payment(number))
+        producer.flush()
+        scored = 'transactions_scored_total{decision="pass"}'
+        eventually(lambda: worker.metric(scored) == done + 10, "ten more decisions")
+
+    answers(0)
+    home = tmp_path / "other"
+    kafka = resolve(LIBS, os.environ)
+    try:
+        start(home, kafka, port=port)
+        create_topics(address, consortium_plan("of-lonely", ["lonely"]))
+        eventually(lambda: worker.metric("summaries_published_total") > 0, "summaries")
+        stop(home)
+        answers(10)
+        eventually(lambda: worker.metric("summaries_waiting") > 0, "waiting summaries")
+        published = worker.metric("summaries_published_total")
+        answers(20)
+        start(home, kafka, port=port)
+        eventually(lambda: worker.metric("summaries_published_total") > published, "more of them")
+        eventually(lambda: worker.metric("summaries_waiting") == 0, "nothing waiting")
+        assert worker.stop() == 0
+    finally:
+        stop(home)
+    producer.close()
 
 
 @pytest.mark.parametrize(
