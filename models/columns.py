@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from models.errors import DecodeError
 from models.fields import (
+    LARGEST,
     MAX_AMOUNT_MINOR,
     MAX_TEXT_CHARS,
     minor_of,
@@ -135,7 +136,7 @@ def attributes(values: Values, name: str, place: AttributePlace, faults: Faults)
     if set(map(type, values)) <= _OPTIONAL_NUMBERS:
         try:
             floats = [None if value is None else float(value) for value in values]  # type: ignore[arg-type]  # numbers
-            if all(value is None or -np.inf < value < np.inf for value in floats):
+            if all(value is None or -LARGEST < value < LARGEST for value in floats):
                 return list(floats)
         except OverflowError:
             pass

@@ -35,6 +35,9 @@ REASONS = (
 
 MAX_TEXT_CHARS = 256
 MAX_NUMBER_CHARS = 64
+LARGEST = 1e308
+"""Bound on an attribute, just under the largest float64."""
+_LARGEST = Decimal("1e308")
 MAX_AMOUNT_MINOR = 10**15
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,6})?", re.ASCII)
@@ -114,7 +117,7 @@ def number_of(value: object, name: str) -> float | None:
     if value is None or value == "":
         return None
     number = decimal_of(value, name)
-    if number and number.adjusted() > 307:  # just under the largest float64
+    if abs(number) >= _LARGEST:
         raise DecodeError("too_large", f"{name}: expected a number within float64")
     return float(number)
 

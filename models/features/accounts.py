@@ -2,7 +2,8 @@
 
 Windows are rings of buckets: 32 days and 32 hours. A window of W buckets back from `now` takes the
 running bucket, the W - 1 before it whole, and of the one before those the share that still lies in
-the window; so an account costs 840 bytes however often it pays.
+the window; so an account costs 840 bytes however often it pays. A payment that comes late is told
+of whole windows up to a day (7 hours for the window of 24 hours) behind its account's newest.
 """
 
 import math
@@ -149,7 +150,7 @@ def _habits(a, time_ms, amount, out):  # type: ignore[no-untyped-def]  # compile
     if ratio > SPIKE_RATIO:
         a.spikes_3d += 1.0
         a.spikes_10d += 1.0
-        a.last_spike_ms = time_ms
+        a.last_spike_ms = max(a.last_spike_ms, time_ms)
     if a.n == 0.0:
         a.robust_mean = amount
     a.n = min(a.n + 1.0, 60.0)
@@ -187,6 +188,20 @@ def observe(accounts, row, time_ms, amount, out):  # type: ignore[no-untyped-def
 
 
 @nb.njit(cache=True)
+def extend(start, last, first_new, last_new, gap_ms):  # type: ignore[no-untyped-def]  # compiled
+    """Return the start of the newest run of frauds, now that another run became known.
+
+    Runs closer than ``gap_ms`` are one. Only the newest run's ends are kept, so that of runs that
+    become known out of order one may be forgotten before the next would have joined them.
+    """
+    if start < 0 or first_new - last > gap_ms:
+        return first_new
+    if first_new < start and start - last_new <= gap_ms:
+        return first_new
+    return start
+
+
+@nb.njit(cache=True)
 def learn_frauds(accounts, row, time_ms, known_ms):  # type: ignore[no-untyped-def]  # compiled
     """Note frauds that became known.
 
@@ -207,6 +222,7 @@ def learn_frauds(accounts, row, time_ms, known_ms):  # type: ignore[no-untyped-d
         a.fraud_day = roll(a.fraud_day, day, a.day_frauds)
         if day > a.fraud_day - RING:
             a.day_frauds[day % RING] += 1.0
-        if a.last_fraud_ms < 0 or time_ms[i] - a.last_fraud_ms > EPISODE_GAP_MS:
-            a.first_fraud_ms = time_ms[i]
+        a.first_fraud_ms = extend(
+            a.first_fraud_ms, a.last_fraud_ms, time_ms[i], time_ms[i], EPISODE_GAP_MS
+        )
         a.last_fraud_ms = max(a.last_fraud_ms, time_ms[i])

@@ -10,7 +10,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING, roll, window
+from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING, extend, roll, window
 from models.schema import ENTITY_FEATURES
 
 N_FEATURES = len(ENTITY_FEATURES)
@@ -181,8 +181,9 @@ def learn_outcomes(entities, row, time_ms, known_ms, is_fraud):  # type: ignore[
             e.hour_n[hour % RING] += 1.0
             e.hour_f[hour % RING] += y
         if is_fraud[i]:
-            if e.last_fraud_ms < 0 or time_ms[i] - e.last_fraud_ms > EPISODE_GAP_MS:
-                e.episode_ms = time_ms[i]
+            e.episode_ms = extend(
+                e.episode_ms, e.last_fraud_ms, time_ms[i], time_ms[i], EPISODE_GAP_MS
+            )
             e.last_fraud_ms = max(e.last_fraud_ms, time_ms[i])
         else:
             e.last_legit_ms = max(e.last_legit_ms, time_ms[i])
@@ -230,17 +231,12 @@ def add_others(entities, row, day, hour, n, f, first_fraud_ms, last_fraud_ms, la
             e.others_hour_n[slot] += n[i]
             e.others_hour_f[slot] += f[i]
         if last_fraud_ms[i] >= 0:
-            e.others_episode_ms = _extend(
-                e.others_episode_ms, e.others_last_fraud_ms, first_fraud_ms[i], last_fraud_ms[i]
+            e.others_episode_ms = extend(
+                e.others_episode_ms,
+                e.others_last_fraud_ms,
+                first_fraud_ms[i],
+                last_fraud_ms[i],
+                EPISODE_GAP_MS,
             )
             e.others_last_fraud_ms = max(e.others_last_fraud_ms, last_fraud_ms[i])
         e.others_last_legit_ms = max(e.others_last_legit_ms, last_legit_ms[i])
-
-
-@nb.njit(cache=True)
-def _extend(start, last, first_new, last_new):  # type: ignore[no-untyped-def]  # compiled
-    if start < 0 or first_new - last > EPISODE_GAP_MS:
-        return first_new
-    if first_new < start and start - last_new <= EPISODE_GAP_MS:
-        return first_new
-    return start

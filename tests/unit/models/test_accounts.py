@@ -206,7 +206,6 @@ def test_a_payment_up_to_seven_hours_late_sees_whole_windows() -> None:
     times = [event[1] for event in events]
     assert times != sorted(times)
     got, expected = run(events)[0], expected_features(events)
-    got[:, SPIKE_AGE] = expected[:, SPIKE_AGE] = 0.0  # goes by the newest arrival
     assert_features(got, expected)
 
 
@@ -284,3 +283,21 @@ def test_a_ring_sums_the_buckets_of_its_window(
     held = [item for item in items if item[0] // 4 > stamp - RING]
     expected = windowed(held, now * 4 + quarters, 4, width)
     assert window(ring, stamp, now, quarters / 4, width) == expected
+
+
+def test_a_late_high_spend_does_not_take_the_newest_one_back() -> None:
+    """The age counts from the newest high spend by payment, whichever came last."""
+    times = [START_MS + hours * HOUR_MS for hours in (0, 10, 4, 34)]
+    events: list[Event] = [
+        (0, t, a) for t, a in zip(times, (10.0, 100.0, 100.0, 10.0), strict=True)
+    ]
+    assert run(events)[0][-1, SPIKE_AGE] == pytest.approx(1.0)
+
+
+def test_a_fraud_that_becomes_known_late_moves_the_episode_s_start_back() -> None:
+    """Paid on day 1, known after one that was paid on day 5: the episode began on day 1."""
+    day = [START_MS + n * DAY_MS for n in range(30)]
+    events: list[Event] = [(0, day[5], day[6]), (0, day[1], day[20]), (0, day[21], 1.0)]
+    (features,) = run(events)[0]
+    assert features[ACCOUNT_FEATURES.index("first_fraud_age")] == pytest.approx(20.0)
+    assert features[ACCOUNT_FEATURES.index("fraud_age")] == pytest.approx(16.0)

@@ -16,6 +16,7 @@ PUBLISHED = {
     "JOD": 3, "JPY": 0, "KMF": 0, "KRW": 0, "KWD": 3, "LYD": 3, "MGA": 2, "MRU": 2, "MXN": 2,
     "MXV": 2, "NOK": 2, "NZD": 2, "OMR": 3, "PLN": 2, "PYG": 0, "RON": 2, "RWF": 0, "SEK": 2,
     "SGD": 2, "SLE": 2, "STN": 2, "THB": 2, "TND": 3, "TRY": 2, "TWD": 2, "UGX": 0, "USD": 2,
+    "XCG": 2,
     "USN": 2, "UYI": 0, "UYU": 2, "UYW": 4, "UZS": 2, "VED": 2, "VES": 2, "VND": 0, "VUV": 0,
     "XAF": 0, "XCD": 2, "XOF": 0, "XPF": 0, "ZAR": 2, "ZMW": 2, "ZWG": 2,
 }  # fmt: skip
@@ -42,7 +43,7 @@ def test_codes_are_three_capitals_and_stand_in_one_list() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["XAU", "XDR", "XXX", "XTS", "DEM", "HRK", "SLL", "ZWL", "eur", "EURO", "", "€"]
+    "code", ["XAU", "ANG", "XDR", "XXX", "XTS", "DEM", "HRK", "SLL", "ZWL", "eur", "EURO", "", "€"]
 )
 def test_other_codes_are_refused(code: str) -> None:
     """Metals and tests have no minor unit, withdrawn ones are not active, case matters."""

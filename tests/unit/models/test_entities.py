@@ -328,16 +328,29 @@ def test_outcomes_of_no_entity_are_skipped() -> None:
     assert state.tobytes() == new_entities(2).tobytes()
 
 
-def test_a_day_is_replaced_by_clearing_and_adding() -> None:
+@pytest.mark.parametrize("hour", [0, 12, 23])
+def test_an_hour_leaves_the_last_day_by_its_share(hour: int) -> None:
+    """Frauds of one hour, asked 24 hours later: all are left, then a quarter, then none."""
+    state, days = new_entities(N_ENTITIES), never_installed()
+    install(state, days, [Cell(0, START_DAY, hour, 8, 8, START_MS)])
+    queries = times([(0, hour + 24, 0), (0, hour + 24, 45), (0, hour + 25, 0)])
+    shared = ask(state, days, queries)[1]
+    frauds = np.expm1(shared[:, ENTITY_FEATURES.index("f_1d")])
+    assert frauds == pytest.approx([8.0, 2.0, 0.0], rel=1e-6)
+
+
+@pytest.mark.parametrize("hour", [0, 12, 23])
+@pytest.mark.parametrize("day", [START_DAY, START_DAY + 1])
+def test_a_day_is_replaced_by_clearing_and_adding(day: int, hour: int) -> None:
     """The newer version of a day's cells stands in place of the older, for the given rows only."""
     state, days = new_entities(2), never_installed()
-    old, new = Cell(0, START_DAY, 3, 9, 0, START_MS), Cell(0, START_DAY, 3, 2, 0, START_MS)
-    bystander = Cell(1, START_DAY, 3, 4, 0, START_MS)
-    days[START_DAY % RING] = START_DAY
+    old, new = Cell(0, day, hour, 9, 0, START_MS), Cell(0, day, hour, 2, 0, START_MS)
+    bystander = Cell(1, day, hour, 4, 0, START_MS)
+    days[day % RING] = day
     add(state, [old, bystander])
-    clear_others(state, np.array([0]), START_DAY, True)
+    clear_others(state, np.array([0]), day, True)
     add(state, [new])
-    shared = ask(state, days, [(0, START_MS + DAY_MS - 1), (1, START_MS + DAY_MS - 1)])[1]
+    shared = ask(state, days, [(0, (day + 1) * DAY_MS - 1), (1, (day + 1) * DAY_MS - 1)])[1]
     assert np.expm1(shared[:, 0]) == pytest.approx([2.0, 4.0], rel=1e-6)
     hours = np.flatnonzero(state["others_hour_n"][0])
     assert state["others_hour_n"][0][hours].tolist() == [2.0]

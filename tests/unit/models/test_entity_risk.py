@@ -170,11 +170,13 @@ def test_own_counts_can_be_taken_out_of_a_merge(ours: list[Row], theirs: list[Ro
     assert all(row[3:5] == (0, 0) for row in rest if row[:3] not in expected)
 
 
-def test_whole_numbers_stay_exact() -> None:
-    """2**24 + 1 + 1 is lost in float32 but not in float64."""
-    rows = [Row(bytes(16), 0, 0, n, n) for n in (2.0**24, 1.0, 1.0)]
-    (found,) = rows_of(aggregate(cells(rows)))
-    assert (found.n, found.f) == (2.0**24 + 2, 2.0**24 + 2)
+@pytest.mark.parametrize("place", range(7))
+def test_whole_numbers_stay_exact(place: int) -> None:
+    """Six ones and 2**24 in any place lose some of the ones in float32 but not in float64."""
+    counts = [1.0] * 6
+    counts.insert(place, 2.0**24)
+    (found,) = rows_of(aggregate(cells([Row(bytes(16), 0, 0, n, n) for n in counts])))
+    assert (found.n, found.f) == (2.0**24 + 6, 2.0**24 + 6)
 
 
 def test_a_fraud_at_the_epoch_is_known() -> None:

@@ -20,6 +20,7 @@ from models.families.scorecard import (
 
 N_WEIGHTS = 12
 EPS = np.finfo(np.float64).eps
+LOW = 0.02 - 1e-9
 
 
 def random_rows(
@@ -91,7 +92,7 @@ def test_statistics_are_those_of_the_text() -> None:
 
 @pytest.mark.parametrize(
     ("p", "y", "v"),
-    [(0.0199, False, THINNING), (0.0201, False, 1), (0.0199, True, 1), (0.9, False, 1)],
+    [(LOW, False, THINNING), (0.02 + 1e-9, False, 1), (LOW, True, 1), (0.9, False, 1)],
 )
 def test_only_legitimate_rows_scored_low_are_thinned(p: float, y: bool, v: int) -> None:
     """One row each, kept and not: v is 10 or 0 for the dull, 1 whatever the hash for others."""
