@@ -1,6 +1,7 @@
 """The consortium's basis: versioned data that turns a row of features into active weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -14,6 +15,7 @@ MISSING = -1
 FINE_QUANTILES = np.r_[np.linspace(0, 1, 21)[1:-1], 0.97, 0.99, 0.995, 0.999]
 COARSE_QUANTILES = np.r_[np.linspace(0, 1, 5)[1:-1], 0.9, 0.97, 0.99, 0.998]
 MAX_WEIGHTS = 8_192
+_LANES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,6 +55,7 @@ class Basis:
     coarse_edges: NDArray[np.float32]
     n_coarse_edges: NDArray[np.int32]
     crosses: NDArray[np.int32]
+    tables: "_Tables" = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_edges("edges", self.edges, self.n_edges)
@@ -68,6 +71,7 @@ class Basis:
                 f"expected number >= 1 and at most {MAX_WEIGHTS} weights, "
                 f"got number {self.number} with {self.n_weights}"
             )
+        object.__setattr__(self, "tables", _tables(self))
 
     @property
     def n_features(self) -> int:
@@ -137,40 +141,61 @@ def build_basis(counts: NDArray[np.integer], schema: Schema, number: int) -> Bas
     )
 
 
-@nb.njit(cache=True)
-def _bin(value, edges, low, high):  # type: ignore[no-untyped-def]  # compiled
-    first = low
-    while low < high:
-        middle = (low + high) >> 1
-        if edges[middle] <= value:
-            low = middle + 1
-        else:
-            high = middle
-    return low - first
+class _Tables(NamedTuple):
+    """What the kernel reads: edges in rows of one width, filled up with NaN, which nothing reaches."""
+
+    fine: NDArray[np.float32]
+    coarse: NDArray[np.float32]
+    crossed: NDArray[np.int32]
+    crosses: NDArray[np.int32]
+    widths: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+
+def _tables(basis: Basis) -> _Tables:
+    return _Tables(
+        fine=_rows_of_edges(basis.edges, basis.n_edges),
+        coarse=_rows_of_edges(basis.coarse_edges, basis.n_coarse_edges),
+        crossed=np.unique(basis.crosses).astype(np.int32),
+        crosses=basis.crosses,
+        widths=basis.n_coarse_edges.astype(np.int64) + 1,
+        offsets=basis.offsets,
+    )
+
+
+def _rows_of_edges(edges: NDArray[np.float32], counts: NDArray[np.int32]) -> NDArray[np.float32]:
+    width = -(-max(int(counts.max(initial=0)), 1) // _LANES) * _LANES
+    table = np.full((len(counts), width), np.nan, np.float32)
+    table[np.arange(width) < counts[:, None]] = edges
+    return table
 
 
 @nb.njit(cache=True)
-def _encode(rows, edges, starts, coarse_edges, coarse_starts, crosses, offsets, out):  # type: ignore[no-untyped-def]  # compiled
+def _bin(value, edges):  # type: ignore[no-untyped-def]  # compiled
+    """Count edges that are not above the value: no branches, eight at a time."""
+    found = np.int32(0)
+    for k in range(edges.shape[0]):
+        found += np.int32(edges[k] <= value)
+    return found
+
+
+@nb.njit(cache=True)
+def _encode(rows, fine, coarse, crossed, crosses, widths, offsets, out):  # type: ignore[no-untyped-def]  # compiled: takes columns
     n_features = rows.shape[1]
-    coarse = np.empty(n_features, np.int64)
+    cell = np.empty(n_features, np.int64)
     for i in range(rows.shape[0]):
         out[i, 0] = 0
         for j in range(n_features):
             value = rows[i, j]
-            if np.isnan(value):
-                out[i, 1 + j] = -1
-                coarse[j] = -1
-                continue
-            out[i, 1 + j] = offsets[1 + j] + _bin(value, edges, starts[j], starts[j + 1])
-            coarse[j] = _bin(value, coarse_edges, coarse_starts[j], coarse_starts[j + 1])
+            out[i, 1 + j] = -1 if np.isnan(value) else offsets[1 + j] + _bin(value, fine[j])
+        for j in crossed:
+            value = rows[i, j]
+            cell[j] = _bin(value, coarse[j]) if out[i, 1 + j] >= 0 else -1
         for c in range(crosses.shape[0]):
-            left, right = crosses[c, 0], crosses[c, 1]
+            left, right = cell[crosses[c, 0]], cell[crosses[c, 1]]
             column = 1 + n_features + c
-            if coarse[left] < 0 or coarse[right] < 0:
-                out[i, column] = -1
-                continue
-            width = coarse_starts[right + 1] - coarse_starts[right] + 1
-            out[i, column] = offsets[column] + coarse[left] * width + coarse[right]
+            active = offsets[column] + left * widths[crosses[c, 1]] + right
+            out[i, column] = active if left >= 0 and right >= 0 else -1
 
 
 def encode(basis: Basis, rows: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -189,16 +214,5 @@ def encode(basis: Basis, rows: NDArray[np.float32]) -> NDArray[np.int32]:
         Ascending weight indices; ``MISSING`` where a transform has nothing to see.
     """
     out = np.empty((len(rows), basis.n_transforms), np.int32)
-    starts = np.concatenate([[0], np.cumsum(basis.n_edges)])
-    coarse_starts = np.concatenate([[0], np.cumsum(basis.n_coarse_edges)])
-    _encode(
-        rows,
-        basis.edges,
-        starts,
-        basis.coarse_edges,
-        coarse_starts,
-        basis.crosses,
-        basis.offsets,
-        out,
-    )
+    _encode(rows, *basis.tables, out)
     return out

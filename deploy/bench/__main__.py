@@ -1,24 +1,101 @@
-"""``python -m deploy.bench``: measures the pieces into ``deploy/bench/results/pieces.json``."""
+"""``python -m deploy.bench [pieces|job|latency|all]``: measures; ``all`` writes the figures down.
 
+``pieces`` needs no broker. The others start a Kafka of their own in a temporary folder, and stop it
+and whatever else they started, also when they fail. ``all`` writes ``results/pieces.json``,
+``results/speed.json`` and the plot ``results/speed.svg``.
+"""
+
+import argparse
+import os
+import shutil
+import signal
 import sys
 import tempfile
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from deploy.bench.bank import BenchBank, BenchConfig, make_stream, now
+from deploy.bench.chart import draw_speed
+from deploy.bench.job import ROOT, measure_job
+from deploy.bench.latency import measure_latency
 from deploy.bench.pieces import make_workload, measure_pieces
+from deploy.kafka_server import local_kafka
 from deploy.results import write_results
+from models.errors import AmalgamError
 
 RESULTS = Path(__file__).parent / "results"
+LIBS = ROOT / ".amalgam" / "kafka" / "libs"
+LOGS = ROOT / ".amalgam" / "bench-logs"
+Figures = dict[str, float]
+Measure = Callable[[BenchBank, BenchConfig], Figures]
+
+
+def run_pieces() -> Figures:
+    """Measure the pieces in this process."""
+    with tempfile.TemporaryDirectory() as directory:
+        return measure_pieces(make_workload(), Path(directory))
+
+
+def run_on_kafka(config: BenchConfig, *parts: Measure) -> Figures:
+    """Start a broker, warm a bank's worker up, measure, stop everything."""
+    figures: Figures = {}
+    with tempfile.TemporaryDirectory() as directory:
+        stream = make_stream(config)
+        with local_kafka(Path(directory) / "kafka", LIBS, os.environ) as bootstrap:
+            bank = BenchBank(Path(directory) / "bank", bootstrap, stream)
+            try:
+                bank.warm_up(config.warm)
+                for part in parts:
+                    figures |= part(bank, config)
+            finally:  # what went wrong can be read after the folder is gone
+                shutil.copytree(Path(directory) / "bank" / "logs", LOGS, dirs_exist_ok=True)
+    return figures
+
+
+def latency_of(bank: BenchBank, _: BenchConfig) -> Figures:
+    """Measure latency."""
+    return measure_latency(bank)
+
+
+def show(figures: Mapping[str, float]) -> None:
+    """Print figures."""
+    for name, value in figures.items():
+        sys.stdout.write(f"{name:<28} {value:14,.2f}\n")
+
+
+def run_all(config: BenchConfig) -> Figures:
+    """Measure everything and write it down."""
+    command = "python -m deploy.bench all"
+    pieces = run_pieces()
+    show(pieces)
+    write_results(RESULTS / "pieces.json", command, pieces, now=now())
+    speed = run_on_kafka(config, measure_job, latency_of)
+    write_results(RESULTS / "speed.json", command, speed, now=now())
+    draw_speed(speed, RESULTS / "speed.svg")
+    return speed
 
 
 def main() -> int:
-    """Measure, print and write."""
-    with tempfile.TemporaryDirectory() as directory:
-        figures = measure_pieces(make_workload(), Path(directory))
-    for name, value in figures.items():
-        sys.stdout.write(f"{name:<24} {value:12,.2f}\n")
-    command = "python -m deploy.bench"
-    write_results(RESULTS / "pieces.json", command, figures, now=datetime.now(UTC))
+    """Measure what was asked for, print it, and with ``all`` write it down."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.bench", description=__doc__)
+    parser.add_argument(
+        "part", nargs="?", default="all", choices=("pieces", "job", "latency", "all")
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="of the job beside its peers")
+    given = parser.parse_args()
+    config = BenchConfig(rounds=given.rounds)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ctrl-C: what was started is stopped
+    parts: Mapping[str, Callable[[], Figures]] = {
+        "pieces": run_pieces,
+        "job": lambda: run_on_kafka(config, measure_job),
+        "latency": lambda: run_on_kafka(config, latency_of),
+        "all": lambda: run_all(config),
+    }
+    try:
+        show(parts[given.part]())
+    except AmalgamError as error:
+        sys.stderr.write(f"NOT MEASURED: {error}\n")
+        return 1
     return 0
 
 
