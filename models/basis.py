@@ -142,7 +142,7 @@ def build_basis(counts: NDArray[np.integer], schema: Schema, number: int) -> Bas
 
 
 class _Tables(NamedTuple):
-    """What the kernel reads: edges in rows of one width, filled up with NaN, which nothing reaches."""
+    """What the kernel reads: edges in rows of one width, filled up with NaN, never reached."""
 
     fine: NDArray[np.float32]
     coarse: NDArray[np.float32]
