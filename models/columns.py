@@ -24,7 +24,8 @@ from models.fields import (
     text_of,
     verdict_of,
 )
-from models.instants import FIRST_MS, LAST_MS, time_reader
+from models.instant_columns import read_instants
+from models.instants import FIRST_MS, LAST_MS, TimeReader, time_reader
 from models.mapping import (
     EPOCH_UNITS_MS,
     SOURCES,
@@ -105,7 +106,9 @@ def minors(
 def instants(values: Values, time: TimeFormat, name: str, faults: Faults) -> NDArray[np.int64]:
     """Return instants in milliseconds since 1970 UTC."""
     read = time_reader(time, name)
-    number = _as_floats(values) if time.format in EPOCH_UNITS_MS else None
+    if time.format not in EPOCH_UNITS_MS:
+        return _written_instants(values, time, read, faults)  # type: ignore[arg-type]  # texts are lists
+    number = _as_floats(values)
     if number is None:
         return np.array(_each(values, read, faults, 0), np.int64)
     with np.errstate(over="ignore"):  # what is not finite is refused below
@@ -127,6 +130,18 @@ def currency_indices(codes: Sequence[object], mapping: Mapping, faults: Faults) 
         return np.array(
             _each(codes, lambda code: _known_currency(code, index, accepted), faults, 0), np.intp
         )
+
+
+def _written_instants(
+    values: Sequence[object], time: TimeFormat, read: TimeReader, faults: Faults
+) -> NDArray[np.int64]:
+    is_text = len(values) > 0 and set(map(type, values)) == {str} and bool(values[0])
+    found = read_instants(values, time) if is_text else None  # type: ignore[arg-type]  # all are str
+    if found is None:
+        return np.array(_each(values, read, faults, 0), np.int64)
+    for i in np.flatnonzero((found < FIRST_MS) | (found >= LAST_MS)).tolist():
+        found[i] = _one(values[i], read, faults, i, 0)
+    return found
 
 
 def attributes(values: Values, name: str, place: AttributePlace, faults: Faults) -> list[Attribute]:

@@ -24,7 +24,7 @@ _TextParser = Callable[[str], datetime]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # wall-clock arithmetic before the zone is known
 _MS = timedelta(milliseconds=1)
-_QUARTER_MS = 900_000
+QUARTER_MS = 900_000
 _MAX_EPOCH_DIGITS = 16
 _DIRECTIVE = re.compile(r"%(.)|([^%]+)", re.DOTALL)
 _DIRECTIVES = {
@@ -83,9 +83,9 @@ def strptime_parser(form: str) -> _TextParser:
 @lru_cache(maxsize=65536)
 def zone_offset_ms(zone: str, quarter: int) -> int:
     """Return what a zone's wall clock is ahead of UTC in one quarter of an hour of wall time."""
-    if not FIRST_MS <= quarter * _QUARTER_MS < LAST_MS:
+    if not FIRST_MS <= quarter * QUARTER_MS < LAST_MS:
         return 0
-    wall = _NAIVE_EPOCH + timedelta(milliseconds=quarter * _QUARTER_MS)
+    wall = _NAIVE_EPOCH + timedelta(milliseconds=quarter * QUARTER_MS)
     offset = wall.replace(tzinfo=ZoneInfo(zone)).utcoffset()
     return 0 if offset is None else offset // _MS
 
@@ -121,7 +121,7 @@ def _text_reader(parse: _TextParser, zone: str | None, name: str, expected: str)
         if zone is None:
             raise DecodeError("bad_time", f"{name}: expected an offset, as the mapping has no zone")
         wall_ms = (moment - _NAIVE_EPOCH) // _MS
-        return _checked_ms(wall_ms - zone_offset_ms(zone, wall_ms // _QUARTER_MS), name)
+        return _checked_ms(wall_ms - zone_offset_ms(zone, wall_ms // QUARTER_MS), name)
 
     return read
 
