@@ -46,6 +46,10 @@ def admit(
     newest event time of all sources, ``newest_ms`` that of this one; -1 for none.
     """
     duplicate = _duplicates(hashes, log)
+    if not any(duplicate):
+        highest = _if_none_is_refused(event_ms, watermark_ms, newest_ms, clock_ms, policy)
+        if highest is not None:
+            return np.arange(len(event_ms)), highest, []
     high = watermark_ms
     taken, arrival, rejected = [], [], []
     for row, time_ms in enumerate(event_ms.tolist()):
@@ -59,6 +63,26 @@ def admit(
         taken.append(row)
         arrival.append(high)
     return np.array(taken, np.int64), np.array(arrival, np.int64), rejected
+
+
+def _if_none_is_refused(
+    event_ms: NDArray[np.int64],
+    watermark_ms: int,
+    newest_ms: int,
+    clock_ms: int | None,
+    policy: AdmissionPolicy,
+) -> NDArray[np.int64] | None:
+    """Return the watermark at each row if `_refusal` refuses none, by whole columns."""
+    high = np.maximum.accumulate(np.concatenate([[watermark_ms], event_ms]))
+    newest = np.maximum.accumulate(np.concatenate([[newest_ms], event_ms]))[:-1]
+    is_late = (newest >= 0) & (event_ms < newest - policy.lateness_ms)
+    is_far = event_ms > high[:-1] + policy.jump_ms
+    is_ahead = np.zeros(len(event_ms), bool)
+    if clock_ms is not None:
+        is_far &= np.abs(clock_ms - event_ms) > DAY_MS
+        is_ahead = event_ms > clock_ms + policy.ahead_ms
+    refused = is_ahead | ((is_late | is_far) & (high[:-1] >= 0))
+    return None if refused.any() else high[1:]
 
 
 def _duplicates(hashes: list[int], log: RowLog) -> list[bool]:

@@ -147,9 +147,10 @@ class BankWorker:
         self.telemetry.scored.labels("alert").inc(n_alerts)
         self.telemetry.scored.labels("pass").inc(len(scored.accepted) - n_alerts)
         encode, topic = self._encoder.encode, self.topics.decisions
+        accounts = batch.account_id
         rows = scored.accepted.tolist()
         for row, decision in zip(rows, decisions_of(batch, scored), strict=True):
-            yield Output(topic, batch.account_id[row].encode(), encode(decision))
+            yield Output(topic, accounts[row].encode(), encode(decision))
         for alert in scored.alerts:
             yield Output(self.topics.alerts, alert.account_id.encode(), encode(alert))
 
@@ -210,17 +211,21 @@ def watermark_of(record: Record) -> int | None:
 def decisions_of(batch: TransactionBatch, scored: Scored) -> Iterator[Decision]:
     """Yield the decision on each accepted row of a batch."""
     y_score: NDArray[np.float64] = probability(scored.logit)
-    for i, row in enumerate(scored.accepted.tolist()):
-        experts = {
-            name: float(score)
-            for name, score in zip(EXPERTS, scored.scores[i], strict=True)
-            if score == score  # noqa: PLR0124  # NaN: that expert has no score yet
-        }
+    release = str(scored.release)
+    for row, event_ms, score, alert, experts in zip(
+        scored.accepted.tolist(),
+        batch.event_time_ms[scored.accepted].tolist(),
+        y_score.tolist(),
+        scored.alert.tolist(),
+        scored.scores.tolist(),
+        strict=True,
+    ):
         yield Decision(
             transaction_id=batch.transaction_id[row],
-            event_time_ms=int(batch.event_time_ms[row]),
-            y_score=float(y_score[i]),
-            alert=bool(scored.alert[i]),
-            release=str(scored.release),
-            expert_scores=experts,
+            event_time_ms=event_ms,
+            y_score=score,
+            alert=alert,
+            release=release,
+            # a NaN, which is not equal to itself: that expert has no score yet
+            expert_scores={n: s for n, s in zip(EXPERTS, experts, strict=True) if s == s},  # noqa: PLR0124
         )
