@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.features.accounts import ACCOUNT, learn_frauds, new_accounts, observe
+from stream.touched import TouchedPages
 
 
 class AccountTable:
@@ -25,6 +26,8 @@ class AccountTable:
         self.size = 0
         self._row_of_key: dict[int, int] = {}
         self._row_of_text: dict[str, int] = {}
+        self._touched = TouchedPages(ACCOUNT.itemsize)
+        self._touched_keys = TouchedPages(self.keys.itemsize)
 
     def rows(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the accounts' rows, new ones added."""
@@ -44,6 +47,8 @@ class AccountTable:
                 self.state = np.concatenate([self.state, new_accounts(row)])
                 self.keys = np.concatenate([self.keys, np.zeros_like(self.keys)])
             self.keys[row] = key
+            self._touched_keys.span(row, row + 1)
+            self._touched.span(row, row + 1)
             self.size += 1
         return row
 
@@ -56,16 +61,30 @@ class AccountTable:
     ) -> None:
         """Add payments in order; see `models.features.accounts.observe`."""
         observe(self.state, row, event_ms, amount, out)
+        self._touched.rows(row)
 
     def learn_frauds(
         self, row: NDArray[np.int64], event_ms: NDArray[np.int64], known_ms: NDArray[np.int64]
     ) -> None:
         """Note frauds that became known."""
         learn_frauds(self.state, row, event_ms, known_ms)
+        self._touched.rows(row)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""
         return {"state": self.state[: self.size].view(np.uint8), "keys": self.keys[: self.size]}
+
+    def touched(self) -> dict[str, NDArray[np.bool_]]:
+        """Return array -> pages that may have changed since `stored`."""
+        return {
+            "state": self._touched.marks(self.size),
+            "keys": self._touched_keys.marks(self.size),
+        }
+
+    def stored(self) -> None:
+        """Take note that `arrays` were stored."""
+        self._touched.clear()
+        self._touched_keys.clear()
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
@@ -76,3 +95,4 @@ class AccountTable:
         self.size = len(keys)
         self._row_of_key = {int(key): row for row, key in enumerate(keys.tolist())}
         self._row_of_text = {}
+        self.stored()

@@ -21,10 +21,10 @@ from models.topics import BankTopics
 from stream.exchange import Exchange
 from stream.outputs import Output, OutputProducer
 from stream.pipeline import Pipeline
-from stream.pipeline_state import dump
+from stream.pipeline_state import dump, stored
 from stream.sequencer import Sequencer, Step
 from stream.settings import Settings
-from stream.store import StateStore
+from stream.store import Snapshot, StateStore
 from stream.take_up import Taken, shell_arrays
 from stream.telemetry import Telemetry
 from stream.transport import BatchSchema, BatchTransport
@@ -33,6 +33,7 @@ from stream.worker import BankWorker
 log = logging.getLogger(__name__)
 
 _SESSION_TIMEOUT_S = 15.0
+_CHECKPOINT_SHARE = 0.05  # of the time at most goes into copying what changed
 Partition = tuple[str, int]
 
 
@@ -81,7 +82,8 @@ class BankApp:
         self._now_s = now_s
         self._lock = asyncio.Lock()
         self._unacked: list[Any] = []
-        self._stored_s = 0.0
+        self._stored_s = self._snapshot_s = 0.0
+        self._writing: asyncio.Future[None] = _done()
         self._sequencer: Sequencer | None = None
         self.partitions: frozenset[Partition] = frozenset()
         self.faust = build_faust(settings, worker.topics, self.on_chunk, self.positions)
@@ -116,8 +118,8 @@ class BankApp:
                 self._offsets[place] = records[-1].offset + 1
             self._unacked.append(event)
             self.telemetry.chunk_s.observe(time.perf_counter() - started_s)
-            if self._now_s() - self._stored_s >= self.settings.checkpoint_s:
-                self._checkpoint()
+            if self._is_checkpoint_due():
+                await self._checkpoint()
 
     def _live(self, records: Sequence[Any]) -> list[Output]:
         if records[0].topic == self.worker.topics.labels:
@@ -149,8 +151,9 @@ class BankApp:
             if step.tick_ms % cadence_ms == 0:
                 self._awaited = step.tick_ms // cadence_ms - 1
                 self._offsets |= sequencer.positions()
-                self._publish(self._awaited)
+                await self._publish(self._awaited)
         if self._awaited is not None:
+            await self._writing
             await self.exchange.deliver()
             epoch = self._awaited
             self.install(await self.exchange.wait_for(lambda release: release.epoch >= epoch))
@@ -158,12 +161,15 @@ class BankApp:
         await self.outputs.send(self.worker.finish(step))
         sequencer.finished()
 
-    def _publish(self, epoch: int) -> None:
-        """Put what was learnt since the last time into the outbox, and store the state with it."""
+    async def _publish(self, epoch: int) -> None:
+        """Put what was learnt since the last time into the outbox, and store the state with it.
+
+        What is in the outbox may be sent once the writing has ended.
+        """
         started_s = time.perf_counter()
         pipeline = self.worker.pipeline
         pipeline.published(self.outbox.put(pipeline.contributions(epoch)))
-        self._checkpoint()
+        await self._checkpoint()
         self.telemetry.summary_s.observe(time.perf_counter() - started_s)
 
     def install(self, release: Release) -> None:
@@ -180,11 +186,12 @@ class BankApp:
     async def publish_live(self) -> None:
         """Publish at every cadence of the wall clock, until cancelled."""
         while True:
+            await self._writing
             await self.exchange.deliver()
             cadence_s = self.settings.cadence_s
             await asyncio.sleep(cadence_s - self._now_s() % cadence_s)
             async with self._lock:
-                self._publish(int(self._now_s() // cadence_s))
+                await self._publish(int(self._now_s() // cadence_s))
 
     async def install_live(self) -> None:
         """Install every release as it comes, until cancelled."""
@@ -199,29 +206,51 @@ class BankApp:
         while True:
             await asyncio.sleep(self.settings.checkpoint_s)
             async with self._lock:
-                if self._unacked:
-                    self._checkpoint()
+                if self._unacked and self._is_checkpoint_due():
+                    await self._checkpoint()
 
     async def close(self) -> None:
         """Store what is unstored."""
         async with self._lock:
             if self._unacked:
-                self._checkpoint()
+                await self._checkpoint()
+            await self._writing
             self._store.close()
 
-    def _checkpoint(self) -> None:
+    def _is_checkpoint_due(self) -> bool:
+        """Return whether it is time, and the last one is written and has cost its share."""
+        pause_s = max(self.settings.checkpoint_s, self._snapshot_s / _CHECKPOINT_SHARE)
+        return self._writing.done() and self._now_s() - self._stored_s >= pause_s
+
+    async def _checkpoint(self) -> None:
+        """Copy what has changed and begin to write it in another thread; the caller holds the lock.
+
+        Raises
+        ------
+        StateError
+            If the last one could not be written.
+        """
+        await self._writing
         started_s = time.perf_counter()
         pipeline = self.worker.pipeline
         state = dump(pipeline)
         arrays = {**state.arrays, **shell_arrays(self.outbox, self._awaited)}
-        written = self._store.save(arrays, state.meta, self._offsets)
-        for event in self._unacked:
-            event.ack()
-        self._unacked.clear()
+        snapshot = self._store.snapshot(arrays, state.meta, self._offsets, state.touched)
+        stored(pipeline)
+        events, self._unacked = self._unacked, []
+        self._writing = asyncio.ensure_future(self._write(snapshot, events))
         self._stored_s = self._now_s()
         self.telemetry.lag.set(self._lag())
         self._show(pipeline)
-        self.telemetry.checkpoint_bytes.inc(written)
+        self._snapshot_s = time.perf_counter() - started_s
+        self.telemetry.snapshot_s.observe(self._snapshot_s)
+
+    async def _write(self, snapshot: Snapshot, events: list[Any]) -> None:
+        started_s = time.perf_counter()
+        await asyncio.to_thread(self._store.write, snapshot)
+        for event in events:
+            event.ack()
+        self.telemetry.checkpoint_bytes.inc(snapshot.size_bytes)
         self.telemetry.checkpoint_s.observe(time.perf_counter() - started_s)
 
     def _lag(self) -> int:
@@ -236,6 +265,12 @@ class BankApp:
         telemetry.accounts.set(pipeline.accounts.size)
         for expert, weight in zip(("own", "merged"), pipeline.judge.blend.weights, strict=True):
             telemetry.expert_weight.labels(expert).set(float(weight))
+
+
+def _done() -> "asyncio.Future[None]":
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.set_result(None)
+    return future
 
 
 class BatchApp(faust.App):

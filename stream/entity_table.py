@@ -10,6 +10,7 @@ from models.entity_risk import PSEUDONYM_BYTES, EvidenceCells, aggregate, pseudo
 from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING
 from models.features.entities import ENTITY, add_others, clear_others, learn_outcomes, new_entities
 from models.features.name_index import NameIndex
+from stream.touched import TouchedPages
 
 _OTHERS_AGES = ("others_last_fraud_ms", "others_last_legit_ms", "others_episode_ms")
 _OTHERS_RINGS = ("others_day_n", "others_day_f", "others_hour_n", "others_hour_f")
@@ -40,6 +41,11 @@ class EntityTable:
         self._installed: dict[int, tuple[EvidenceCells, EvidenceCells | None]] = {}
         self._touched: dict[int, NDArray[np.int64]] = {}
         self._weights: tuple[tuple[str, str, float], ...] = ()
+        self._written = {
+            "state": TouchedPages(ENTITY.itemsize),
+            "names": TouchedPages(PSEUDONYM_BYTES),
+            "kinds": TouchedPages(1),
+        }
 
     @property
     def size(self) -> int:
@@ -60,7 +66,10 @@ class EntityTable:
         return np.fromiter((known[text] for text in texts), np.int64, len(texts))
 
     def _add(self, names: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> NDArray[np.int64]:
+        size = self.size
         rows = self._index.rows(names, kinds)
+        for pages in self._written.values():
+            pages.span(size, self.size)
         if self.size > len(self.state):
             more = max(self.size - len(self.state), len(self.state))
             self.state = np.concatenate([self.state, new_entities(more)])
@@ -75,6 +84,7 @@ class EntityTable:
     ) -> None:
         """Add outcomes, in the order in which they became known; row -1 is skipped."""
         learn_outcomes(self.state, row, event_ms, known_ms, is_fraud)
+        self._written["state"].rows(row)
         day = known_ms // DAY_MS
         for one in np.unique(day).tolist():
             mine = (day == one) & (row >= 0)
@@ -157,6 +167,7 @@ class EntityTable:
             del self._published[old]
 
     def _forget_others(self) -> None:
+        self._written["state"].all()
         for name in _OTHERS_RINGS:
             self.state[name] = 0.0
         for name in _OTHERS_AGES:
@@ -187,6 +198,7 @@ class EntityTable:
         before = self._touched.get(slot, everything)
         self._touched[slot] = np.empty(0, np.int64)
         clear_others(self.state, before, day, with_hours)
+        self._written["state"].rows(before)
         self._add_cells(day, merged, 1.0, with_hours=with_hours)
         if own is not None:
             self._add_cells(day, own, -weight, with_hours=with_hours)
@@ -195,6 +207,7 @@ class EntityTable:
         rows = self._add(cells.name, cells.kind)
         nothing = np.full(len(cells), NEVER, np.int64)
         self._touched[day % RING] = np.concatenate([self._touched[day % RING], rows])
+        self._written["state"].rows(rows)
         add_others(
             self.state,
             rows,
@@ -226,6 +239,15 @@ class EntityTable:
                     out[f"published/{day}/{seq}/{field}"] = array
         return out
 
+    def touched(self) -> dict[str, NDArray[np.bool_]]:
+        """Return array -> pages that may have changed since `stored`."""
+        return {name: pages.marks(self.size) for name, pages in self._written.items()}
+
+    def stored(self) -> None:
+        """Take note that `arrays` were stored."""
+        for pages in self._written.values():
+            pages.clear()
+
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave; the next release is installed in full."""
         self.state = np.concatenate(
@@ -253,3 +275,4 @@ class EntityTable:
             prefix = f"published/{day}/{seq}/"
             fields = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
             self._published.setdefault(day, []).append((seq, EvidenceCells(**fields)))  # type: ignore[arg-type]  # dtypes are as they were stored
+        self.stored()

@@ -1,7 +1,7 @@
 """A pipeline's whole state as named arrays, and back; what a checkpoint stores."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import StateError
+from stream.account_table import AccountTable
+from stream.entity_table import EntityTable
 from stream.experts import OwnExpert, SharedExpert
 from stream.pipeline import Pipeline, PipelineConfig
+from stream.row_log import RowLog
 
 VERSION = 1
 
@@ -25,10 +28,14 @@ class State:
         Name -> array; views of the running pipeline, to be stored before it goes on.
     meta
         msgpack: version, consortium schema, member, scalars.
+    touched
+        Of large tables: array -> bool of shape (n_pages,), the pages that may have changed since
+        `stored`.
     """
 
     arrays: Mapping[str, NDArray[np.generic]]
     meta: bytes
+    touched: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 class _Part(Protocol):
@@ -49,6 +56,10 @@ def _parts(pipeline: Pipeline) -> dict[str, _Part]:
         "shared": pipeline.shared,
         "judge": pipeline.judge,
     }
+
+
+def _tables(pipeline: Pipeline) -> dict[str, AccountTable | EntityTable | RowLog]:
+    return {"accounts": pipeline.accounts, "entities": pipeline.entities, "log": pipeline.log}
 
 
 class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +95,18 @@ def dump(pipeline: Pipeline) -> State:
         statistics_due_ms=pipeline.statistics_due_ms,
         first_pending=pipeline.log.first_pending,
     )
-    return State(arrays, msgspec.msgpack.encode(meta))
+    touched = {
+        f"{part}/{name}": marks
+        for part, table in _tables(pipeline).items()
+        for name, marks in table.touched().items()
+    }
+    return State(arrays, msgspec.msgpack.encode(meta), touched)
+
+
+def stored(pipeline: Pipeline) -> None:
+    """Take note that what `dump` gave was stored, or copied to be stored."""
+    for table in _tables(pipeline).values():
+        table.stored()
 
 
 def restore(config: PipelineConfig, state: State) -> Pipeline:

@@ -10,6 +10,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.touched import TouchedPages
+
 PENDING, LEGIT, FRAUD = 0, 1, 2
 _FIRST_CAPACITY = 4_096
 
@@ -58,6 +60,10 @@ class RowLog:
         self.first_pending = 0
         self._dropped = 0
         self._position: dict[int, int] = {}
+        self._touched = {
+            name: TouchedPages(np.dtype((dtype, shape)).itemsize)
+            for name, (dtype, shape) in self._layout.items()
+        }
         self._reserve(_FIRST_CAPACITY)
 
     def _reserve(self, capacity: int) -> None:
@@ -131,6 +137,8 @@ class RowLog:
         self.columns["known_ms"][first:last] = -1
         self.columns["outcome"][first:last] = PENDING
         self.size = last
+        for pages in self._touched.values():
+            pages.span(first, last)
         start = first + self._dropped
         hashes: list[int] = rows["hash"].tolist()
         self._position.update(zip(hashes, range(start, start + n), strict=True))
@@ -152,6 +160,8 @@ class RowLog:
         """Write outcomes."""
         self.columns["outcome"][index] = outcome
         self.columns["known_ms"][index] = known_ms
+        self._touched["outcome"].rows(index)
+        self._touched["known_ms"].rows(index)
 
     def due(self, until_ms: int) -> NDArray[np.int64]:
         """Return the pending rows that were scored at or before a watermark, and move past them."""
@@ -173,7 +183,8 @@ class RowLog:
         gone: list[int] = self.hash[:n].tolist()
         for transaction_hash in gone:
             del self._position[transaction_hash]
-        for column in self.columns.values():
+        for name, column in self.columns.items():
+            self._touched[name].all()
             column[: self.size - n] = column[n : self.size].copy()
         self.size -= n
         self.first_pending -= n
@@ -183,13 +194,23 @@ class RowLog:
         """Return the state as named arrays (views)."""
         return {name: self._held(name) for name in self._layout}
 
+    def touched(self) -> dict[str, NDArray[np.bool_]]:
+        """Return array -> pages that may have changed since `stored`."""
+        return {name: pages.marks(self.size) for name, pages in self._touched.items()}
+
+    def stored(self) -> None:
+        """Take note that `arrays` were stored."""
+        for pages in self._touched.values():
+            pages.clear()
+
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave; ``first_pending`` is set by the caller."""
         self.size = 0
         n = len(arrays["hash"])
-        self._reserve(max(n, _FIRST_CAPACITY))
+        self._reserve(n + n // 4 + _FIRST_CAPACITY)
         self._position.clear()
         self._dropped = 0
         self.append({k: v for k, v in arrays.items() if k not in {"known_ms", "outcome"}})
         self.columns["known_ms"][:n] = arrays["known_ms"]
         self.columns["outcome"][:n] = arrays["outcome"]
+        self.stored()

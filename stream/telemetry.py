@@ -56,6 +56,9 @@ class Telemetry:
         self.checkpoint_s = histogram(
             "checkpoint_duration_seconds", "Store state and offsets.", _EXCHANGE_BUCKETS_S
         )
+        self.snapshot_s = histogram(
+            "snapshot_duration_seconds", "Copy what changed; decisions wait.", _EXCHANGE_BUCKETS_S
+        )
         self.checkpoint_bytes = counter("checkpoint_bytes_total", "Bytes of changed state pages.")
         self.summaries = counter("summaries_published_total", "Contributions sent.")
         self.summaries_waiting = gauge(

@@ -30,10 +30,21 @@ HOMES = {
     "pyarrow": ("models/tables.py", "deploy/*"),
     "xxhash": ("stream/label_join.py", "stream/store.py"),
     "rocksdict": ("stream/store.py",),
-    "faust": ("stream/app.py", "stream/agents.py", "stream/transport.py"),
+    "faust": (
+        "stream/app.py",
+        "stream/agents.py",
+        "stream/transport.py",
+        "deploy/bench/contestants.py",
+    ),
     "mode": ("stream/app.py", "stream/agents.py", "stream/transport.py"),
-    "aiokafka": ("stream/app.py", "stream/transport.py", "stream/exchange.py", "stream/outputs.py"),
-    "uvloop": ("stream/__main__.py",),
+    "aiokafka": (
+        "stream/app.py",
+        "stream/transport.py",
+        "stream/exchange.py",
+        "stream/outputs.py",
+        "deploy/bench/*",
+    ),
+    "uvloop": ("stream/__main__.py", "deploy/bench/*"),
     "kafka": ("amalgamator/kafka_io.py", "deploy/*"),
     "prometheus_client": ("*/telemetry.py", "*/__main__.py", "deploy/bench/*"),
     "typer": ("deploy/*",),
@@ -42,7 +53,8 @@ HOMES = {
     "jinja2": ("deploy/*",),
     "markupsafe": ("deploy/*",),
     # each family alone knows its library, so that a worker without it starts without it
-    "river": ("models/families/river_family.py",),
+    "river": ("models/families/river_family.py", "deploy/bench/peers.py"),
+    "quixstreams": ("deploy/bench/peers.py",),  # in the peers' environment, not in ours
     "lightgbm": ("models/families/batch.py",),
     "torch": ("models/families/mlp.py", "models/families/distilled.py", "amalgamator/distil.py"),
 }

@@ -1,0 +1,298 @@
+"""Entities: own outcomes as published cells, and the others' evidence with the own taken out."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.entity_risk import EvidenceCells, aggregate, concatenate, pseudonym
+from models.features.accounts import DAY_MS, HOUR_MS
+from models.features.entities import N_FEATURES, read
+from models.schema import ENTITY_FEATURES
+from stream.entity_table import EntityTable
+
+SECRET = b"s" * 32
+DAY = 20_000
+NAMES = [f"T{i}" for i in range(12)]
+WEIGHTS = (("north", "0", 1.0), ("south", "0", 1.0))
+Outcomes = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def a_table() -> EntityTable:
+    return EntityTable(("terminal", "merchant"), SECRET)
+
+
+def outcomes(seed: int, n: int = 300, n_days: int = 10) -> Outcomes:
+    """Return (name index, paid, known, fraud) over some days, in order of becoming known."""
+    rng = np.random.default_rng(seed)
+    known_ms = DAY * DAY_MS + np.sort(rng.integers(0, n_days * DAY_MS, n))
+    paid_ms = known_ms - rng.integers(0, 5 * DAY_MS, n)
+    return rng.integers(0, len(NAMES), n), paid_ms, known_ms, rng.random(n) < 0.3
+
+
+def learn(table: EntityTable, some: Outcomes) -> None:
+    """Let a table learn outcomes of terminals."""
+    name, paid_ms, known_ms, is_fraud = some
+    rows = table.rows(0, [NAMES[i] for i in name.tolist()])
+    table.learn(rows, paid_ms, known_ms, is_fraud)
+
+
+def part(some: Outcomes, chosen: np.ndarray) -> Outcomes:
+    name, paid_ms, known_ms, is_fraud = (column[chosen] for column in some)
+    return name, paid_ms, known_ms, is_fraud
+
+
+def joined(*several: Outcomes) -> Outcomes:
+    """Return outcomes together, in order of becoming known."""
+    name, paid_ms, known_ms, is_fraud = (np.concatenate(c) for c in zip(*several, strict=True))
+    order = np.argsort(known_ms, kind="stable")
+    return name[order], paid_ms[order], known_ms[order], is_fraud[order]
+
+
+def cells_of(some: Outcomes) -> dict[int, EvidenceCells]:
+    """Return what a table that learns these publishes."""
+    table = a_table()
+    learn(table, some)
+    return table.changed_cells()
+
+
+def merged(*parts: tuple[dict[int, EvidenceCells], float]) -> dict[int, EvidenceCells]:
+    """Return the weighted sum of several members' cells."""
+    days = sorted({day for cells, _ in parts for day in cells})
+    weighted = [
+        {day: replace(c, n=c.n * np.float32(w), f=c.f * np.float32(w)) for day, c in cells.items()}
+        for cells, w in parts
+    ]
+    return {day: aggregate(concatenate([w[day] for w in weighted if day in w])) for day in days}
+
+
+def publish(table: EntityTable, seq: int) -> dict[int, EvidenceCells]:
+    """Publish what changed under one number."""
+    cells = table.changed_cells()
+    table.published({day: (seq, each) for day, each in cells.items()}, open_day=DAY)
+    return cells
+
+
+def install(
+    table: EntityTable,
+    evidence: dict[int, EvidenceCells],
+    *,
+    seq: int = -1,
+    weight: float = 1.0,
+    weights: tuple[tuple[str, str, float], ...] = WEIGHTS,
+) -> None:
+    table.install(evidence, seq=seq, weight=weight, weights=weights)
+
+
+def features(table: EntityTable, at_ms: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a payment at each terminal sees: own evidence, and own with the others'."""
+    own = np.empty((len(NAMES), N_FEATURES), np.float32)
+    shared = np.empty_like(own)
+    rows = table.rows(0, NAMES)
+    read(table.state, table.days, rows, np.full(len(NAMES), at_ms), own, shared)
+    return own, shared
+
+
+def bits(table: EntityTable) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in table.arrays().items()}
+
+
+NORTH, SOUTH = outcomes(1), outcomes(2)
+AT_MS = (DAY + 9) * DAY_MS + 20 * HOUR_MS + 1_234_567
+UNTIL = [some[2] <= AT_MS for some in (NORTH, SOUTH)]
+NORTH, SOUTH = part(NORTH, UNTIL[0]), part(SOUTH, UNTIL[1])
+
+
+def test_rows_tell_kinds_apart_and_leave_out_what_is_absent() -> None:
+    """In order of first sight; -1 for None."""
+    table = a_table()
+    assert table.rows(0, ["x", None, "y", "x"]).tolist() == [0, -1, 1, 0]
+    assert table.rows(1, ["x", "y"]).tolist() == [2, 3]
+    assert table.rows(0, ["y", "z"]).tolist() == [1, 4]
+    assert table.size == 5
+
+
+def test_thousands_of_entities_fit() -> None:
+    """The state grows with the names."""
+    table = a_table()
+    names = [f"n{i}" for i in range(5_000)]
+    assert table.rows(0, names).tolist() == list(range(5_000))
+    table.learn(
+        np.array([4_999]), np.array([DAY * DAY_MS]), np.array([DAY * DAY_MS]), np.array([True])
+    )
+    assert table.rows(0, names[::-1]).tolist() == list(range(4_999, -1, -1))
+    assert table.state["day_f"][: table.size].sum(axis=1).tolist() == [0.0] * 4_999 + [1.0]
+
+
+def test_published_cells_are_a_count_of_outcomes() -> None:
+    """By pseudonym and hour of the day in which they became known."""
+    n: Counter[tuple[int, bytes, int]] = Counter()
+    f: Counter[tuple[int, bytes, int]] = Counter()
+    legit_ms: dict[tuple[int, bytes, int], int] = {}
+    for name, paid_ms, known_ms, is_fraud in zip(*NORTH, strict=True):
+        day, hour = divmod(int(known_ms) // HOUR_MS, 24)
+        key = day, pseudonym(SECRET, "terminal", NAMES[name]), hour
+        n[key] += 1
+        f[key] += bool(is_fraud)
+        if not is_fraud:
+            legit_ms[key] = max(legit_ms.get(key, -1), int(paid_ms))
+    found = {
+        (day, cells.name[i].tobytes(), int(cells.hour[i])): (
+            cells.n[i],
+            cells.f[i],
+            cells.last_legit_ms[i],
+        )
+        for day, cells in cells_of(NORTH).items()
+        for i in range(len(cells))
+    }
+    assert found == {key: (n[key], f[key], legit_ms.get(key, -1)) for key in n}
+
+
+def test_a_day_is_published_whole_when_it_changed_and_not_otherwise() -> None:
+    """Cumulative, until the day is over."""
+    table = a_table()
+    first = NORTH[2] < (DAY + 1) * DAY_MS + 12 * HOUR_MS
+    learn(table, part(NORTH, first))
+    assert sorted(publish(table, 1)) == [DAY, DAY + 1]
+    learn(table, part(NORTH, ~first))
+    again = publish(table, 2)
+    assert sorted(again) == list(range(DAY + 1, DAY + 10))
+    whole = cells_of(NORTH)
+    assert all(
+        again[day].arrays()[k].tobytes() == whole[day].arrays()[k].tobytes()
+        for day in again
+        for k in whole[day].arrays()
+    )
+    assert publish(table, 3) == {}
+
+
+def test_nobody_elses_outcome_is_in_the_own_features() -> None:
+    """A release changes what is shared alone."""
+    table = a_table()
+    learn(table, NORTH)
+    before = features(table, AT_MS)[0]
+    install(table, merged((cells_of(NORTH), 1.0), (cells_of(SOUTH), 1.0)))
+    assert features(table, AT_MS)[0].tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.6])
+def test_with_a_release_a_bank_sees_what_one_with_all_outcomes_would(kept: float) -> None:
+    """Own evidence counts once, though the release, perhaps older than it, holds it too."""
+    table = a_table()
+    old = part(NORTH, np.arange(len(NORTH[0])) < kept * len(NORTH[0]))
+    new = part(NORTH, np.arange(len(NORTH[0])) >= kept * len(NORTH[0]))
+    learn(table, old)
+    in_release = publish(table, 4)
+    learn(table, new)
+    publish(table, 9)
+    install(table, merged((in_release, 1.0), (cells_of(SOUTH), 1.0)), seq=7)
+    pooled = a_table()
+    learn(pooled, joined(NORTH, SOUTH))
+    expected = features(pooled, AT_MS)[0]
+    assert features(table, AT_MS)[1] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_own_counts_are_taken_out_with_the_weight_they_were_added_with() -> None:
+    """Half a member leaves nothing of itself behind; the others stay whole."""
+    table = a_table()
+    learn(table, NORTH)
+    own = publish(table, 1)
+    evidence = merged((own, 0.5), (cells_of(SOUTH), 1.0))
+    install(table, evidence, seq=1, weight=0.5)
+    alone = a_table()
+    learn(alone, NORTH)
+    install(alone, cells_of(SOUTH))
+    for name in ("others_day_n", "others_day_f", "others_hour_n", "others_hour_f"):
+        rows = [each.state[name][each.rows(0, NAMES)] for each in (table, alone)]
+        assert np.array_equal(*rows)
+
+
+def test_a_release_that_comes_again_changes_no_bit() -> None:
+    """Nor does the same content in other arrays, as from the wire."""
+    table = a_table()
+    learn(table, NORTH)
+    evidence = merged((publish(table, 1), 1.0), (cells_of(SOUTH), 1.0))
+    install(table, evidence, seq=1)
+    before = bits(table)
+    install(table, evidence, seq=1)
+    assert bits(table) == before
+    copies = {
+        day: EvidenceCells(**{k: v.copy() for k, v in cells.arrays().items()})  # type: ignore[arg-type]  # its fields
+        for day, cells in evidence.items()
+    }
+    install(table, copies, seq=1)
+    assert bits(table) == before
+
+
+def test_counts_that_a_release_no_longer_has_are_gone() -> None:
+    """A day's cells are replaced, not added to."""
+    table = a_table()
+    install(table, cells_of(joined(NORTH, SOUTH)))
+    install(table, cells_of(SOUTH))
+    fresh = a_table()
+    install(fresh, cells_of(SOUTH))
+    for name in ("others_day_n", "others_day_f"):
+        left = table.state[name][table.rows(0, NAMES)]
+        assert np.array_equal(left, fresh.state[name][fresh.rows(0, NAMES)])
+
+
+def test_other_weights_install_everything_afresh() -> None:
+    """An expelled member leaves neither counts nor ages."""
+    table = a_table()
+    install(table, merged((cells_of(NORTH), 1.0), (cells_of(SOUTH), 1.0)))
+    only_south = cells_of(SOUTH)
+    install(table, only_south, weights=WEIGHTS[1:])
+    fresh = a_table()
+    fresh.rows(0, NAMES)
+    install(fresh, only_south, weights=WEIGHTS[1:])
+    assert features(table, AT_MS)[1].tobytes() == features(fresh, AT_MS)[1].tobytes()
+
+
+def test_a_restored_table_goes_on_where_it_stopped() -> None:
+    """Open days, published versions and installed evidence included."""
+    stop = len(NORTH[0]) // 2
+    table = a_table()
+    learn(table, part(NORTH, np.arange(len(NORTH[0])) < stop))
+    publish(table, 1)
+    install(table, cells_of(SOUTH), seq=1)
+    arrays = {name: array.copy() for name, array in table.arrays().items()}
+    restored = a_table()
+    restored.load(arrays)
+    assert bits(restored) == bits(table)
+    rest = part(NORTH, np.arange(len(NORTH[0])) >= stop)
+    for each in (table, restored):
+        learn(each, rest)
+        own = publish(each, 2)
+        install(each, merged((own, 1.0), (cells_of(SOUTH), 1.0)), seq=2)
+    assert bits(restored) == bits(table)
+
+
+def test_windows_of_days_stay_right_while_the_rings_turn() -> None:
+    """Over more days than a ring has, with a release of the newest 32 each day."""
+    some = outcomes(5, n=900, n_days=45)
+    evidence = cells_of(some)
+    table = a_table()
+    columns = [ENTITY_FEATURES.index(name) for name in ("n_7d", "n_30d", "f_7d", "f_30d")]
+    for today in range(DAY, DAY + 45, 4):
+        for newest in range(max(DAY, today - 3), today + 1):
+            install(table, {d: c for d, c in evidence.items() if newest - 32 < d <= newest})
+        at_ms = today * DAY_MS + DAY_MS // 4
+        expected = np.zeros((len(NAMES), 4))
+        for name, _, known_ms, is_fraud in zip(*some, strict=True):
+            age = today - known_ms // DAY_MS
+            for i, width in enumerate((7, 30)):
+                share = 1.0 if 0 <= age < width else 0.75 if age == width else 0.0
+                expected[name, i] += share
+                expected[name, 2 + i] += share * is_fraud
+        found = features(table, at_ms)[1][:, columns]
+        assert found == pytest.approx(np.log1p(expected), rel=1e-5, abs=1e-6)
+
+
+def test_stored_names_are_pseudonyms() -> None:
+    """No entity is named in the state."""
+    table = a_table()
+    learn(table, (np.array([0]), *(np.array([DAY * DAY_MS]) for _ in "ab"), np.array([True])))
+    arrays = table.arrays()
+    assert arrays["names"].tobytes() == pseudonym(SECRET, "terminal", NAMES[0])
+    assert arrays["kinds"].tolist() == [0]

@@ -1,0 +1,308 @@
+"""The pure pipeline: independent of batches, blind to the future, sums as counted by hand.
+
+Runs over a simulated bank compare whole traces to the bit; sums are counted again in plain Python.
+"""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.entity_risk import EvidenceCells, pseudonym
+from models.features.accounts import DAY_MS, HOUR_MS
+from models.records import Label, TransactionBatch
+from stream.alerts import alert_id_of
+from stream.pipeline import Pipeline
+from stream.pipeline_state import dump
+from tests.unit.stream.small_bank import (
+    HORIZON_MS,
+    SECRET,
+    Event,
+    Exchange,
+    Trace,
+    a_config,
+    a_log,
+    bits,
+    consortium_releases,
+    feed,
+    payments,
+    same_contributions,
+)
+
+BATCH, LABELS = payments(0)
+LOG = a_log(BATCH, LABELS)
+RELEASES = consortium_releases()
+START_MS = int(BATCH.event_time_ms[0]) // DAY_MS * DAY_MS
+
+
+def run(log: list[Event] = LOG, cuts: list[int] | None = None) -> Trace:
+    """Return what comes of a log, cut at these places."""
+    return feed(Pipeline(a_config()), BATCH, log, RELEASES, cuts=cuts or [])
+
+
+WHOLE = run()
+
+
+def some(times_ms: list[int], prefix: str = "t") -> TransactionBatch:
+    """Return payments of one account at one terminal at these times after the start."""
+    n = len(times_ms)
+    return TransactionBatch(
+        transaction_id=[f"{prefix}{i}" for i in range(n)],
+        account_id=["a"] * n,
+        event_time_ms=np.array(times_ms, np.int64) + START_MS,
+        amount_minor=np.full(n, 1_000),
+        amount=np.full(n, 10.0),
+        currency=["EUR"] * n,
+        entities={"terminal": ["T"] * n},
+    )
+
+
+def said(transaction_id: str, after_ms: int, *, is_fraud: bool = True) -> Label:
+    """Return a label said some time after the start."""
+    return Label(
+        transaction_id=transaction_id,
+        is_fraud=is_fraud,
+        source="chargeback",
+        labelled_at_ms=START_MS + after_ms,
+    )
+
+
+def outcomes(pipeline: Pipeline) -> tuple[int, int]:
+    """Return how many legitimate and fraudulent outcomes were learnt."""
+    legit, frauds = pipeline.shared.counts[0].sum(axis=1).tolist()
+    return legit, frauds
+
+
+def test_the_log_of_these_tests_has_everything_in_it() -> None:
+    """Both scorecards, a fitted blend, releases with scorers, alerts with reasons."""
+    scores = np.array(WHOLE.scores).reshape(-1, 2)
+    assert not np.isnan(scores[-100:]).any()
+    assert np.isnan(scores[:100]).all()
+    assert sum(release.weights is not None for release in RELEASES.values()) >= 3
+    assert any(alert.reasons for alert in WHOLE.alerts)
+    assert {piece.key.part for piece in WHOLE.contributions} == {
+        "statistics",
+        "histograms",
+        "evidence",
+        "epoch",
+    }
+
+
+@settings(max_examples=6)
+@given(st.lists(st.integers(0, len(LOG)), max_size=60))
+def test_cutting_the_log_anywhere_changes_no_bit(cuts: list[int]) -> None:
+    """Scores, blend, alerts and contributions are those of the uncut log."""
+    trace = run(cuts=cuts)
+    assert bits(trace.scores) == bits(WHOLE.scores)
+    assert bits(trace.logits) == bits(WHOLE.logits)
+    assert trace.alerts == WHOLE.alerts
+    assert same_contributions(trace.contributions, WHOLE.contributions)
+
+
+def test_one_record_at_a_time_changes_no_bit() -> None:
+    """The finest cut of all."""
+    trace = run(cuts=list(range(len(LOG))))
+    assert bits(trace.logits) == bits(WHOLE.logits)
+    assert trace.alerts == WHOLE.alerts
+    assert same_contributions(trace.contributions, WHOLE.contributions)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.8])
+@pytest.mark.parametrize("how", ["flipped", "never said"])
+def test_a_score_does_not_depend_on_labels_said_later(share: float, how: str) -> None:
+    """Neither on the transaction's own; what comes after the labels does depend on them."""
+    places = [place for place, event in enumerate(LOG) if isinstance(event, Label)]
+    first = places[int(share * len(places))]
+    later: list[Event] = [
+        replace(event, is_fraud=not event.is_fraud) if isinstance(event, Label) else event
+        for event in LOG[first:]
+        if how == "flipped" or not isinstance(event, Label)
+    ]
+    trace = run([*LOG[:first], *later])
+    n_before = sum(isinstance(event, int) for event in LOG[:first])
+    assert bits(trace.scores[: 2 * n_before]) == bits(WHOLE.scores[: 2 * n_before])
+    assert bits(trace.logits[:n_before]) == bits(WHOLE.logits[:n_before])
+    before = set(BATCH.transaction_id[:n_before])
+    assert [a for a in trace.alerts if a.transaction_id in before] == [
+        a for a in WHOLE.alerts if a.transaction_id in before
+    ]
+    assert bits(trace.scores) != bits(WHOLE.scores)
+
+
+def test_a_score_does_not_depend_on_later_transactions() -> None:
+    """A log that ends gives the first scores of one that goes on."""
+    stop = len(LOG) * 2 // 3
+    trace = run(LOG[:stop])
+    assert bits(trace.logits) == bits(WHOLE.logits[: len(trace.logits)])
+    assert trace.alerts == WHOLE.alerts[: len(trace.alerts)]
+
+
+def test_a_label_is_learnt_at_the_first_tick_after_it() -> None:
+    """In the same hour a fraud changes nothing yet; past the hour it is in account and terminal."""
+    pipeline = Pipeline(a_config())
+    pipeline.score(some([0]))
+    pipeline.learn([said("t0", 30 * 60_000)])
+    pipeline.score(some([HOUR_MS - 1], "u"))
+    pipeline.score(some([HOUR_MS], "v"))
+    names = pipeline.config.schema.feature_names
+    frauds = pipeline.log.features[:, [names.index("frauds_7d"), names.index("terminal.f_7d")]]
+    expected = np.log1p(np.array([[0, 0], [0, 0], [1, 1]], np.float64))
+    assert frauds == pytest.approx(expected)
+
+
+def test_silence_counts_as_legitimate_after_the_horizon() -> None:
+    """At the first tick at or after payment plus horizon, and not one tick before."""
+    pipeline = Pipeline(a_config())
+    pipeline.score(some([10, HOUR_MS]))
+    pipeline.advance(START_MS + HORIZON_MS + HOUR_MS - 1)
+    assert outcomes(pipeline) == (0, 0)
+    pipeline.advance(START_MS + HORIZON_MS + HOUR_MS)
+    assert outcomes(pipeline) == (2, 0)
+
+
+def test_a_label_in_time_takes_the_place_of_silence() -> None:
+    """One outcome a transaction; said or not, none is counted twice."""
+    pipeline = Pipeline(a_config())
+    pipeline.score(some([0, 1, 2]))
+    pipeline.learn([said("t0", DAY_MS), said("t1", DAY_MS, is_fraud=False)])
+    pipeline.advance(START_MS + DAY_MS)
+    assert outcomes(pipeline) == (1, 1)
+    pipeline.advance(START_MS + 2 * HORIZON_MS)
+    assert outcomes(pipeline) == (2, 1)
+
+
+def test_a_chargeback_after_the_horizon_is_learnt_as_one_more_outcome() -> None:
+    """The silence was learnt before; the fraud is added and a second report of it is not."""
+    pipeline = Pipeline(a_config())
+    pipeline.score(some([0]))
+    pipeline.advance(START_MS + HORIZON_MS)
+    late = said("t0", HORIZON_MS + HOUR_MS)
+    assert pipeline.learn([late, late]) == []
+    pipeline.advance(START_MS + HORIZON_MS + DAY_MS)
+    assert outcomes(pipeline) == (1, 1)
+
+
+def test_evidence_published_is_what_a_count_gives() -> None:
+    """Cell by cell: outcomes and frauds of each terminal by the hour in which they were known."""
+    newest = {
+        piece.key.bucket: EvidenceCells(**piece.arrays)  # type: ignore[arg-type]  # its fields
+        for piece in WHOLE.contributions
+        if piece.key.part == "evidence"
+    }
+    found = {
+        (cells.name[i].tobytes(), day * 24 + int(cells.hour[i])): (cells.n[i], cells.f[i])
+        for day, cells in newest.items()
+        for i in range(len(cells))
+    }
+    label_of = {label.transaction_id: label for label in LABELS}
+    n: Counter[tuple[bytes, int]] = Counter()
+    f: Counter[tuple[bytes, int]] = Counter()
+    published_ms = (max(e.epoch for e in LOG if isinstance(e, Exchange)) + 1) * DAY_MS
+    for i, transaction_id in enumerate(BATCH.transaction_id):
+        label = label_of.get(transaction_id)
+        paid_ms = int(BATCH.event_time_ms[i])
+        known_ms = paid_ms + HORIZON_MS if label is None else label.labelled_at_ms
+        if known_ms <= published_ms:
+            terminal = BATCH.entities["terminal"][i]
+            assert terminal is not None
+            cell = pseudonym(SECRET, "terminal", terminal), known_ms // HOUR_MS
+            n[cell] += 1
+            f[cell] += label is not None and label.is_fraud
+    assert found == {cell: (n[cell], f[cell]) for cell in n}
+
+
+def test_an_epoch_closes_with_its_watermark_and_the_number_of_its_pieces() -> None:
+    """The closing piece is the last of each epoch."""
+    epochs: dict[int, list[tuple[str, np.ndarray]]] = {}
+    for piece in WHOLE.contributions:
+        is_closing = piece.key.part == "epoch"
+        epochs.setdefault(piece.epoch, []).append(
+            (piece.key.part, piece.arrays["n_contributions"] if is_closing else np.zeros(0))
+        )
+        if is_closing:
+            assert piece.arrays["watermark_ms"].tolist() == [(piece.epoch + 1) * DAY_MS]
+    for pieces in epochs.values():
+        assert [part for part, _ in pieces].count("epoch") == 1
+        part, count = pieces[-1]
+        assert part == "epoch"
+        assert count.tolist() == [len(pieces) - 1]
+
+
+def test_what_did_not_change_is_not_published_again() -> None:
+    """Evidence of unchanged days stays away; histograms keep to the statistics' cadence."""
+    pipeline = Pipeline(a_config(statistics_cadence_ms=DAY_MS))
+    pipeline.score(some([0]))
+    pipeline.advance(START_MS + HORIZON_MS)
+    parts = []
+    for hours in (0, 1, 24):
+        pipeline.advance(START_MS + HORIZON_MS + hours * HOUR_MS)
+        made = pipeline.contributions(hours)
+        pipeline.published(range(len(made)))
+        parts.append([piece.key.part for piece in made])
+    assert parts == [["histograms", "evidence", "epoch"], ["epoch"], ["histograms", "epoch"]]
+
+
+def test_installing_a_release_twice_or_an_older_one_changes_nothing() -> None:
+    """Not a bit of the whole state."""
+    pipeline = Pipeline(a_config())
+    feed(pipeline, BATCH, LOG, RELEASES)
+    before = {name: array.tobytes() for name, array in dump(pipeline).arrays.items()}
+    meta = dump(pipeline).meta
+    for release in RELEASES.values():
+        pipeline.install(release)
+    after = {name: array.tobytes() for name, array in dump(pipeline).arrays.items()}
+    assert after == before
+    assert dump(pipeline).meta == meta
+
+
+def test_alerts_are_the_rows_marked_and_carry_the_release_that_scored_them() -> None:
+    """One alert per mark, in order, above its threshold."""
+    pipeline = Pipeline(a_config())
+    last = max(place for place, event in enumerate(LOG) if isinstance(event, Exchange))
+    feed(pipeline, BATCH, LOG[: last + 1], RELEASES)
+    rows = np.array([event for event in LOG[last:] if isinstance(event, int)])
+    scored = pipeline.score(BATCH.take(rows))
+    marked = [BATCH.transaction_id[i] for i in rows[scored.alert].tolist()]
+    assert marked
+    assert [alert.transaction_id for alert in scored.alerts] == marked
+    assert [alert.alert_id for alert in scored.alerts] == [alert_id_of("north", t) for t in marked]
+    number = str(max(release.number for release in RELEASES.values()))
+    assert {alert.release for alert in scored.alerts} == {number}
+    assert all(alert.y_score > alert.threshold for alert in scored.alerts)
+
+
+def test_refused_rows_leave_the_others_as_if_they_had_not_come() -> None:
+    """Duplicates, in the batch or before, and rows too late are reported by position."""
+    clean = Pipeline(a_config())
+    expected = clean.score(some([0, 3 * DAY_MS]))
+    pipeline = Pipeline(a_config())
+    dirty = some([0, 3 * DAY_MS, 5, 3 * DAY_MS])
+    dirty = replace(dirty, transaction_id=["t0", "t1", "late", "t0"])
+    scored = pipeline.score(dirty)
+    assert scored.accepted.tolist() == [0, 1]
+    assert [(r.row, r.reason) for r in scored.rejected] == [
+        (2, "late_event"),
+        (3, "duplicate_transaction"),
+    ]
+    assert bits(scored.scores.ravel()) == bits(expected.scores.ravel())
+    again = pipeline.score(dirty)
+    assert len(again.accepted) == 0
+    assert [r.row for r in again.rejected] == [0, 1, 2, 3]
+    assert dump(pipeline).meta == dump(clean).meta
+
+
+def test_an_empty_batch_gives_an_empty_answer() -> None:
+    """With the shapes of any other."""
+    scored = Pipeline(a_config()).score(some([]))
+    assert scored.scores.shape == (0, 2)
+    assert scored.logit.shape == scored.alert.shape == (0,)
+    assert scored.alerts == scored.rejected == []
+
+
+def test_the_secret_is_not_shown() -> None:
+    """A configuration may be logged."""
+    assert "secret" not in repr(a_config(secret=b"do not show"))
+    assert "do not show" not in repr(a_config(secret=b"do not show"))

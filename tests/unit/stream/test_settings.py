@@ -1,0 +1,281 @@
+"""A worker's settings: every key by name, the environment above the file, ranges, and files."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from models.errors import InvalidInputError, SettingsError
+from models.keys import Signer, save_signer
+from models.schema import Schema
+from stream.pipeline import PipelineConfig
+from stream.settings import (
+    PREFIX,
+    Membership,
+    Settings,
+    pipeline_config,
+    read_membership,
+    read_settings,
+)
+
+REQUIRED = {
+    "MEMBER": "north",
+    "BANK_BOOTSTRAP": "localhost:9092",
+    "CONSORTIUM_BOOTSTRAP": "localhost:9093",
+    "MAPPING_FILE": "mapping.toml",
+    "CONSORTIUM_FILE": "consortium.toml",
+    "KEY_FILE": "key.pem",
+    "SECRET_FILE": "secret.hex",
+    "STATE_DIR": "state",
+}
+SIGNER = Signer(bytes(range(32)))
+AMALGAMATOR = Signer(bytes(range(1, 33)))
+SECRET = bytes(range(100, 132))
+
+
+def read(path: Path | None = None, **values: str) -> Settings:
+    """Read settings with the required values in the environment."""
+    environment = REQUIRED | values
+    return read_settings(path, {PREFIX + name: text for name, text in environment.items()})
+
+
+def a_file(folder: Path, *lines: str) -> Path:
+    """Write a settings file with all that is required."""
+    path = folder / "bank.toml"
+    required = [f'{name.lower()} = "{text}"' for name, text in REQUIRED.items()]
+    path.write_text("\n".join([*required, *lines]))
+    return path
+
+
+def test_what_has_no_default_is_enough_and_other_variables_are_left_alone() -> None:
+    """Those of another service and of the system included."""
+    environment = {PREFIX + name: text for name, text in REQUIRED.items()}
+    more = {"PATH": "/bin", "AMALGAM_AMALGAMATOR_BOOTSTRAP": "x:1", "AMALGAM_STREAMX": "1"}
+    settings = read_settings(None, environment | more)
+    assert settings == Settings(
+        member="north",
+        bank_bootstrap="localhost:9092",
+        consortium_bootstrap="localhost:9093",
+        mapping_file=Path("mapping.toml"),
+        consortium_file=Path("consortium.toml"),
+        key_file=Path("key.pem"),
+        secret_file=Path("secret.hex"),
+        state_dir=Path("state"),
+    )
+
+
+def test_every_field_is_read_from_its_variable() -> None:
+    """By writing the defaults out and reading them back."""
+    defaults = read()
+    written = {field.name.upper(): str(getattr(defaults, field.name)) for field in fields(defaults)}
+    assert read(**written) == defaults
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("tick_s", "0.5", 0.5),
+        ("cadence_s", "60", 60.0),
+        ("health_port", "0", 0),
+        ("mode", "replay", "replay"),
+        ("alert_rate", "1e-3", 0.001),
+        ("state_dir", "/var/x", Path("/var/x")),
+    ],
+)
+def test_a_value_of_the_environment_has_the_fields_type(
+    name: str, text: str, value: object
+) -> None:
+    """Numbers as numbers, paths as paths."""
+    found = getattr(read(**{name.upper(): text}), name)
+    assert found == value
+    assert type(found) is type(value) or isinstance(value, Path)
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    """Key by key."""
+    path = a_file(tmp_path, "tick_s = 60", "cadence_s = 120.0", "health_port = 1")
+    environment = {PREFIX + "TICK_S": "30", PREFIX + "MEMBER": "south"}
+    settings = read_settings(path, environment)
+    assert (settings.tick_s, settings.cadence_s, settings.health_port) == (30.0, 120.0, 1)
+    assert settings.member == "south"
+    assert settings.checkpoint_s == Settings.__dataclass_fields__["checkpoint_s"].default
+
+
+def test_paths_in_a_file_are_relative_to_it_and_those_outside_are_not(tmp_path: Path) -> None:
+    """So a folder with everything in it can be moved."""
+    settings = read_settings(a_file(tmp_path), {PREFIX + "KEY_FILE": "k.pem"})
+    assert settings.mapping_file == tmp_path / "mapping.toml"
+    assert settings.key_file == Path("k.pem")
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_a_missing_value_is_refused_by_its_variable(name: str) -> None:
+    """Each of those without a default."""
+    rest = {PREFIX + key: text for key, text in REQUIRED.items() if key != name}
+    with pytest.raises(SettingsError, match=f"{PREFIX}{name}: expected a value, got none"):
+        read_settings(None, rest)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("CADENCE", "CADENCE_S"), ("ALERTRATE", "ALERT_RATE"), ("tick_s", "")]
+)
+def test_an_unknown_variable_is_refused_with_the_nearest_known_one(name: str, nearest: str) -> None:
+    """A slip of the pen does not run with defaults."""
+    hint = f"; did you mean '{PREFIX}{nearest}'" if nearest else ""
+    with pytest.raises(SettingsError, match=f"{PREFIX}{name}: unknown setting.*{hint}"):
+        read(**{name: "1"})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("cadence = 1", "cadence: unknown setting; did you mean 'cadence_s'"),
+        ("zzz = 1", "zzz: unknown setting$"),
+        ('tick_s = "10"', "tick_s: expected a number, got '10'"),
+        ("health_port = 1.0", "health_port: expected a whole number, got 1.0"),
+        ("health_port = true", "health_port: expected a whole number, got True"),
+        ("mode = 1", "mode: expected a text, got 1"),
+        ("tick_s = 10\ntick_s = 20", "expected TOML"),
+    ],
+)
+def test_a_wrong_line_of_the_file_is_refused_by_file_and_key(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    """Types are not guessed."""
+    path = a_file(tmp_path, line)
+    with pytest.raises(SettingsError, match=f"{path}: {message}"):
+        read_settings(path, {})
+
+
+def test_an_absent_file_is_refused_by_name(tmp_path: Path) -> None:
+    """With what the system says."""
+    with pytest.raises(SettingsError, match=r"gone\.toml: expected a readable file"):
+        read_settings(tmp_path / "gone.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"MEMBER": ""}, "MEMBER.*non-empty"),
+        ({"WORKER": ""}, "WORKER.*non-empty"),
+        ({"MODE": "fast"}, "MODE.*live or replay"),
+        ({"TICK_S": "soon"}, "TICK_S: expected a number, got 'soon'"),
+        ({"TICK_S": "0"}, "TICK_S.*above 0"),
+        ({"TICK_S": "7"}, "TICK_S.*divisor of a day"),
+        ({"CADENCE_S": "-1"}, "CADENCE_S.*above 0"),
+        ({"CADENCE_S": "nan"}, "CADENCE_S.*above 0"),
+        ({"LATENESS_S": "inf"}, "LATENESS_S.*above 0"),
+        ({"STATISTICS_S": "0"}, "STATISTICS_S.*above 0"),
+        ({"CHECKPOINT_S": "0"}, "CHECKPOINT_S.*above 0"),
+        ({"LABEL_HORIZON_S": "100", "RETENTION_S": "100"}, "RETENTION_S.*more than"),
+        ({"MODE": "replay", "TICK_S": "60", "CADENCE_S": "90"}, "CADENCE_S.*multiple of tick_s"),
+        ({"ALERT_RATE": "0"}, r"ALERT_RATE.*share in \(0, 1\)"),
+        ({"ALERT_RATE": "1"}, r"ALERT_RATE.*share in \(0, 1\)"),
+        ({"ALERT_RATE": "nan"}, r"ALERT_RATE.*share in \(0, 1\)"),
+        ({"HEALTH_PORT": "65536"}, r"HEALTH_PORT.*0\.\.65535"),
+        ({"HEALTH_PORT": "8.5"}, "HEALTH_PORT: expected a whole number"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_variable(
+    values: dict[str, str], message: str
+) -> None:
+    """The message says what was expected."""
+    with pytest.raises(SettingsError, match=message):
+        read(**values)
+
+
+def test_a_live_worker_may_publish_at_any_cadence() -> None:
+    """Steps matter in replay alone."""
+    assert read(TICK_S="60", CADENCE_S="90").cadence_s == 90.0
+
+
+def test_the_secrets_place_is_not_shown() -> None:
+    """Settings are logged at the start."""
+    assert "secret" not in repr(read())
+
+
+def member_files(folder: Path, *, secret: str = SECRET.hex(), more: str = "") -> Settings:
+    """Write what a membership is read from; return settings that name the files."""
+    save_signer(SIGNER, folder / "key.pem")
+    (folder / "secret.hex").write_text(secret)
+    (folder / "consortium.toml").write_text(
+        'consortium = "demo"\nentity_kinds = ["terminal", "device"]\n'
+        f'amalgamator_keys = ["{AMALGAMATOR.public_key.hex()}"]\n{more}'
+    )
+    return read_settings(a_file(folder), {})
+
+
+def test_a_membership_is_read_from_its_files(tmp_path: Path) -> None:
+    """Agreement, keys and pseudonym key; the last two are not shown."""
+    membership = read_membership(member_files(tmp_path, secret=SECRET.hex() + "\n"))
+    assert membership.consortium == "demo"
+    assert membership.schema == Schema(entity_kinds=("terminal", "device"))
+    assert [verifier.key_id for verifier in membership.amalgamator] == [AMALGAMATOR.key_id]
+    assert membership.signer.public_key == SIGNER.public_key
+    assert membership.secret == SECRET
+    assert "secret" not in repr(membership)
+    assert "signer" not in repr(membership)
+
+
+@pytest.mark.parametrize("secret", ["", "00" * 31, "zz" * 32, "0" * 63])
+def test_a_short_or_garbled_pseudonym_key_is_refused_without_showing_it(
+    tmp_path: Path, secret: str
+) -> None:
+    """32 bytes in hexadecimal at least; the message names the file."""
+    settings = member_files(tmp_path, secret=secret)
+    with pytest.raises(SettingsError, match=r"secret\.hex: expected") as caught:
+        read_membership(settings)
+    assert not secret or secret not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('consortium = "demo"', "", r"consortium\.toml: consortium: expected"),
+        ('["terminal", "device"]', "[]", r"consortium\.toml: entity_kinds: expected a list"),
+        ('["terminal", "device"]', "[1]", r"consortium\.toml: entity_kinds: expected a list"),
+        ('consortium = "demo"', 'consortium = "demo"\nx = 1', r"consortium\.toml: x: unknown key"),
+    ],
+)
+def test_a_wrong_agreement_is_refused_by_file_and_key(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    """Before anything is connected."""
+    settings = member_files(tmp_path)
+    text = settings.consortium_file.read_text()
+    settings.consortium_file.write_text(text.replace(old, new))
+    with pytest.raises(SettingsError, match=message):
+        read_membership(settings)
+
+
+def test_a_key_that_is_none_is_refused(tmp_path: Path) -> None:
+    """As input that is wrong."""
+    settings = member_files(tmp_path)
+    text = settings.consortium_file.read_text()
+    settings.consortium_file.write_text(text.replace(AMALGAMATOR.public_key.hex(), "abc"))
+    with pytest.raises(InvalidInputError, match="public key"):
+        read_membership(settings)
+
+
+def test_the_pipeline_gets_milliseconds() -> None:
+    """Every duration, and the rate."""
+    settings = read(
+        TICK_S="0.5",
+        LABEL_HORIZON_S="100",
+        RETENTION_S="200.25",
+        STATISTICS_S="300",
+        LATENESS_S="1.5",
+        ALERT_RATE="0.02",
+        WORKER="3",
+    )
+    schema = Schema(entity_kinds=("terminal",))
+    membership = Membership(
+        consortium="demo", schema=schema, amalgamator=(), signer=SIGNER, secret=SECRET
+    )
+    config = pipeline_config(settings, membership)
+    assert isinstance(config, PipelineConfig)
+    assert (config.member, config.worker, config.schema) == ("north", "3", schema)
+    assert config.secret == SECRET
+    assert (config.tick_ms, config.label_horizon_ms, config.retention_ms) == (500, 100_000, 200_250)
+    assert (config.statistics_cadence_ms, config.admission.lateness_ms) == (300_000, 1_500)
+    assert config.judging.budget.rate == 0.02

@@ -1,0 +1,51 @@
+"""Metrics: every series exists from the start, under names that dashboards may rely on."""
+
+import re
+
+from prometheus_client import CollectorRegistry
+
+from models.fields import REASONS
+from stream.telemetry import DEAD_LETTER_REASONS, LABEL_OUTCOMES, Telemetry
+
+
+def test_every_series_exists_before_anything_happened() -> None:
+    """A rate over a series that appears late misses its first event."""
+    registry = CollectorRegistry()
+    Telemetry(registry)
+    series = [
+        ("transactions_scored_total", "decision", ("alert", "pass")),
+        ("dead_letters_total", "reason", DEAD_LETTER_REASONS),
+        ("labels_total", "outcome", LABEL_OUTCOMES),
+        ("expert_weight", "expert", ("own", "merged")),
+    ]
+    for name, label, values in series:
+        for value in values:
+            assert registry.get_sample_value(f"amalgam_stream_{name}", {label: value}) == 0
+
+
+def test_every_reason_of_decoding_is_one_of_a_dead_letter() -> None:
+    """And none is listed twice."""
+    assert set(REASONS) < set(DEAD_LETTER_REASONS)
+    assert len(set(DEAD_LETTER_REASONS)) == len(DEAD_LETTER_REASONS)
+
+
+def test_names_have_our_prefix_and_only_counters_end_in_total() -> None:
+    """As dashboards expect; durations are in seconds."""
+    registry = CollectorRegistry()
+    Telemetry(registry)
+    metrics = list(registry.collect())
+    assert len(metrics) >= 15
+    for metric in metrics:
+        assert re.fullmatch(r"amalgam_stream_[a-z_]+", metric.name)
+        assert not metric.name.endswith("_total")
+        assert (metric.type != "histogram") | metric.name.endswith("_seconds")
+        for sample in metric.samples:
+            assert sample.name.endswith("_total") <= (metric.type == "counter")
+
+
+def test_two_workers_of_one_process_do_not_share_numbers() -> None:
+    """Each has its own registry."""
+    one, other = Telemetry(CollectorRegistry()), Telemetry(CollectorRegistry())
+    one.summaries.inc(3)
+    assert b"amalgam_stream_summaries_published_total 3.0" in one.render()
+    assert b"amalgam_stream_summaries_published_total 0.0" in other.render()
