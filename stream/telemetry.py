@@ -61,9 +61,7 @@ class Telemetry:
         )
         self.checkpoint_bytes = counter("checkpoint_bytes_total", "Bytes of changed state pages.")
         self.summaries = counter("summaries_published_total", "Contributions sent.")
-        self.summaries_waiting = gauge(
-            "summaries_waiting", "Contributions that wait for the consortium's cluster."
-        )
+        self.summaries_waiting = gauge("summaries_waiting", "Contributions not sent yet.")
         self.summary_bytes = counter("summary_bytes_total", "Bytes of contributions sent.")
         self.releases_refused = counter("releases_refused_total", "Release records refused.")
         self.release = gauge("release_number", "Number of the release in force.")

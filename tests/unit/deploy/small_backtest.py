@@ -44,13 +44,13 @@ def with_column(path, name, values, into):
 
 
 def small_config(file, **changes):
-    """Return daily summaries and ticks, so that a run is quick."""
+    """Return daily summaries and hourly ticks, so that a run is quick."""
     settings = {
         "file": file,
         "mapping": MAPPING,
         "label_delay_d": DELAY_D,
         "cadence_s": 86_400.0,
-        "tick_s": 86_400.0,
+        "tick_s": 3_600.0,
         "alert_rate": 0.02,
     }
     return BacktestConfig(**(settings | changes))

@@ -141,7 +141,7 @@ def test_a_label_is_learnt_at_the_first_tick_at_or_after_it_was_said():
 
 def test_epochs_are_closed_at_multiples_of_the_cadence():
     """The tick that begins epoch n closes n - 1; ticks start at the cadence before all payments."""
-    notes, heard = run({"a": stream([47]), "b": stream([55, 81])}, cadence_ms=2 * TICK)
+    notes, heard = run({"a": stream([57]), "b": stream([65, 81])}, cadence_ms=2 * TICK)
     assert [value for _, value in calls(notes, "close")] == [1, 2, 3]
     assert [one[1] for one in heard if one[0] == "tick"] == [40, 50, 60, 70, 80]
     assert [one[1] for one in heard if one[0] == "release"] == [

@@ -2,12 +2,14 @@
 
 import dataclasses
 import re
+import time
 from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from deploy import report as report_module
 from deploy.figures import SYSTEMS, bank_figures, summary_figures
 from deploy.report import write_report
 from tests.unit.deploy.small_backtest import made_result
@@ -116,6 +118,17 @@ def test_bases_are_dated_in_utc(report):
     first, second = [row for row in parsed(html).rows if row and row[0] in {"1", "2"}]
     assert first == ["1", str(np.datetime64(20_003, "D")), "3", "1234"]
     assert second == ["2", str(np.datetime64(20_008, "D")), "8", "2345"]
+
+
+def test_dates_do_not_depend_on_where_the_machine_stands(monkeypatch):
+    """A minute after midnight in UTC is still the day before in New York."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert report_module._date(20_003 * 86_400_000 + 60_000) == str(np.datetime64(20_003, "D"))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_names_from_the_file_are_escaped(tmp_path):
