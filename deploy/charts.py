@@ -78,7 +78,9 @@ def recall_curves(result: BacktestResult) -> str:
                 ax.tick_params(labelbottom=i + n_columns >= n)
             else:
                 ax.set_axis_off()
-        axes[0, 0].legend(loc="lower left")
+        drawn = [ax for ax in axes.flat if ax.get_legend_handles_labels()[0]]
+        if drawn:
+            drawn[0].legend(loc="lower left")
         figure.supxlabel("recall", fontsize=9)
         figure.supylabel("precision", fontsize=9)
         return _svg(figure, "recall", "Precision against recall of each bank")
@@ -91,7 +93,8 @@ def _draw_recall(ax: Axes, result: BacktestResult, bank: int) -> None:
         curve = precision_recall_curve(result.is_fraud[rows], scores, n_points=150)
         if curve is not None:
             _draw_line(ax, name, curve.recall, curve.precision)
-    ax.set(title=result.banks[bank], xlim=(0, 1.01), ylim=(0, 1.02))
+    ax.set(xlim=(0, 1.01), ylim=(0, 1.02))
+    ax.set_title(result.banks[bank], parse_math=False)
 
 
 def weekly_precision(result: BacktestResult) -> str:

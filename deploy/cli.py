@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from rich.text import Text
 
-from deploy import commands
+from deploy import commands, membership
 from deploy.backtest import BacktestConfig, run_backtest
 from deploy.demo import Demo, DemoConfig, stop_demo
 from deploy.figures import bank_figures, figures_table, summary_figures
@@ -45,7 +46,7 @@ for name, group in (
 ):
     app.add_typer(group, name=name)
 
-console = Console()
+console = Console(markup=False, highlight=False)  # texts hold names that others chose
 Bootstrap = Annotated[str, typer.Option(help="host:port of a broker, several with commas.")]
 StateDir = Annotated[Path, typer.Option("--state", help="Where local files are kept.")]
 Results = Annotated[Path | None, typer.Option(help="Write the measured figures to this JSON file.")]
@@ -57,14 +58,19 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except AmalgamError as error:
-        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
+        said = Text.assemble(("error: ", "red"), str(error))
+        Console(stderr=True).print(said, soft_wrap=True)
         raise typer.Exit(2) from error
 
 
 def _command() -> str:
     """Return what was typed; of files elsewhere the name alone: folders are nobody's business."""
-    words = [Path(word).name if word.startswith(("/", "../")) else word for word in sys.argv[1:]]
-    return " ".join(["amalgam", *words])
+    return " ".join(["amalgam", *map(_without_folder, sys.argv[1:])])
+
+
+def _without_folder(word: str) -> str:
+    option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+    return option + equals + (Path(value).name if value.startswith(("/", "../", "~")) else value)
 
 
 @app.command()
@@ -144,8 +150,8 @@ def bank_init(
 ) -> None:
     """Make a bank's private key, a settings file and a mapping to fill in."""
     with _errors():
-        for line in commands.bank_init(name, directory / name):
-            console.print(line, highlight=False, soft_wrap=True)
+        for line in membership.bank_init(name, directory / name):
+            console.print(line, soft_wrap=True)
 
 
 @bank_app.command("run")
@@ -164,8 +170,8 @@ def amalgamator_init(
 ) -> None:
     """Make a consortium: the amalgamator's key, a registry, and the file that members get."""
     with _errors():
-        for line in commands.consortium_init(consortium, entity_kind, directory / consortium):
-            console.print(line, highlight=False, soft_wrap=True)
+        for line in membership.consortium_init(consortium, entity_kind, directory / consortium):
+            console.print(line, soft_wrap=True)
 
 
 @amalgamator_app.command("admit")
@@ -176,7 +182,7 @@ def amalgamator_admit(
 ) -> None:
     """Add a member to the registry; the amalgamator reads it at its next start."""
     with _errors():
-        commands.admit(registry, name, public_key)
+        membership.admit(registry, name, public_key)
         console.print(f"{name} is a member")
 
 
@@ -205,7 +211,7 @@ def alerts_tail(
         for line in commands.tail_alerts(
             address, bank, seconds=seconds, from_start=from_start, clock=time.monotonic
         ):
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
 
 
 @app.command()
@@ -218,7 +224,7 @@ def label(
 ) -> None:
     """Say what a transaction was, as an analyst; sent in the bank's own format."""
     with _errors():
-        now = datetime.fromisoformat(at) if at else datetime.now(UTC)
+        now = commands.instant_of(at) if at else datetime.now(UTC)
         commands.send_label(settings, transaction_id, account_id, is_fraud=fraud, at=now)
         console.print(f"sent: {'fraud' if fraud else 'legitimate'}")
 
@@ -239,7 +245,9 @@ def simulate(
     with _errors():
         if output.suffix != ".toml":
             n = commands.simulate_file(output, days=days, customers=customers, seed=seed)
-            console.print(f"{n:,} payments in {output}; its mapping: {commands.SIMULATED}")
+            console.print(
+                f"{n:,} payments in {output}; its mapping: {commands.SIMULATED}", soft_wrap=True
+            )
             return
         sent = commands.simulate_stream(
             commands.SimulateRequest(
@@ -318,12 +326,12 @@ def backtest(
         console.print(figures_table(banks))
         for figure, value in figures.items():
             if "bank-" not in figure:
-                console.print(f"{figure:<34} {value:.4g}", highlight=False)
+                console.print(f"{figure:<34} {value:.4g}")
         if results is not None:
             write_results(results, _command(), figures, now=datetime.now(UTC))
         if report is not None:
             write_report(report, result, banks, figures)
-            console.print(f"report: {report}")
+            console.print(f"report: {report}", soft_wrap=True)
 
 
 @app.command()

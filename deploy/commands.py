@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from importlib import resources
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,22 +14,13 @@ import numpy as np
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from amalgamator.registry import (
-    Member,
-    Registry,
-    format_member,
-    format_registry,
-    parse_registry,
-)
 from deploy.bank_formats import BankFormat, LabelledBatch
-from deploy.consortium_files import new_signer, settings_text, write_secret
 from deploy.kafka_server import resolve, running, start, stop
 from deploy.replay import ReplayConfig, Replayer, Sent, plan_replay
 from deploy.replay_kafka import KafkaSender
 from deploy.simulated_files import write_days
 from deploy.simulator import SimulationConfig, bank_parts, simulate
 from models.errors import InvalidInputError, SettingsError, UnavailableError
-from models.keys import Verifier
 from models.mapping import Mapping as FieldMapping
 from models.mapping import load_mapping
 from models.records import Alert, Label
@@ -75,105 +65,6 @@ def local_bootstrap(state: Path) -> str:
 def become(module: str, arguments: Sequence[str]) -> NoReturn:
     """Replace this process by ``python -m module``, which then gets every signal itself."""
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606  # ourselves
-
-
-def bank_init(name: str, directory: Path) -> list[str]:
-    """Write a new bank's files and return what to do next.
-
-    Raises
-    ------
-    InvalidInputError
-        If the folder has files already.
-    """
-    topics = BankTopics(name)
-    _must_be_new(directory)
-    signer = new_signer(directory / "bank.key")
-    example = resources.files("deploy") / "demo_banks" / "nordbank.toml"
-    text = example.read_text(encoding="utf-8").replace("nordbank", name)
-    (directory / "mapping.toml").write_text(text, encoding="utf-8")
-    settings = settings_text(
-        {
-            "member": name,
-            "bank_bootstrap": "127.0.0.1:9092",
-            "consortium_bootstrap": "127.0.0.1:9092",
-            "mapping_file": "mapping.toml",
-            "consortium_file": "consortium.toml",
-            "key_file": "bank.key",
-            "secret_file": "pseudonyms.key",
-            "state_dir": "state",
-            "health_port": 9463,
-        }
-    )
-    (directory / "bank.toml").write_text(settings, encoding="utf-8")
-    return [
-        f"wrote {directory}/bank.toml, mapping.toml and bank.key",
-        f"public key for the consortium's registry: {signer.public_key.hex()}",
-        "next: put consortium.toml and pseudonyms.key (from the other members) beside them, "
-        "say in mapping.toml where your records keep their fields, "
-        f"and send them to {topics.transactions}",
-        f"then: amalgam bank run {directory}/bank.toml",
-    ]
-
-
-def consortium_init(name: str, kinds: Sequence[str], directory: Path) -> list[str]:
-    """Write a new consortium's files and return what to do next."""
-    _must_be_new(directory)
-    signer = new_signer(directory / "amalgamator.key")
-    write_secret(directory / "pseudonyms.key")
-    registry = Registry(consortium=name, entity_kinds=tuple(kinds), members={})
-    (directory / "registry.toml").write_text(format_registry(registry), encoding="utf-8")
-    quoted = ", ".join(f'"{kind}"' for kind in kinds)
-    (directory / "consortium.toml").write_text(
-        f'consortium = "{name}"\nentity_kinds = [{quoted}]\n'
-        f'amalgamator_keys = ["{Verifier(signer.public_key).public_key.hex()}"]\n',
-        encoding="utf-8",
-    )
-    settings = settings_text(
-        {
-            "bootstrap": "127.0.0.1:9092",
-            "registry_file": "registry.toml",
-            "key_file": "amalgamator.key",
-        }
-    )
-    (directory / "amalgamator.toml").write_text(settings, encoding="utf-8")
-    return [
-        f"wrote {directory}/amalgamator.toml and .key, registry.toml, consortium.toml, "
-        "pseudonyms.key",
-        "give consortium.toml to every member; hand pseudonyms.key to the members and then delete "
-        "it here: who runs the amalgamator must not have it",
-        f"for each member: amalgam amalgamator admit {directory}/registry.toml NAME PUBLIC_KEY",
-        f"then: amalgam amalgamator run {directory}/amalgamator.toml",
-    ]
-
-
-def admit(registry_file: Path, name: str, public_key: str) -> None:
-    """Add a member with one worker to a registry's file.
-
-    Raises
-    ------
-    SettingsError
-        If the file is no registry.
-    InvalidInputError
-        If it has such a member, or the key is none.
-    """
-    text = _registry_text(registry_file)
-    if name in parse_registry(text, str(registry_file)).members:
-        raise InvalidInputError(f"{registry_file}: {name} is a member already")
-    verifier = Verifier.from_hex(public_key)
-    member = Member(name=name, verifiers={verifier.key_id: verifier}, workers=("0",))
-    registry_file.write_text(text + format_member(member), encoding="utf-8")
-
-
-def _registry_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(f"{path}: expected a registry, got {error.strerror}") from error
-
-
-def _must_be_new(directory: Path) -> None:
-    if directory.exists() and any(directory.iterdir()):
-        raise InvalidInputError(f"{directory}: expected a new or empty folder")
 
 
 def tail_alerts(
@@ -252,6 +143,22 @@ def send_label(
     sender.close()
 
 
+def instant_of(text: str) -> datetime:
+    """Return a written time.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is not ISO 8601.
+    """
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"--at: expected a time such as 2026-01-31T12:00:00+00:00, got {text!r}"
+        ) from error
+
+
 def day_of(text: str | None) -> int | None:
     """Return days since 1970 of a date, None for none.
 
@@ -272,6 +179,8 @@ def simulate_file(output: Path, *, days: int, customers: int, seed: int) -> int:
     """Write simulated payments to a file; return how many."""
     if output.suffix not in (".csv", ".parquet"):
         raise InvalidInputError(f"{output}: expected a name that ends with .csv or .parquet")
+    if seed < 0:
+        raise InvalidInputError(f"--seed: expected 0 or more, got {seed}")
     config = SimulationConfig(n_days=days, n_customers=customers)
     banks = [f"bank-{i + 1}" for i in range(len(config.bank_shares))]
     return write_days(simulate(config, np.random.default_rng(seed)), banks, output)
@@ -321,6 +230,8 @@ def _send(
     speed: float,
     label_delay_d: float,
 ) -> Sent:
+    if not 0.0 <= label_delay_d < float("inf"):
+        raise InvalidInputError(f"--label-delay-d: expected days >= 0, got {label_delay_d}")
     topics = BankTopics(settings.member)
     sender = KafkaSender(settings.bank_bootstrap)
     replayer = Replayer(

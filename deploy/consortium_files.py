@@ -54,7 +54,7 @@ class ConsortiumFiles:
 
 
 def write_consortium(directory: Path, plan: ConsortiumPlan) -> ConsortiumFiles:
-    """Make keys and write every file below ``directory``; what is there already is kept."""
+    """Make new keys and write every file below ``directory``; a pseudonym key there is kept."""
     amalgamator = new_signer(directory / "amalgamator" / "amalgamator.key")
     secret = directory / "pseudonyms.key"
     write_secret(secret)

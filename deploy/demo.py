@@ -137,7 +137,9 @@ class Demo:
         try:
             bootstrap = config.bootstrap or self._start_broker()
         except UnavailableError as error:
-            self._console.print(f"[yellow]No Kafka ({error}); running in one process instead.")
+            self._console.print(
+                f"No Kafka ({error}); running in one process instead.", style="yellow"
+            )
             return self._run_in_process()
         try:
             return self._run_on_kafka(bootstrap)

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 
 import msgspec
 from kafka import KafkaConsumer, TopicPartition
@@ -60,8 +61,8 @@ class Feed:
                 clock=time.monotonic,
                 sleep=self._sleep,
             )
-            replayer.run(plan_replay(parts, mapping, self._config))
-            sender.close()
+            with closing(sender):
+                replayer.run(plan_replay(parts, mapping, self._config))
         except _StopError:
             return
         except Exception as error:  # noqa: BLE001  # shown by the main thread, which stops

@@ -78,7 +78,7 @@ def stop_remembered(path: Path) -> list[str]:
     except (FileNotFoundError, msgspec.MsgspecError):
         return []
     path.unlink()
-    alive = [one for one in records if start_ticks(one.pid) == one.started_ticks]
+    alive = [one for one in records if 0 < start_ticks(one.pid) == one.started_ticks]
     for one in alive:
         os.kill(one.pid, signal.SIGTERM)
     until_s = time.monotonic() + _STOP_TIMEOUT_S

@@ -224,6 +224,8 @@ def bank_parts(
     config: SimulationConfig, bank: int, mapping: Mapping, *, seed: int
 ) -> Iterator[LabelledBatch]:
     """Yield one bank's days; the banks' parts of one seed belong to the same world."""
+    if seed < 0:
+        raise InvalidInputError(f"seed: expected 0 or more, got {seed}")
     own = np.random.default_rng([seed, bank])
     for day in simulate(config, np.random.default_rng(seed)):
         yield bank_batch(day, bank, mapping, own)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from models.errors import InvalidInputError
 
+_MAX_DIGITS = 7
 HANDBOOK = "7:0.40,0.25,0.15,0.12,0.08"
 
 
@@ -34,11 +35,12 @@ class Split:
     def banks(self, account_ids: Sequence[str]) -> NDArray[np.int64]:
         """Return the bank of each row.
 
-        Accounts whose ids are all whole numbers are drawn in the order of the numbers, 0 to the
-        highest, others in the order of their texts.
+        Accounts whose ids are all whole numbers of up to seven digits are drawn in the order of
+        the numbers, 0 to the highest, others in the order of their texts.
         """
         distinct = sorted(set(account_ids))
-        if all(text.isdecimal() for text in distinct):
+        longest = max(map(len, distinct), default=0)
+        if longest <= _MAX_DIGITS and all(text.isdecimal() for text in distinct):
             place = {text: int(text) for text in distinct}
         else:
             place = {text: i for i, text in enumerate(distinct)}
@@ -63,6 +65,8 @@ def parse_split(text: str) -> Split:
         split = Split(int(seed), tuple(float(share) for share in shares.split(",")))
     except ValueError as error:
         raise InvalidInputError(f"split: expected SEED:SHARE,SHARE,..., got {text!r}") from error
+    if split.seed < 0:
+        raise InvalidInputError(f"split: expected a seed of 0 or more, got {text!r}")
     if not (all(share > 0 for share in split.shares) and abs(sum(split.shares) - 1) < 1e-9):
         raise InvalidInputError(f"split: expected positive shares that sum to 1, got {text!r}")
     return split

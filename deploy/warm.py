@@ -9,10 +9,11 @@ import numpy as np
 from amalgamator.core import Amalgamator
 from amalgamator.policy import BasisPolicy, FoldConfig
 from amalgamator.registry import Member, Registry
-from deploy.bank_formats import LabelledBatch
+from deploy.bank_formats import BankFormat, LabelledBatch
 from deploy.demo import KINDS, bank_stream
 from deploy.local import LocalConsortium
 from deploy.simulator import SimulationConfig, bank_parts
+from models.decoding import TransactionDecoder
 from models.keys import Signer, Verifier
 from models.mapping import load_mapping
 from models.schema import Schema
@@ -43,6 +44,8 @@ def main() -> int:
         )
         parts = [_with_fraud(part) for part in bank_parts(simulation, i, mapping, seed=1)]
         streams[name] = bank_stream(parts, _DAY_MS)
+        format_ = BankFormat(mapping)
+        TransactionDecoder(mapping).decode(format_.transactions(parts[0].batch))
     registry = Registry(consortium="warm", entity_kinds=KINDS, members=members)
     policy = FoldConfig(schema=schema, basis=BasisPolicy(min_n=100, min_frauds=1))
     amalgamator = Amalgamator(registry, policy, lockstep=True)

@@ -45,21 +45,23 @@ def admit(
     Reasons: ``duplicate_transaction``, ``late_event``, ``future_event``. ``watermark_ms`` is the
     newest event time of all sources, ``newest_ms`` that of this one; -1 for none.
     """
-    duplicate = _duplicates(hashes, log)
-    if not any(duplicate):
+    held = log.known(hashes)
+    if not any(held) and len(set(hashes)) == len(hashes):
         highest = _if_none_is_refused(event_ms, watermark_ms, newest_ms, clock_ms, policy)
         if highest is not None:
             return np.arange(len(event_ms)), highest, []
     high = watermark_ms
     taken, arrival, rejected = [], [], []
+    seen: set[int] = set()
     for row, time_ms in enumerate(event_ms.tolist()):
         reason = _refusal(time_ms, high, newest_ms, clock_ms, policy)
-        if duplicate[row]:
+        if held[row] or hashes[row] in seen:
             reason = ("duplicate_transaction", "expected an id not seen before")
         if reason:
             rejected.append(Rejected(row, *reason))
             continue
         high, newest_ms = max(high, time_ms), max(newest_ms, time_ms)
+        seen.add(hashes[row])
         taken.append(row)
         arrival.append(high)
     return np.array(taken, np.int64), np.array(arrival, np.int64), rejected
@@ -83,16 +85,6 @@ def _if_none_is_refused(
         is_ahead = event_ms > clock_ms + policy.ahead_ms
     refused = is_ahead | ((is_late | is_far) & (high[:-1] >= 0))
     return None if refused.any() else high[1:]
-
-
-def _duplicates(hashes: list[int], log: RowLog) -> list[bool]:
-    held = log.known(hashes)
-    if len(set(hashes)) < len(hashes):
-        seen: set[int] = set()
-        for row, one in enumerate(hashes):
-            held[row] = held[row] or one in seen
-            seen.add(one)
-    return held
 
 
 def _refusal(

@@ -4,17 +4,37 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from models.entity_risk import PSEUDONYM_BYTES, EvidenceCells, aggregate, pseudonym
 from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING
-from models.features.entities import ENTITY, add_others, clear_others, learn_outcomes, new_entities
+from models.features.entities import (
+    ENTITY,
+    SHARED_HOURS,
+    add_others,
+    clear_others_day,
+    clear_others_hours,
+    learn_outcomes,
+    new_entities,
+)
 from models.features.name_index import NameIndex
 from stream.touched import TouchedPages
 
 _OTHERS_AGES = ("others_last_fraud_ms", "others_last_legit_ms", "others_episode_ms")
 _OTHERS_RINGS = ("others_day_n", "others_day_f", "others_hour_n", "others_hour_f")
+_HOUR_DAYS = SHARED_HOURS // 24
 _LOG_FIELDS = ("row", "known_ms", "event_ms", "is_fraud")
+
+
+def _identity(merged: EvidenceCells, own: EvidenceCells | None) -> int:
+    """Return a hash of what a day holds, by which it is known again after a restart."""
+    digest = xxhash.xxh3_64()
+    for cells in (merged, own):
+        for array in () if cells is None else cells.arrays().values():
+            digest.update(np.ascontiguousarray(array).data)
+        digest.update(b"|")
+    return digest.intdigest()
 
 
 class EntityTable:
@@ -38,8 +58,9 @@ class EntityTable:
         self._log: dict[int, list[tuple[NDArray[np.generic], ...]]] = {}
         self._changed: set[int] = set()
         self._published: dict[int, list[tuple[int, EvidenceCells]]] = {}
-        self._installed: dict[int, tuple[EvidenceCells, EvidenceCells | None]] = {}
+        self._installed: dict[int, int] = {}
         self._touched: dict[int, NDArray[np.int64]] = {}
+        self._touched_hours: dict[int, NDArray[np.int64]] = {}
         self._weights: tuple[tuple[str, str, float], ...] = ()
         self._written = {
             "state": TouchedPages(ENTITY.itemsize),
@@ -158,9 +179,10 @@ class EntityTable:
         newest = max(evidence, default=0)
         for day in sorted(evidence):
             own = self._own_in_release(day, seq)
-            if day > newest - RING and self._installed.get(day) != (evidence[day], own):
+            identity = _identity(evidence[day], own)
+            if day > newest - RING and self._installed.get(day) != identity:
                 self._install_day(day, evidence[day], own, weight, with_hours=day >= newest - 1)
-                self._installed[day] = (evidence[day], own)
+                self._installed[day] = identity
         for gone in [d for d in self._installed if d not in evidence]:
             del self._installed[gone]
         for old in [d for d in self._published if d < newest - RING]:
@@ -174,6 +196,7 @@ class EntityTable:
             self.state[name] = NEVER
         self.days[:] = NEVER
         self._touched.clear()
+        self._touched_hours.clear()
         self._installed.clear()
 
     def _own_in_release(self, day: int, seq: int) -> EvidenceCells | None:
@@ -197,8 +220,13 @@ class EntityTable:
         everything = np.arange(self.size, dtype=np.int64)
         before = self._touched.get(slot, everything)
         self._touched[slot] = np.empty(0, np.int64)
-        clear_others(self.state, before, day, with_hours)
+        clear_others_day(self.state, before, day)
         self._written["state"].rows(before)
+        if with_hours:
+            of_hours = self._touched_hours.get(day % _HOUR_DAYS, everything)
+            self._touched_hours[day % _HOUR_DAYS] = np.empty(0, np.int64)
+            clear_others_hours(self.state, of_hours, day)
+            self._written["state"].rows(of_hours)
         self._add_cells(day, merged, 1.0, with_hours=with_hours)
         if own is not None:
             self._add_cells(day, own, -weight, with_hours=with_hours)
@@ -207,6 +235,9 @@ class EntityTable:
         rows = self._add(cells.name, cells.kind)
         nothing = np.full(len(cells), NEVER, np.int64)
         self._touched[day % RING] = np.concatenate([self._touched[day % RING], rows])
+        if with_hours:
+            held = self._touched_hours[day % _HOUR_DAYS]
+            self._touched_hours[day % _HOUR_DAYS] = np.concatenate([held, rows])
         self._written["state"].rows(rows)
         add_others(
             self.state,
@@ -229,6 +260,8 @@ class EntityTable:
             "names": self._index.names,
             "kinds": self._index.kinds,
             "days": self.days,
+            "installed": np.array(sorted(self._installed), np.int64),
+            "identities": np.array([v for _, v in sorted(self._installed.items())], np.uint64),
         }
         for day, entries in self._log.items():
             for field, column in zip(_LOG_FIELDS, zip(*entries, strict=True), strict=True):
@@ -249,7 +282,7 @@ class EntityTable:
             pages.clear()
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Replace the state by what `arrays` gave; the next release is installed in full."""
+        """Replace the state by what `arrays` gave."""
         self.state = np.concatenate(
             [arrays["state"].copy().view(ENTITY).reshape(-1), new_entities(1_024)]
         )
@@ -263,7 +296,11 @@ class EntityTable:
         self._weights = msgspec.msgpack.decode(
             np.asarray(arrays["weights"]).tobytes(), type=tuple[tuple[str, str, float], ...]
         )
-        self._log, self._published, self._installed, self._touched = {}, {}, {}, {}
+        self._log, self._published, self._touched, self._touched_hours = {}, {}, {}, {}
+        installed = np.asarray(arrays["installed"]).tolist()
+        self._installed = dict(
+            zip(installed, np.asarray(arrays["identities"]).tolist(), strict=True)
+        )
         logged = {int(key.split("/")[1]) for key in arrays if key.startswith("log/")}
         for day in sorted(logged):
             self._log[day] = [tuple(arrays[f"log/{day}/{field}"] for field in _LOG_FIELDS)]

@@ -43,8 +43,8 @@ class LabelJoin:
     parked
         Transaction hash -> label without a transaction; the oldest go beyond ``max_parked``.
     fresh
-        Rows whose outcome came since the last tick, in order of arrival; a row may come twice when
-        a legitimate one turned out to be fraud.
+        Hashes of the transactions whose outcome came since the last tick, in order of arrival; one
+        may come twice when a legitimate one turned out to be fraud. Never rows: they move.
     joined, duplicates, contradicting, dropped
         Labels so far by what became of them.
     """
@@ -107,7 +107,7 @@ class LabelJoin:
         if outcome == PENDING or label.is_fraud:
             known_ms = max(label.labelled_at_ms, tick_ms, int(log.event_ms[row]))
             log.settle(np.array([row]), np.array([wanted], np.int8), np.array([known_ms], np.int64))
-            self.fresh.append(row)
+            self.fresh.append(label.transaction_hash)
             self.joined += 1
         return True
 
@@ -115,10 +115,18 @@ class LabelJoin:
         """Return and forget the settled rows whose outcome was known by ``until_ms``."""
         if not self.fresh:
             return np.empty(0, np.int64)
-        rows = np.unique(np.array(self.fresh, np.int64))
+        rows = self._fresh_rows(log)
         known = log.known_ms[rows] <= until_ms
-        self.fresh = rows[~known].tolist()
+        self.fresh = log.hash[rows[~known]].tolist()
         return rows[known]
+
+    def _fresh_rows(self, log: RowLog) -> NDArray[np.int64]:
+        found = [row for one in self.fresh if (row := log.find(one)) is not None]
+        return np.unique(np.array(found, np.int64))
+
+    def first_fresh(self, log: RowLog) -> int:
+        """Return the first row whose outcome is still to be learnt; the log's size for none."""
+        return int(min(self._fresh_rows(log), default=log.size))
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays."""
@@ -128,7 +136,7 @@ class LabelJoin:
             "parked_hash": np.array([p.transaction_hash for p in parked], np.uint64),
             "parked_fraud": np.array([p.is_fraud for p in parked], np.bool_),
             "parked_ms": np.array([p.labelled_at_ms for p in parked], np.int64),
-            "fresh": np.array(self.fresh, np.int64),
+            "fresh": np.array(self.fresh, np.uint64),
             "counts": np.array(counts, np.int64),
         }
 

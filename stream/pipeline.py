@@ -304,7 +304,9 @@ class Pipeline:
             self.judge.new_scorer(0, self.own.basis, self.own.weights, _own_rows(*recent))
         self.judge.refit(self.log, self.tick_ms)
         self.judge.rescore(self.log, self._rescored)
-        self.log.drop_before(self.tick_ms - self.config.retention_ms)
+        self.log.drop_before(
+            self.tick_ms - self.config.retention_ms, keep_from=self.labels.first_fresh(self.log)
+        )
 
     def contributions(self, epoch: int) -> list[Contribution]:
         """Return what changed since the last call as cumulative pieces, the closing one last."""

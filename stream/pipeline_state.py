@@ -15,7 +15,7 @@ from stream.experts import OwnExpert, SharedExpert
 from stream.pipeline import Pipeline, PipelineConfig
 from stream.row_log import RowLog
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)

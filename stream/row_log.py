@@ -174,10 +174,10 @@ class RowLog:
         """Return the rows whose outcome became known at or after an instant."""
         return np.flatnonzero(self.known_ms >= max(known_ms, 0))
 
-    def drop_before(self, arrival_ms: int) -> None:
-        """Forget the rows scored before a watermark, except those still pending."""
+    def drop_before(self, arrival_ms: int, *, keep_from: int) -> None:
+        """Forget the rows scored before a watermark, but none pending and none from a row on."""
         n = int(np.searchsorted(self.arrival_ms, arrival_ms, side="left"))
-        n = min(n, self.first_pending)
+        n = min(n, self.first_pending, keep_from)
         if n < self.size // 8:
             return
         gone: list[int] = self.hash[:n].tolist()

@@ -70,12 +70,17 @@ class Sequencer:
     tick_ms: int
     next_tick_ms: int = _UNKNOWN_MS
     is_begun: bool = False
+    _has_moved: bool = False
     _steps: deque[Step] = field(default_factory=deque)
     _marks: dict[Partition, int] = field(default_factory=dict)
+    _first_marks: dict[Partition, int] = field(default_factory=dict)
     _watermarks: dict[Partition, int] = field(default_factory=dict)
     _held: list[_Held] = field(default_factory=list)
     _labels: list[tuple[Label, *Place]] = field(default_factory=list)
     _seen: dict[Partition, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._has_moved = self.next_tick_ms >= 0
 
     def add_transactions(
         self, partition: Partition, batch: TransactionBatch, offsets: NDArray[np.int64]
@@ -93,6 +98,7 @@ class Sequencer:
     def watermark(self, partition: Partition, time_ms: int, offset: int) -> None:
         """Take note that everything before ``time_ms`` of a partition has been added."""
         self._marks[partition] = offset
+        self._first_marks.setdefault(partition, offset)
         before = self._watermarks.get(partition, _UNKNOWN_MS)
         self._watermarks[partition] = max(before, time_ms)
         if self.next_tick_ms < 0:
@@ -110,7 +116,8 @@ class Sequencer:
         positions = {partition: offset + 1 for partition, offset in self._seen.items()}
         waiting = [(held.partition, int(held.offsets.min())) for held in self._held]
         waiting += [(partition, offset) for _, partition, offset in self._labels]
-        waiting += list(self._marks.items())
+        # the first marks say where the ticks begin, which nothing else remembers until one is taken
+        waiting += list((self._marks if self._has_moved else self._first_marks).items())
         for i, step in enumerate(self._steps):
             waiting += step.transaction_places
             waiting += () if i == 0 and self.is_begun else step.label_places
@@ -126,6 +133,7 @@ class Sequencer:
 
     def begun(self) -> None:
         """Take note that the first half of the step is done."""
+        self._has_moved = True
         self.is_begun = True
 
     def finished(self) -> None:

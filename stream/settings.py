@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.budget import BudgetPolicy
-from models.errors import SettingsError
+from models.errors import InvalidInputError, SettingsError
 from models.keys import Signer, Verifier, load_signer
 from models.schema import Schema
 from models.service_settings import read_service_settings
@@ -93,6 +93,8 @@ class Settings:
         for name in _DURATIONS:
             _demand(0 < getattr(self, name) < math.inf, name, "seconds above 0")
         _demand(86_400 % self.tick_s == 0, "tick_s", "a divisor of a day")
+        whole = self.tick_s * 1_000 == round(self.tick_s * 1_000)
+        _demand(whole, "tick_s", "whole milliseconds")
         _demand(self.retention_s > self.label_horizon_s, "retention_s", "more than label_horizon_s")
         in_steps = self.mode == "live" or self.cadence_s % self.tick_s == 0
         _demand(in_steps, "cadence_s", "a multiple of tick_s in replay")
@@ -168,10 +170,17 @@ def read_membership(settings: Settings) -> Membership:
     return Membership(
         consortium=name,
         schema=Schema(entity_kinds=kinds),
-        amalgamator=tuple(Verifier.from_hex(key) for key in keys),
+        amalgamator=tuple(_verifier(settings.consortium_file, key) for key in keys),
         signer=load_signer(settings.key_file),
         secret=_secret(settings.secret_file),
     )
+
+
+def _verifier(path: Path, key: str) -> Verifier:
+    try:
+        return Verifier.from_hex(key)
+    except InvalidInputError as error:
+        raise SettingsError(f"{path}: amalgamator_keys: {error}") from error
 
 
 def _texts(table: TomlTable, key: str) -> tuple[str, ...]:

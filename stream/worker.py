@@ -66,11 +66,11 @@ class BankWorker:
         self._labels = LabelDecoder(mapping)
         self.telemetry = telemetry
         self._encoder = msgspec.json.Encoder()
-        self._label_counts = dict.fromkeys(_OUTCOMES, 0)
+        self._label_counts = {name: getattr(pipeline.labels, name) for name in _OUTCOMES}
 
     def score(self, records: Sequence[Record], *, clock_ms: int) -> list[Output]:
         """Score a chunk of transaction records as they come (live)."""
-        records = [record for record in records if not watermark_of(record)]
+        records = [record for record in records if watermark_of(record) is None]
         if not records:
             return []
         decoded = self._transactions.decode([record.value for record in records])  # type: ignore[misc]  # None is an error of its own
@@ -85,7 +85,7 @@ class BankWorker:
 
     def learn(self, records: Sequence[Record]) -> list[Output]:
         """Take a chunk of label records in as they come (live)."""
-        records = [record for record in records if not watermark_of(record)]
+        records = [record for record in records if watermark_of(record) is None]
         if not records:
             return []
         decoded = self._labels.decode([record.value for record in records])  # type: ignore[misc]  # None is an error of its own

@@ -28,7 +28,7 @@ HOMES = {
     "numba": ("models/*",),
     "cryptography": ("models/keys.py",),
     "pyarrow": ("models/tables.py", "deploy/*"),
-    "xxhash": ("stream/label_join.py", "stream/store.py"),
+    "xxhash": ("stream/label_join.py", "stream/store.py", "stream/entity_table.py"),
     "rocksdict": ("stream/store.py",),
     "faust": (
         "stream/app.py",

@@ -190,17 +190,23 @@ def learn_outcomes(entities, row, time_ms, known_ms, is_fraud):  # type: ignore[
 
 
 @nb.njit(cache=True)
-def clear_others(entities, row, day, with_hours):  # type: ignore[no-untyped-def]  # compiled
-    """Empty the slots of one UTC day, its hours too if asked, of the given rows."""
+def clear_others_day(entities, row, day):  # type: ignore[no-untyped-def]  # compiled
+    """Empty the day slot of one UTC day of the given rows."""
     for r in row:
         e = entities[r]
         e.others_day_n[day % RING] = 0.0
         e.others_day_f[day % RING] = 0.0
-        if with_hours:
-            first = (day * 24) % SHARED_HOURS
-            for slot in range(first, first + 24):
-                e.others_hour_n[slot] = 0.0
-                e.others_hour_f[slot] = 0.0
+
+
+@nb.njit(cache=True)
+def clear_others_hours(entities, row, day):  # type: ignore[no-untyped-def]  # compiled
+    """Empty the hour slots of one UTC day of the given rows; two days on they are another's."""
+    first = (day * 24) % SHARED_HOURS
+    for r in row:
+        e = entities[r]
+        for slot in range(first, first + 24):
+            e.others_hour_n[slot] = 0.0
+            e.others_hour_f[slot] = 0.0
 
 
 @nb.njit(cache=True)

@@ -105,6 +105,12 @@ def test_words_that_are_no_command_line_exit_2(words):
         (("bank", "init", "My Bank"), "'My Bank'"),
         (("amalgamator", "admit", "absent.toml", "one", "00"), "absent.toml"),
         (("label", "absent.toml", "T", "A"), "absent.toml"),
+        (("label", "absent.toml", "T", "A", "--at", "nonsense"), "--at: expected a time"),
+        (("simulate", "x.csv", "--seed", "-1"), "--seed: expected 0 or more"),
+        (("backtest", "[/x].csv", "--mapping", "absent[b].toml"), "absent[b].toml"),
+        (("amalgamator", "init", "Big Name", "--entity-kind", "t"), "'Big Name'"),
+        (("amalgamator", "init", "eu", "--entity-kind", 'te"r'), "--entity-kind"),
+        (("amalgamator", "admit", "absent.toml", "Bad Name", "00"), "'Bad Name'"),
         (("label", "absent.toml", "T", "A", "--at", "2026-01-31T12:00:00"), "--at"),
         (("alerts", "tail", "north"), "amalgam kafka up"),
         (("alerts", "tail", "North", "--bootstrap", "broker:1"), "'North'"),
@@ -167,6 +173,8 @@ def test_command_in_the_results_names_no_folder_of_elsewhere(monkeypatch):
     words = ["backtest", "/home/somebody/a.csv", "--mapping", "../secret/b.toml", "in/c.json"]
     monkeypatch.setattr(sys, "argv", ["/usr/bin/amalgam", *words])
     assert cli._command() == "amalgam backtest a.csv --mapping b.toml in/c.json"
+    monkeypatch.setattr(sys, "argv", ["amalgam", "demo", "--results=/home/me/x.json", "--seed=2"])
+    assert cli._command() == "amalgam demo --results=x.json --seed=2"
 
 
 def test_services_replace_the_process(monkeypatch):

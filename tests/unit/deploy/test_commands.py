@@ -14,9 +14,6 @@ from deploy import commands
 from deploy.commands import (
     ReplayRequest,
     SimulateRequest,
-    admit,
-    bank_init,
-    consortium_init,
     day_of,
     local_bootstrap,
     replay_file,
@@ -25,6 +22,7 @@ from deploy.commands import (
     simulate_stream,
     tail_alerts,
 )
+from deploy.membership import admit, bank_init, consortium_init
 from deploy.replay import Sent
 from models.decoding import LabelDecoder, TransactionDecoder
 from models.errors import InvalidInputError, SettingsError, UnavailableError

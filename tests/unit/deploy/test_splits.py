@@ -98,3 +98,11 @@ def test_shares_that_are_none_are_refused(text):
     """Not positive, no numbers, or another sum than 1."""
     with pytest.raises(InvalidInputError, match="positive shares that sum to 1"):
         parse_split(text)
+
+
+def test_long_card_numbers_are_drawn_in_the_order_of_their_texts():
+    """A draw for every number up to a card's would not fit into any memory."""
+    cards = [f"40001234123412{i:02}" for i in range(40)]
+    found = Split(1, (0.5, 0.5)).banks(cards)
+    expected = np.random.default_rng(1).choice(2, size=40, p=(0.5, 0.5))
+    assert found.tolist() == expected.tolist()

@@ -15,7 +15,8 @@ from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING
 from models.features.entities import (
     N_FEATURES,
     add_others,
-    clear_others,
+    clear_others_day,
+    clear_others_hours,
     learn_outcomes,
     new_entities,
     read,
@@ -163,7 +164,9 @@ def install(state: NDArray[np.void], days: NDArray[np.int64], cells: list[Cell])
     for day in range(START_DAY - 30, START_DAY + 1):
         with_hours = day >= START_DAY - 1
         days[day % RING] = day
-        clear_others(state, everyone, day, with_hours)
+        clear_others_day(state, everyone, day)
+        if with_hours:
+            clear_others_hours(state, everyone, day)
         add(state, [cell for cell in cells if cell.day == day], with_hours=with_hours)
 
 
@@ -348,7 +351,8 @@ def test_a_day_is_replaced_by_clearing_and_adding(day: int, hour: int) -> None:
     bystander = Cell(1, day, hour, 4, 0, START_MS)
     days[day % RING] = day
     add(state, [old, bystander])
-    clear_others(state, np.array([0]), day, True)
+    clear_others_day(state, np.array([0]), day)
+    clear_others_hours(state, np.array([0]), day)
     add(state, [new])
     shared = ask(state, days, [(0, (day + 1) * DAY_MS - 1), (1, (day + 1) * DAY_MS - 1)])[1]
     assert np.expm1(shared[:, 0]) == pytest.approx([2.0, 4.0], rel=1e-6)

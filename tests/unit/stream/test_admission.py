@@ -83,6 +83,8 @@ def test_lateness_is_measured_from_the_newest_of_the_source(behind_ms: int, is_l
 def test_a_source_that_is_behind_another_is_not_late() -> None:
     """Its first event may lie anywhere behind the other source's."""
     assert outcome([T - 5_000, T - 4_990], watermark_ms=T) == ([0, 1], [T, T], [])
+    with_one_late = outcome([T - 5_000, T - 4_990, T - 6_000], watermark_ms=T)
+    assert with_one_late == ([0, 1], [T, T], [(2, "late_event")])
     assert outcome([T - 4_950], watermark_ms=T, newest_ms=T - 5_000)[2] == []
     assert outcome([T - 5_101], watermark_ms=T, newest_ms=T - 5_000)[2] == [(0, "late_event")]
 
@@ -113,20 +115,25 @@ def test_the_clock_vouches_for_a_jump_after_a_long_silence() -> None:
 
 
 def by_hand(
-    rows: list[tuple[int, int]], held: set[int], start_ms: int
+    rows: list[tuple[int, int]],
+    held: set[int],
+    high: int,
+    newest: int,
+    clock_ms: int | None,
 ) -> tuple[list[int], list[int], list[tuple[int, str]]]:
-    """Return what the rules say, row by row, in replay."""
+    """Return what the rules say, row by row."""
     taken, arrival, rejected = [], [], []
-    high = newest = start_ms
     for i, (time_ms, key) in enumerate(rows):
+        is_ahead = clock_ms is not None and time_ms > clock_ms + 20
+        is_vouched = clock_ms is not None and abs(clock_ms - time_ms) <= DAY_MS
         if key in held:
             rejected.append((i, "duplicate_transaction"))
-        elif high >= 0 and time_ms < newest - 100:
-            rejected.append((i, "late_event"))
-        elif high >= 0 and time_ms > high + 1_000:
+        elif is_ahead or (high >= 0 and time_ms > high + 1_000 and not is_vouched):
             rejected.append((i, "future_event"))
+        elif high >= 0 and newest >= 0 and time_ms < newest - 100:
+            rejected.append((i, "late_event"))
         else:
-            high = newest = max(high, time_ms)
+            high, newest = max(high, time_ms), max(newest, time_ms)
             taken.append(i)
             arrival.append(high)
     return taken, arrival, rejected
@@ -134,22 +141,43 @@ def by_hand(
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 3_000), st.integers(1, 1_000)),
-        max_size=30,
-        unique_by=lambda r: r[1],
+        st.tuples(st.integers(0, 3_000) | st.integers(900, 1_000), st.integers(1, 1_000)),
+        max_size=12,
+        unique_by=lambda row: row[1],
     ),
     st.sets(st.integers(1, 1_000), max_size=100),
-    st.sampled_from([-1, 0, 500, 1_500]),
+    st.sampled_from([(-1, -1), (0, 0), (500, 500), (1_500, 1_500), (1_500, 950), (1_500, -1)]),
+    st.sampled_from([None, 0, 980, 2_500]),
 )
 def test_any_batch_is_taken_in_as_the_rules_say(
-    rows: list[tuple[int, int]], held: set[int], start_ms: int
+    rows: list[tuple[int, int]], held: set[int], marks: tuple[int, int], clock_ms: int | None
 ) -> None:
-    """Compared with the rules applied by hand."""
+    """Compared with the rules applied by hand; sources may lag behind the watermark."""
     found = outcome(
         [time_ms for time_ms, _ in rows],
         [key for _, key in rows],
         log=a_log(*sorted(held)),
-        watermark_ms=start_ms,
-        newest_ms=start_ms,
+        watermark_ms=marks[0],
+        newest_ms=marks[1],
+        clock_ms=clock_ms,
     )
-    assert found == by_hand(rows, held, start_ms)
+    assert found == by_hand(rows, held, *marks, clock_ms)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_an_id_that_was_refused_before_is_not_a_duplicate(cut: int) -> None:
+    """The late first x was never taken, wherever the batch is cut."""
+    times, hashes = [T + 500, T, T + 501], [1, 2, 2]
+    log = a_log(*hashes[:0])
+    whole = outcome(times, hashes)
+    assert whole == ([0, 2], [T + 500, T + 501], [(1, "late_event")])
+    taken, _, refused = outcome(times[:cut], hashes[:cut], log=log)
+    rest, _, _ = outcome(
+        times[cut:],
+        hashes[cut:],
+        log=a_log(*(hashes[i] for i in taken)),
+        watermark_ms=T + 500,
+        newest_ms=T + 500,
+    )
+    assert [*taken, *(row + cut for row in rest)] == [0, 2]
+    assert len(refused) == (cut > 1)

@@ -253,14 +253,15 @@ def test_a_restored_table_goes_on_where_it_stopped() -> None:
     """Open days, published versions and installed evidence included."""
     stop = len(NORTH[0]) // 2
     table = a_table()
-    learn(table, part(NORTH, np.arange(len(NORTH[0])) < stop))
+    learn(table, part(NORTH, np.arange(len(NORTH[0])) < stop // 2))
     publish(table, 1)
+    learn(table, part(NORTH, np.arange(len(NORTH[0])) // (stop // 2) == 1))
     install(table, cells_of(SOUTH), seq=1)
     arrays = {name: array.copy() for name, array in table.arrays().items()}
     restored = a_table()
     restored.load(arrays)
     assert bits(restored) == bits(table)
-    rest = part(NORTH, np.arange(len(NORTH[0])) >= stop)
+    rest = part(NORTH, np.arange(len(NORTH[0])) >= stop // 2 * 2)
     for each in (table, restored):
         learn(each, rest)
         own = publish(each, 2)
@@ -296,3 +297,42 @@ def test_stored_names_are_pseudonyms() -> None:
     arrays = table.arrays()
     assert arrays["names"].tobytes() == pseudonym(SECRET, "terminal", NAMES[0])
     assert arrays["kinds"].tolist() == [0]
+
+
+def a_day(name: str, day: int) -> EvidenceCells:
+    """Return two frauds of three outcomes of one terminal, known at five in the morning."""
+    at_ms = np.array([day * DAY_MS], np.int64)
+    return EvidenceCells(
+        name=np.frombuffer(pseudonym(SECRET, "terminal", name), np.uint8).reshape(1, -1),
+        kind=np.zeros(1, np.uint8),
+        hour=np.array([5], np.uint8),
+        n=np.array([3], np.float32),
+        f=np.array([2], np.float32),
+        first_fraud_ms=at_ms,
+        last_fraud_ms=at_ms,
+        last_legit_ms=np.array([-1], np.int64),
+    )
+
+
+def test_hours_of_earlier_days_are_not_taken_for_today() -> None:
+    """The ring of hours goes round in two days, that of days in 32; 33 releases one by one."""
+    table, fresh = a_table(), a_table()
+    others = {day: a_day("A" if day in {100, 131, 132} else "B", day) for day in range(100, 133)}
+    for day in range(100, 133):
+        install(table, {d: cells for d, cells in others.items() if day - 32 < d <= day})
+    install(fresh, {d: cells for d, cells in others.items() if d > 100})
+    at_ms = 132 * DAY_MS + 10 * HOUR_MS
+    row = [(name, at_ms) for name in ("A", "B")]
+    found = [
+        [float(shared) for shared in _shared(one, row)[:, ENTITY_FEATURES.index("f_1d")]]
+        for one in (table, fresh)
+    ]
+    assert found[0] == found[1]
+    assert found[0][1] == 0.0
+
+
+def _shared(table: EntityTable, asked: list[tuple[str, int]]) -> np.ndarray:
+    own, shared = (np.empty((len(asked), N_FEATURES), np.float32) for _ in range(2))
+    rows = table.rows(0, [name for name, _ in asked])
+    read(table.state, table.days, rows, np.array([at for _, at in asked], np.int64), own, shared)
+    return shared

@@ -315,6 +315,9 @@ def test_a_restored_expert_goes_on_to_the_bit(kind: str) -> None:
     expert.learn(FIRST)
     again = type(expert)(SCHEMA, POLICY)
     again.load({name: array.copy() for name, array in expert.arrays().items()})
+    assert {name: array.tobytes() for name, array in again.arrays().items()} == {
+        name: array.tobytes() for name, array in expert.arrays().items()
+    }
     for each in (expert, again):
         each.learn(SECOND)
         if isinstance(each, OwnExpert):

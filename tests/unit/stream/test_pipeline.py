@@ -11,14 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deploy.backtest import local_amalgamator
 from models.entity_risk import EvidenceCells, pseudonym
 from models.features.accounts import DAY_MS, HOUR_MS
+from models.features.accounts import N_FEATURES as N_ACCOUNT
 from models.records import Label, TransactionBatch
 from stream.alerts import alert_id_of
+from stream.label_join import hash_ids
 from stream.pipeline import Pipeline
 from stream.pipeline_state import dump
+from stream.row_log import FRAUD
 from tests.unit.stream.small_bank import (
     HORIZON_MS,
+    LEARNING,
     SECRET,
     Event,
     Exchange,
@@ -29,6 +34,7 @@ from tests.unit.stream.small_bank import (
     consortium_releases,
     feed,
     payments,
+    publish,
     same_contributions,
 )
 
@@ -138,6 +144,65 @@ def test_a_score_does_not_depend_on_later_transactions() -> None:
     trace = run(LOG[:stop])
     assert bits(trace.logits) == bits(WHOLE.logits[: len(trace.logits)])
     assert trace.alerts == WHOLE.alerts[: len(trace.alerts)]
+
+
+def test_a_label_handed_over_early_is_used_when_it_was_said() -> None:
+    """Nothing that is known too soon gets into scorecards, blend or contributions."""
+    label_of = {label.transaction_id: label for label in LABELS}
+    early: list[Event] = []
+    for event in LOG:
+        if not isinstance(event, Label):
+            early.append(event)
+        if isinstance(event, int) and BATCH.transaction_id[event] in label_of:
+            early.append(label_of[BATCH.transaction_id[event]])
+    trace = run(early)
+    assert bits(trace.logits) == bits(WHOLE.logits)
+    assert trace.alerts == WHOLE.alerts
+    assert same_contributions(trace.contributions, WHOLE.contributions)
+
+
+def test_a_label_before_its_transaction_is_learnt_after_it() -> None:
+    """Topics are read at different paces."""
+    pipeline = Pipeline(a_config())
+    pipeline.learn([said("t1", 0)])
+    pipeline.score(some([0, 5]))
+    pipeline.advance(START_MS + HOUR_MS)
+    assert outcomes(pipeline) == (0, 1)
+
+
+def test_time_may_pass_at_once_or_tick_by_tick() -> None:
+    """Days without payments, while outcomes fall due, leave the same state."""
+    at_once, by_ticks = Pipeline(a_config()), Pipeline(a_config())
+    for pipeline in (at_once, by_ticks):
+        feed(pipeline, BATCH, LOG, RELEASES)
+        pipeline.learn([label for label in LABELS if label not in LOG])
+    midnight_ms = (at_once.watermark_ms // DAY_MS + 3) * DAY_MS
+    for hours in range(-60, 1):
+        by_ticks.advance(midnight_ms + hours * HOUR_MS)
+    at_once.advance(midnight_ms)
+    left, right = dump(at_once), dump(by_ticks)
+    assert {k: v.tobytes() for k, v in left.arrays.items()} == {
+        k: v.tobytes() for k, v in right.arrays.items()
+    }
+
+
+def test_a_release_of_own_evidence_alone_adds_nothing() -> None:
+    """What is shared and what is own are the same to a consortium of one."""
+    pipeline, trace = Pipeline(a_config()), Trace()
+    amalgamator = local_amalgamator(("north",), pipeline.config.schema, LEARNING)
+    for epoch in range(START_MS // DAY_MS, START_MS // DAY_MS + 7):
+        stop = LOG.index(Exchange(epoch))
+        start = LOG.index(Exchange(epoch - 1)) + 1 if Exchange(epoch - 1) in LOG else 0
+        feed(pipeline, BATCH, LOG[start:stop], trace=trace)
+        for contribution, seq in publish(pipeline, epoch, trace):
+            amalgamator.accept(contribution, seq)
+        release = amalgamator.close_epoch(epoch)
+        assert release is not None
+        pipeline.install(release)
+    assert release.evidence
+    of_terminals = pipeline.log.features[:, N_ACCOUNT:]
+    assert of_terminals.any()
+    np.testing.assert_allclose(of_terminals, pipeline.log.own, rtol=1e-5, atol=1e-6)
 
 
 def test_a_label_is_learnt_at_the_first_tick_after_it() -> None:
@@ -306,3 +371,20 @@ def test_the_secret_is_not_shown() -> None:
     """A configuration may be logged."""
     assert "secret" not in repr(a_config(secret=b"do not show"))
     assert "do not show" not in repr(a_config(secret=b"do not show"))
+
+
+def test_a_label_said_just_before_old_rows_are_dropped_is_learnt_for_its_own() -> None:
+    """Rows move up when old ones go: said after midnight's tick, of a row that then moves."""
+    config = a_config(label_horizon_ms=DAY_MS, retention_ms=2 * DAY_MS)
+    pipeline = Pipeline(config)
+    paid = [day * DAY_MS + hour * HOUR_MS for day in range(4) for hour in range(4)]
+    pipeline.score(some(paid))
+    assert pipeline.learn([said("t10", 4 * DAY_MS + HOUR_MS // 6)]) == []
+    before = pipeline.log.size
+    pipeline.score(some([4 * DAY_MS + HOUR_MS // 3, 4 * DAY_MS + 2 * HOUR_MS], prefix="late"))
+    assert pipeline.log.size < before + 2
+    assert outcomes(pipeline)[1] == 1
+    row = pipeline.log.find(hash_ids(["t10"])[0])
+    assert row is not None
+    assert pipeline.log.outcome[row] == FRAUD
+    assert np.count_nonzero(pipeline.log.outcome == FRAUD) == 1

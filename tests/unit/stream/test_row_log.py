@@ -85,10 +85,10 @@ def test_pending_rows_are_never_forgotten() -> None:
     log = a_log()
     for arrival_ms in range(8):
         log.append(rows([arrival_ms], arrival_ms))
-    log.drop_before(100)
+    log.drop_before(100, keep_from=log.size)
     assert log.size == 8
     log.settle(log.due(3), np.full(4, LEGIT, np.int8), np.full(4, 9))
-    log.drop_before(100)
+    log.drop_before(100, keep_from=log.size)
     assert log.hash.tolist() == [4, 5, 6, 7]
     assert (log.find(3), log.find(4)) == (None, 0)
     assert log.due(4).tolist() == [0]
@@ -154,7 +154,7 @@ class Machine(RuleBasedStateMachine):
     def drop(self, back_ms: int) -> None:
         old = [row for row in self.list if row.arrival_ms < self.now_ms - back_ms and row.passed]
         before = self.log.size
-        self.log.drop_before(self.now_ms - back_ms)
+        self.log.drop_before(self.now_ms - back_ms, keep_from=self.log.size)
         n = before - self.log.size
         assert n in {0, len(old)}
         assert n or len(old) < max(1, before // 8)

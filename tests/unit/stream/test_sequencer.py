@@ -181,7 +181,7 @@ def test_a_label_belongs_to_the_tick_at_or_after_it_and_a_payment_to_the_one_bef
 def test_a_watermark_that_falls_is_not_believed() -> None:
     """Steps that were handed on cannot be taken back."""
     sequencer = Sequencer(frozenset({T0}), TICK_MS)
-    add(sequencer, T0, [0, 20, 10, 25])
+    add(sequencer, T0, [0, 20, 10])
     assert [step[0] for step in drained(sequencer)] == [0, 10]
 
 
@@ -211,3 +211,20 @@ def test_a_step_stays_until_it_is_finished() -> None:
     step = sequencer.step()
     assert step is not None
     assert step.tick_ms == 10
+
+
+def test_a_crash_before_the_first_step_forgets_no_tick() -> None:
+    """One partition is ahead, the other has not spoken: the ticks still begin where they began."""
+    ahead: list[Record] = [10, 20, (25, "x"), 30]
+    behind: list[Record] = [10, (12, "y"), 20, 30]
+    both = frozenset({T0, T1})
+    sequencer = Sequencer(both, TICK_MS)
+    add(sequencer, T0, ahead)
+    again = Sequencer(both, TICK_MS)
+    position = sequencer.positions()[T0]
+    add(again, T0, ahead[position:], position)
+    for one in (sequencer, again):
+        add(one, T1, behind)
+    steps = drained(sequencer)
+    assert [tick for tick, _, _ in steps] == [10, 20]
+    assert drained(again) == steps

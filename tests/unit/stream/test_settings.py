@@ -162,6 +162,7 @@ def test_an_absent_file_is_refused_by_name(tmp_path: Path) -> None:
         ({"TICK_S": "soon"}, "TICK_S: expected a number, got 'soon'"),
         ({"TICK_S": "0"}, "TICK_S.*above 0"),
         ({"TICK_S": "7"}, "TICK_S.*divisor of a day"),
+        ({"TICK_S": "0.000244140625"}, "TICK_S.*whole milliseconds"),
         ({"CADENCE_S": "-1"}, "CADENCE_S.*above 0"),
         ({"CADENCE_S": "nan"}, "CADENCE_S.*above 0"),
         ({"LATENESS_S": "inf"}, "LATENESS_S.*above 0"),

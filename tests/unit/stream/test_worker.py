@@ -207,6 +207,9 @@ def test_labels_that_cannot_be_used_become_dead_letters(bank: Bank) -> None:
     }
     assert counts == {"joined": 1, "duplicate": 1, "contradicting": 1, "parked_dropped": 0}
     assert bank.count("labels_parked") == 1
+    bank.worker.learn(records(label("y", HOUR_MS), topic=TOPICS.labels))
+    assert bank.count("labels_total", outcome="joined") == 2
+    assert bank.count("labels_total", outcome="duplicate") == 1
 
 
 def test_watermarks_of_a_replay_are_passed_over_live(bank: Bank) -> None:
@@ -272,8 +275,9 @@ def test_a_replay_gives_the_same_answers_however_chunks_come(bank: Bank, n: int)
     whole = replayed(Bank().worker, [PAID, SAID])
     assert len(whole) == 9
     assert found == whole
-    labels_before = bank.worker.pipeline.shared.counts[0, 1].sum()
-    assert labels_before == 2
+    pipeline = bank.worker.pipeline
+    assert pipeline.shared.counts[0, 1].sum() == 2
+    assert pipeline.tick_ms == START_MS + 5 * HOUR_MS
 
 
 def test_a_replay_names_the_places_of_records_it_refuses_late(bank: Bank) -> None:
@@ -297,13 +301,17 @@ def test_a_contradicting_label_of_a_replay_is_refused_by_its_place(bank: Bank) -
     said = [
         mark(0, TOPICS.labels),
         *records(
-            label("p0", HOUR_MS + 1), label("p0", HOUR_MS + 2, is_fraud=False), topic=TOPICS.labels
+            b"{}",
+            label("p0", HOUR_MS + 1),
+            label("p0", HOUR_MS + 2, is_fraud=False),
+            topic=TOPICS.labels,
         ),
         mark(6 * HOUR_MS, TOPICS.labels),
     ]
     found = letters(replayed(bank.worker, [PAID, said]))
     assert [(x.topic, x.offset, x.reason) for x in found] == [
-        (TOPICS.labels, 101, "contradicting_label")
+        (TOPICS.labels, 100, "missing_field"),
+        (TOPICS.labels, 102, "contradicting_label"),
     ]
 
 
