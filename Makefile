@@ -40,7 +40,7 @@ check: $(STAMPS)/core  ## format, lint, types, tests without a broker
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m "not integration and not slow"
 
-bench: $(STAMPS)/core  ## timings of the pieces
+bench: $(STAMPS)/core  ## what a payment costs, piece by piece and beside the peers
 	$(BIN)/python -m deploy.bench
 
 backtest: $(STAMPS)/core  ## the Handbook's data through the consortium, figures and report

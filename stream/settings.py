@@ -76,7 +76,7 @@ class Settings:
     mode: Mode = "live"
     cadence_s: float = 3_600.0
     statistics_s: float = 86_400.0
-    tick_s: float = 10.0
+    tick_s: float = 1.0
     label_horizon_s: float = 7 * 86_400.0
     lateness_s: float = 86_400.0
     retention_s: float = 90 * 86_400.0
