@@ -1,14 +1,16 @@
 """State and input offsets on disk, always written together.
 
-Arrays are cut into pages; a checkpoint writes the pages whose content changed, the manifest and the
-offsets in one atomic RocksDB batch. So after a crash at any instant the disk holds the state of one
-checkpoint and exactly the offsets that belong to it. Whoever owns a large table says which pages
-were touched; of other arrays the pages' hashes tell. A snapshot copies what is to be written, so
-that the slow part, the writing, may go on in another thread.
+Arrays are cut into pages, and each page has two slots. A checkpoint writes the pages that changed
+into the slot that is not in use, in small batches, and then in one atomic write the manifest, which
+says which slots are in use, with the offsets. So after a crash at any instant the disk holds the
+state of one checkpoint and exactly the offsets that belong to it. The batches are small because
+RocksDB's client keeps Python's lock while it writes one, and decisions wait for that.
+
+Whoever owns a large table says which pages were touched; of other arrays the pages' hashes tell. A
+snapshot copies what is to be written, so that the slow part may go on in another thread.
 """
 
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,9 +25,10 @@ from rocksdict import AccessType, Options, Rdict, WriteBatch
 from models.errors import StateError
 from stream.touched import TABLE_PAGE_BYTES
 
-VERSION = 2
+VERSION = 3
 PAGE_BYTES = 256 * 1024
 _MANIFEST = b"manifest"
+_BATCH_BYTES = 1_000_000
 
 Partition = tuple[str, int]
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -33,7 +36,7 @@ Arrays = Mapping[str, NDArray[np.generic]]
 
 class _Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
-    arrays: dict[str, tuple[str, tuple[int, ...], int]]
+    arrays: dict[str, tuple[str, tuple[int, ...], int, bytes]]
     meta: bytes
     offsets: list[tuple[str, int, int]]
 
@@ -82,8 +85,9 @@ class StateStore:
             self._db = Rdict(str(path), options, access_type=AccessType.read_write())
         except Exception as error:  # rocksdict raises bare Exception
             raise StateError(f"state in {path} cannot be opened: {error}") from error
-        self._hashes: dict[bytes, int] = {}
-        self._paged: dict[str, tuple[int, int]] = {}  # array -> pages, bytes of a page
+        self._hashes: dict[str, list[int]] = {}
+        self._page_bytes: dict[str, int] = {}
+        self._slots: dict[str, NDArray[np.uint8]] = {}  # array -> slot in use of each page
 
     def save(
         self,
@@ -122,39 +126,48 @@ class StateStore:
         for name, array in arrays.items():
             view = _bytes_of(array)
             size = TABLE_PAGE_BYTES if name in touched else PAGE_BYTES
-            before, size_before = self._paged.get(name, (0, size))
             n_pages = -(-len(view) // size)
-            self._paged[name] = n_pages, size
-            if name in touched and before and size == size_before:
-                new = np.arange(n_pages) >= before
-                changed = np.flatnonzero(touched[name] | new).tolist()
-                pages += [_page(name, i, view, size) for i in changed]
-            elif name in touched:
-                pages += [_page(name, i, view, size) for i in range(n_pages)]
-            else:
-                pages += self._differing(name, view, size_before)
-            gone += [_page_key(name, i) for i in range(n_pages, before)]
-        for name in self._paged.keys() - arrays.keys():
-            gone += [_page_key(name, i) for i in range(self._paged.pop(name)[0])]
-        for key in gone:
-            self._hashes.pop(key, None)
+            before = self._slots.get(name, np.empty(0, np.uint8))
+            changed = self._changed(name, view, size, touched.get(name))
+            slots = np.ones(n_pages, np.uint8)
+            slots[: len(before)] = before[:n_pages]
+            slots[changed] ^= 1
+            pages += [
+                (_key(name, i, slots[i]), bytes(view[i * size : (i + 1) * size])) for i in changed
+            ]
+            gone += _keys(name, range(n_pages, len(before)))
+            self._slots[name], self._page_bytes[name] = slots, size
+        for name in self._slots.keys() - arrays.keys():
+            gone += _keys(name, range(len(self._slots.pop(name))))
+            self._hashes.pop(name, None)
         layout = {
-            name: (array.dtype.str, array.shape, self._paged[name][1])
+            name: (
+                array.dtype.str,
+                array.shape,
+                self._page_bytes[name],
+                self._slots[name].tobytes(),
+            )
             for name, array in arrays.items()
         }
         places = [(topic, partition, offset) for (topic, partition), offset in offsets.items()]
         manifest = msgspec.msgpack.encode(_Manifest(VERSION, layout, meta, places))
         return Snapshot(pages, gone, manifest)
 
-    def _differing(
-        self, name: str, view: memoryview, size_before: int = PAGE_BYTES
-    ) -> Iterator[tuple[bytes, bytes]]:
-        for start in range(0, len(view), PAGE_BYTES):
-            page = view[start : start + PAGE_BYTES]
-            key, digest = _page_key(name, start // PAGE_BYTES), xxhash.xxh3_64_intdigest(page)
-            if self._hashes.get(key) != digest or size_before != PAGE_BYTES:
-                self._hashes[key] = digest
-                yield key, bytes(page)
+    def _changed(
+        self, name: str, view: memoryview, size: int, touched: NDArray[np.bool_] | None
+    ) -> list[int]:
+        """Return the pages that must be written."""
+        n_pages = -(-len(view) // size)
+        is_same_layout = self._page_bytes.get(name) == size
+        before = len(self._slots[name]) if is_same_layout else 0
+        if touched is not None:
+            self._hashes.pop(name, None)
+            new = np.arange(n_pages) >= before
+            found: list[int] = np.flatnonzero(touched | new).tolist()
+            return found
+        held = self._hashes.get(name, []) if is_same_layout else []
+        self._hashes[name] = hashes = _page_hashes(view)
+        return [i for i in range(n_pages) if i >= len(held) or held[i] != hashes[i]]
 
     def write(self, snapshot: Snapshot) -> None:
         """Write a snapshot in one atomic batch; snapshots are written in their order.
@@ -164,14 +177,14 @@ class StateStore:
         StateError
             If the disk does not take it.
         """
-        batch = WriteBatch(raw_mode=True)
-        for key, page in snapshot.pages:
-            batch.put(key, page)
-        for key in snapshot.gone:
-            batch.delete(key)
-        batch.put(_MANIFEST, snapshot.manifest)
         try:
-            self._db.write(batch)
+            for batch in _batches(snapshot.pages):
+                self._db.write(batch)
+            last = WriteBatch(raw_mode=True)
+            last.put(_MANIFEST, snapshot.manifest)
+            for key in snapshot.gone:
+                last.delete(key)
+            self._db.write(last)
         except Exception as error:  # rocksdict raises bare Exception
             raise StateError(f"state cannot be written: {error}") from error
 
@@ -193,22 +206,25 @@ class StateStore:
         if manifest.version != VERSION:
             raise StateError(f"state: expected version {VERSION}, got {manifest.version}")
         arrays = {name: self._array(name, *layout) for name, layout in manifest.arrays.items()}
-        self._hashes, self._paged = {}, {}
+        self._hashes = {}
+        self._slots = {
+            name: np.frombuffer(layout[3], np.uint8) for name, layout in manifest.arrays.items()
+        }
+        self._page_bytes = {name: layout[2] for name, layout in manifest.arrays.items()}
         for name, array in arrays.items():
-            size, view = manifest.arrays[name][2], _bytes_of(array)
-            self._paged[name] = -(-len(view) // size), size
-            if size == PAGE_BYTES:
-                deque(self._differing(name, view), maxlen=0)
+            if self._page_bytes[name] == PAGE_BYTES:
+                self._hashes[name] = _page_hashes(_bytes_of(array))
         offsets = {(topic, partition): offset for topic, partition, offset in manifest.offsets}
         return Checkpoint(arrays, manifest.meta, offsets)
 
     def _array(
-        self, name: str, dtype: str, shape: tuple[int, ...], page_bytes: int
+        self, name: str, dtype: str, shape: tuple[int, ...], page_bytes: int, slots: bytes
     ) -> NDArray[np.generic]:
         out = np.empty(shape, dtype)
         view = out.reshape(-1).view(np.uint8)
         for start in range(0, len(view), page_bytes):
-            page = self._db.get(_page_key(name, start // page_bytes))
+            index = start // page_bytes
+            page = self._db.get(_key(name, index, slots[index])) if index < len(slots) else None
             wanted = min(page_bytes, len(view) - start)
             if page is None or len(page) != wanted:
                 raise StateError(f"state: array {name!r} lacks a page of {wanted} bytes")
@@ -220,12 +236,30 @@ class StateStore:
         self._db.close()
 
 
-def _page_key(name: str, index: int) -> bytes:
-    return b"page/%b/%d" % (name.encode(), index)
+def _batches(pages: Iterable[tuple[bytes, bytes]]) -> Iterator[WriteBatch]:
+    """Yield writes of a few milliseconds each."""
+    batch, size_bytes = WriteBatch(raw_mode=True), 0
+    for key, page in pages:
+        batch.put(key, page)
+        size_bytes += len(page)
+        if size_bytes >= _BATCH_BYTES:
+            yield batch
+            batch, size_bytes = WriteBatch(raw_mode=True), 0
+    if size_bytes:
+        yield batch
 
 
-def _page(name: str, index: int, view: memoryview, size: int) -> tuple[bytes, bytes]:
-    return _page_key(name, index), bytes(view[index * size : (index + 1) * size])
+def _key(name: str, index: int, slot: int) -> bytes:
+    return b"page/%b/%d/%d" % (name.encode(), index, slot)
+
+
+def _keys(name: str, indices: Iterable[int]) -> list[bytes]:
+    return [_key(name, index, slot) for index in indices for slot in (0, 1)]
+
+
+def _page_hashes(view: memoryview) -> list[int]:
+    starts = range(0, len(view), PAGE_BYTES)
+    return [xxhash.xxh3_64_intdigest(view[start : start + PAGE_BYTES]) for start in starts]
 
 
 def _bytes_of(array: NDArray[np.generic]) -> memoryview:
