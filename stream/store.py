@@ -139,6 +139,7 @@ class StateStore:
             self._slots[name], self._page_bytes[name] = slots, size
         for name in self._slots.keys() - arrays.keys():
             gone += _keys(name, range(len(self._slots.pop(name))))
+            del self._page_bytes[name]
             self._hashes.pop(name, None)
         layout = {
             name: (

@@ -135,19 +135,27 @@ def test_only_pages_that_changed_are_written(tmp_path: Path) -> None:
     assert held.arrays["a"].tobytes() == a.tobytes()
 
 
-@settings(max_examples=20)
-@given(st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(0, 3)), min_size=1, max_size=6))
+@settings(max_examples=40)
+@given(
+    st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(0, 3)), min_size=1, max_size=6),
+    st.sets(st.integers(0, 5)),
+)
 def test_the_last_of_many_checkpoints_is_found(
-    tmp_path_factory: pytest.TempPathFactory, checkpoints: list[dict[str, int]]
+    tmp_path_factory: pytest.TempPathFactory,
+    checkpoints: list[dict[str, int]],
+    restarts: set[int],
 ) -> None:
-    """Arrays that grow, shrink or go leave nothing behind, with a restart between any two."""
+    """Arrays that grow, shrink, go or come again leave nothing behind, with or without restarts."""
     path = tmp_path_factory.mktemp("store")
+    store = StateStore(path)
     for i, sizes in enumerate(checkpoints):
-        store = StateStore(path)
-        store.load()
+        if i in restarts:
+            store.close()
+            store = StateStore(path)
+            store.load()
         arrays = {name: np.full(n * PAGE_BYTES // 16, i) for name, n in sizes.items()}
         store.save(arrays, b"%d" % i, {PLACE: i})
-        store.close()
+    store.close()
     database = raw(path)
     keys = {key for key in database.keys() if key != b"manifest"}  # noqa: SIM118  # no dict
     database.close()
