@@ -74,7 +74,7 @@ class Amalgamator:
         """Go on after this release: the next one is numbered after it."""
         self.previous = previous
         bases = (previous.basis, previous.next_basis)
-        self._seen.n_weights = {basis.number: basis.n_weights for basis in bases if basis}
+        self._seen.bases = {basis.number: basis for basis in bases if basis}
 
     def receive(self, raw: bytes, now_ms: int) -> Accepted | Refused:
         """Check an envelope and hold its contribution if it is the newest of its key."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from amalgamator.registry import Member, Registry
+from models.basis import Basis
 from models.codec import decode_contribution
 from models.envelope import (
     MAX_ENVELOPE_BYTES,
@@ -16,9 +17,11 @@ from models.envelope import (
     decode_header,
     open_envelope,
 )
-from models.errors import QuarantinedError
+from models.errors import InvalidTreesError, QuarantinedError
 from models.schema import Schema
-from models.summary import Contribution, ContributionKey
+from models.summary import Contribution, ContributionKey, proposed_trees
+from models.tree_checks import TreeLimits, check_trees
+from models.trees import REASONS as TREE_REASONS
 
 REASONS = (
     "fragment",
@@ -41,6 +44,7 @@ REASONS = (
     "trailing_bytes",
     "finite",
     "range",
+    *(f"trees_{reason}" for reason in TREE_REASONS),
 )
 DUPLICATE: Literal["duplicate"] = "duplicate"
 _DAY_MS = 86_400_000
@@ -59,11 +63,14 @@ class GateLimits:
     max_days_ahead
         How many days past the wall clock the bucket of evidence may lie; None where event time
         does not follow the wall clock. One bucket far ahead would push out all others.
+    trees
+        Bounds of what is proposed as structure.
     """
 
     max_envelope_bytes: int = MAX_ENVELOPE_BYTES
     clock_tolerance_ms: int | None = 300_000
     max_days_ahead: int | None = None
+    trees: TreeLimits = TreeLimits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,14 +110,14 @@ class Seen:
         (member, worker) -> seq -> envelope hash, of every newest contribution.
     last
         (member, worker) -> (seq, hash) with the highest seq.
-    n_weights
-        Basis number -> weights that its statistics must have.
+    bases
+        By number: those that statistics and trees are expected for.
     """
 
     newest: dict[ContributionKey, tuple[int, bytes]] = field(default_factory=dict)
     by_seq: dict[tuple[str, str], dict[int, bytes]] = field(default_factory=dict)
     last: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
-    n_weights: Mapping[int, int] = field(default_factory=dict)
+    bases: Mapping[int, Basis] = field(default_factory=dict)
 
     def record(self, key: ContributionKey, seq: int, digest: bytes) -> None:
         """Take note of an accepted contribution."""
@@ -158,7 +165,7 @@ class Gate:
                 return Refused(DUPLICATE, "the same envelope was accepted before", digest)
             self._check_clock(header, now_ms)
             contribution = decode_contribution(header, envelope.body, self._schema)
-            _check_basis(contribution, seen)
+            _check_basis(contribution, seen, self._limits.trees)
         except QuarantinedError as error:
             return Refused(error.reason, error.detail, digest)
         gap = _last_hash(header, seen) != header.prev_hash
@@ -214,9 +221,15 @@ def _last_hash(header: ContributionHeader, seen: Seen) -> bytes:
     return seen.last.get((header.member, header.worker), (0, b""))[1]
 
 
-def _check_basis(contribution: Contribution, seen: Seen) -> None:
-    expected = seen.n_weights.get(contribution.basis)
-    if contribution.key.part != "statistics" or expected is None:
+def _check_basis(contribution: Contribution, seen: Seen, limits: TreeLimits) -> None:
+    basis = seen.bases.get(contribution.basis)
+    if basis is None:
         return
-    if len(contribution.arrays["gradient"]) != expected:
-        raise QuarantinedError("shape", f"gradient: expected {expected} weights of the basis")
+    if contribution.key.part == "statistics":
+        if len(contribution.arrays["gradient"]) != basis.n_weights:
+            raise QuarantinedError("shape", f"gradient: expected {basis.n_weights} weights")
+    elif contribution.key.part == "trees":
+        try:
+            check_trees(proposed_trees(contribution.arrays)[0], basis, limits)
+        except InvalidTreesError as error:
+            raise QuarantinedError(f"trees_{error.reason}", error.detail) from error

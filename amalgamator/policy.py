@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from models.basis_builder import BasisShape
 from models.errors import InvalidInputError
 from models.schema import Schema
 
@@ -40,6 +41,35 @@ class BasisPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StructurePolicy:
+    """How members' trees enter the basis.
+
+    Parameters
+    ----------
+    period_d
+        Days of a period of proposals; as the members' own.
+    grace_d
+        Days of event time into a period after which its proposals are taken.
+    max_trees, max_new
+        Trees in a basis, and those of them that may be new each time.
+    min_importance
+        Rise of the summed log-loss below which an old tree is dropped.
+    """
+
+    period_d: int = 28
+    grace_d: int = 1
+    max_trees: int = 96
+    max_new: int = 64
+    min_importance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.period_d >= 1 and 0 <= self.grace_d < self.period_d):
+            raise InvalidInputError("structure: expected period_d >= 1, grace_d within it")
+        if not (0 <= self.max_new <= self.max_trees and self.min_importance >= 0.0):
+            raise InvalidInputError("structure: expected 0 <= max_new <= max_trees")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FoldConfig:
     """What a fold needs beside the state.
 
@@ -59,6 +89,10 @@ class FoldConfig:
         Member -> factor on its counts and sums, >= 0; 1 if absent.
     basis
         When to change the basis.
+    structure
+        How trees enter it.
+    shape
+        How large it gets.
     """
 
     schema: Schema
@@ -68,7 +102,9 @@ class FoldConfig:
     bucket_days: int = 28
     evidence_days: int = 32
     weights: Mapping[str, float] = field(default_factory=dict)
-    basis: BasisPolicy = field(default_factory=BasisPolicy)
+    basis: BasisPolicy = BasisPolicy()
+    structure: StructurePolicy = StructurePolicy()
+    shape: BasisShape = BasisShape()
 
     def __post_init__(self) -> None:
         if not (self.ridge > 0.0 and self.half_life_d > 0.0):

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from amalgamator.policy import FoldConfig
 from amalgamator.state import Pairs, by_bucket, of_part
-from models.basis import Basis, build_basis
-from models.families.scorecard import solve
+from amalgamator.structure import choose_trees, due_period, proposals_of, standing_of
+from models.basis import Basis
+from models.basis_builder import build_basis
+from models.families.scorecard import solve, unpack
 from models.histograms import N_CELLS
 from models.release import Release
 from models.summary import ContributionKey
@@ -74,7 +76,7 @@ class ScorerFold:
             if weights is not None:
                 scorer = scorer._replace(weights=weights)
         if scorer.next_basis is None:
-            scorer = scorer._replace(next_basis=self._due_basis(pairs, scorer.basis))
+            scorer = scorer._replace(next_basis=self._due_basis(pairs, scorer))
         return scorer
 
     def _is_covered(self, pairs: Pairs, basis: Basis) -> bool:
@@ -94,8 +96,31 @@ class ScorerFold:
                 covered += n
         return total > 0.0 and covered >= self._config.basis.switch_coverage * total
 
-    def _due_basis(self, pairs: Pairs, basis: Basis | None) -> Basis | None:
+    def _due_basis(self, pairs: Pairs, scorer: Scorer) -> Basis | None:
+        """Return a basis with edges for more data, or with other trees, if one is due."""
+        basis = scorer.basis
         histograms = of_part(pairs, "histograms")
+        due = self._config.basis.number_due(*self._matured(histograms))
+        if due > (0 if basis is None else basis.drawn):
+            return build_basis(
+                self._merged_counts(histograms),
+                self._config.schema,
+                due if basis is None else max(due, basis.number + 1),
+                shape=self._config.shape,
+                trees=None if basis is None else basis.trees,
+                made_from=(due, -1 if basis is None else basis.grown),
+            )
+        if basis is None or scorer.weights is None:
+            return None
+        period = due_period(pairs, basis, self._config)
+        if period is None:
+            return None
+        standing = standing_of(basis, scorer.weights, self._diagonal(pairs, basis))
+        trees = choose_trees(standing, proposals_of(pairs, self._config), self._config.structure)
+        return replace(basis, number=basis.number + 1, trees=trees, grown=period)
+
+    def _matured(self, histograms: Pairs) -> tuple[int, int]:
+        """Return the matured transactions behind histograms, and the frauds among them."""
         n, n_frauds = 0, 0
         for key, held in histograms:
             if self._config.weight_of(key.member) > 0.0:
@@ -104,10 +129,12 @@ class ScorerFold:
                 per_feature = np.bincount(arrays["feature"].astype(np.int64), frauds)
                 n += held.contribution.n
                 n_frauds += int(per_feature.max(initial=0))
-        due = self._config.basis.number_due(n, n_frauds)
-        if due <= (0 if basis is None else basis.number):
-            return None
-        return build_basis(self._merged_counts(histograms), self._config.schema, due)
+        return n, n_frauds
+
+    def _diagonal(self, pairs: Pairs, basis: Basis) -> NDArray[np.float64]:
+        """Return the diagonal of the summed curvature of a basis."""
+        sums = self._decayed(by_bucket(_statistics_for(pairs, basis)), basis.n_weights)
+        return np.diagonal(unpack(sums.curvature, basis.n_weights)).copy()
 
     def _merged_counts(self, histograms: Pairs) -> NDArray[np.int64]:
         n_features = len(self._config.schema.feature_names)
@@ -124,12 +151,7 @@ class ScorerFold:
     def _weights(self, pairs: Pairs, basis: Basis) -> NDArray[np.float64] | None:
         """Return the solution for all statistics of ``basis``; None if there is none."""
         n_weights = basis.n_weights
-        used = [
-            pair
-            for pair in of_part(pairs, "statistics")
-            if pair[1].contribution.basis == basis.number
-            and len(pair[1].contribution.arrays["gradient"]) == n_weights
-        ]
+        used = _statistics_for(pairs, basis)
         identity = (basis.number, stamp_of(used, self._config))
         if self._solved is not None and self._solved[0] == identity:
             return self._solved[1]
@@ -177,3 +199,12 @@ class ScorerFold:
             sums.gradient[:] += np.multiply(arrays["gradient"], weight, dtype=np.float64)
         self._buckets[bucket] = (stamp, sums)
         return sums
+
+
+def _statistics_for(pairs: Pairs, basis: Basis) -> Pairs:
+    return [
+        pair
+        for pair in of_part(pairs, "statistics")
+        if pair[1].contribution.basis == basis.number
+        and len(pair[1].contribution.arrays["gradient"]) == basis.n_weights
+    ]

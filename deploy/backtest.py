@@ -12,30 +12,32 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from amalgamator.core import Amalgamator
-from amalgamator.policy import BasisPolicy, FoldConfig
-from amalgamator.registry import Member, Registry
 from deploy.bank_rows import BankRows, bank_stream, kept_apart, read_bank_rows
 from deploy.local import LocalConsortium
-from models.budget import BudgetPolicy
+from deploy.runs import (
+    BankPlan,
+    BlendNote,
+    ConsortiumRun,
+    ReleaseNote,
+    RunPlan,
+    RunResult,
+    ms,
+    pipeline_config,
+    schema_of,
+)
 from models.errors import AmalgamError, InvalidInputError
-from models.keys import Signer, Verifier
-from models.records import TransactionBatch
-from models.release import Release
-from models.schema import Schema
+from models.families.registry import FamilySpec
 from stream.experts import LearningPolicy
-from stream.judge import JudgePolicy
-from stream.pipeline import Pipeline, PipelineConfig, Scored
+from stream.pipeline import Pipeline, Scored
 
 _DAY_MS = 86_400_000
 _POOLED = "pooled"
-_SECRET = b"back-test: no secret, nothing leaves this process"
 OnProgress = Callable[[float], None]
 
 
@@ -59,6 +61,8 @@ class BacktestConfig:
         Event seconds between summaries, and of a tick.
     alert_rate
         Share of transactions that may alert, in (0, 1).
+    families
+        Every bank's own models beside the scorecard.
 
     Raises
     ------
@@ -76,6 +80,7 @@ class BacktestConfig:
     cadence_s: float = 3_600.0
     tick_s: float = 3_600.0
     alert_rate: float = 0.01
+    families: tuple[FamilySpec, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.0 < self.label_delay_d < math.inf:
@@ -88,25 +93,6 @@ class BacktestConfig:
             raise InvalidInputError(
                 f"cadence: expected seconds >= the tick of {self.tick_s:g}, got {self.cadence_s:g}"
             )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseNote:
-    """A release that brought a basis, from ``since_ms`` on (event time)."""
-
-    since_ms: int
-    number: int
-    basis: int
-    n_weights: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlendNote:
-    """How a bank weighed its experts on a day; its own is the first, the merged one the second."""
-
-    day_ms: int
-    bank: int
-    weights: tuple[float, ...]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -178,14 +164,14 @@ def run_backtest(config: BacktestConfig, on_progress: OnProgress) -> BacktestRes
     """
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        data = _read(config)
+        data, plan = _read(config), plan_of(config)
         result = _empty_result(config, data)
         pooled_path = Path(folder) / "pooled.npy"
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=pooled_scores, args=(config, pooled_path))
         process.start()
         try:
-            _Consortium(config, data, result, on_progress).run()
+            _fill(result, ConsortiumRun(plan, data, _shares(len(data.batch), on_progress)).run())
             process.join()
         finally:
             process.kill()
@@ -216,109 +202,44 @@ def pooled_scores(config: BacktestConfig, path: Path) -> None:
         places = np.arange(rows.start, rows.stop)[scored.accepted]
         scores[places] = _or_prior(scored.scores[:, 0])
 
-    stream = bank_stream(batch, data.is_fraud, _delay_ms(config))
-    pipeline = Pipeline(_pipeline_config(config, _POOLED, _schema(batch)))
-    consortium = LocalConsortium({_POOLED: pipeline}, None, cadence_ms=_ms(config.cadence_s))
+    plan = plan_of(replace(config, families=()))
+    stream = bank_stream(batch, data.is_fraud, ms(plan.label_delay_s))
+    pipeline = Pipeline(pipeline_config(plan, _POOLED, schema_of(batch)))
+    consortium = LocalConsortium({_POOLED: pipeline}, None, cadence_ms=ms(plan.cadence_s))
     consortium.run({_POOLED: stream}, on_scored=take)
     np.save(path, scores)
 
 
-class _Consortium:
-    """Runs the banks and their amalgamator, and writes down what comes of it."""
-
-    def __init__(
-        self,
-        config: BacktestConfig,
-        data: BankRows,
-        result: BacktestResult,
-        on_progress: OnProgress,
-    ) -> None:
-        schema = _schema(data.batch)
-        self._config = config
-        self._data = data
-        self._result = result
-        self._on_progress = on_progress
-        self._rows = {name: np.flatnonzero(data.bank == i) for i, name in enumerate(data.names)}
-        self._pipelines = {
-            name: Pipeline(_pipeline_config(config, name, schema)) for name in data.names
-        }
-        self._amalgamator = local_amalgamator(data.names, schema, LearningPolicy())
-        self._n_done = 0
-
-    def run(self) -> None:
-        """Run all rows; the result is filled in place."""
-        batch, is_fraud, delay_ms = (
-            self._data.batch,
-            self._data.is_fraud,
-            _delay_ms(self._config),
-        )
-        streams = {
-            name: bank_stream(batch.take(rows), is_fraud[rows], delay_ms)
-            for name, rows in self._rows.items()
-        }
-        cadence_ms = _ms(self._config.cadence_s)
-        LocalConsortium(self._pipelines, self._amalgamator, cadence_ms=cadence_ms).run(
-            streams, on_scored=self._take, on_release=self._note_release, on_tick=self._note_blends
-        )
-
-    def _take(self, name: str, rows: slice, scored: Scored) -> None:
-        result, of_bank = self._result, self._rows[name][rows]
-        accepted = of_bank[scored.accepted]
-        result.local[accepted] = _or_prior(scored.scores[:, 0])
-        result.merged[accepted] = _or_prior(scored.scores[:, 1])
-        result.amalgamated[accepted] = scored.logit
-        result.alert[accepted] = scored.alert
-        for row, reason, _ in scored.rejected:
-            result.evaluated[of_bank[row]] = False
-            result.refused[reason] += 1
-        for alert in scored.alerts:
-            result.reasons.update(one.feature for one in alert.reasons if one.contribution > 0)
-        self._n_done += len(of_bank)
-        self._on_progress(self._n_done / len(result.bank))
-
-    def _note_release(self, release: Release) -> None:
-        result, basis = self._result, release.basis
-        result.n_releases += 1
-        result.release_id = release.release_id
-        known = result.releases[-1].basis if result.releases else 0
-        if basis is not None and basis.number != known:
-            result.releases.append(
-                ReleaseNote(
-                    since_ms=(release.epoch + 1) * _ms(self._config.cadence_s),
-                    number=release.number,
-                    basis=basis.number,
-                    n_weights=basis.n_weights,
-                )
-            )
-
-    def _note_blends(self, tick_ms: int) -> None:
-        if tick_ms % _DAY_MS:
-            return
-        for i, name in enumerate(self._data.names):
-            weights = self._pipelines[name].judge.blend.weights.tolist()
-            self._result.blends.append(BlendNote(day_ms=tick_ms, bank=i, weights=tuple(weights)))
-
-
-def local_amalgamator(
-    names: tuple[str, ...], schema: Schema, learning: LearningPolicy
-) -> Amalgamator:
-    """Return an amalgamator in lockstep for banks of this process, which need no keys."""
-    unused = Verifier(Signer(bytes(32)).public_key)  # nothing is signed within one process
-    members = {
-        name: Member(name=name, verifiers={unused.key_id: unused}, workers=("0",)) for name in names
-    }
-    fold = FoldConfig(
-        schema=schema,
-        ridge=learning.ridge,
-        half_life_d=learning.half_life_d,
-        prior_logit=learning.prior_logit,
-        bucket_days=learning.bucket_d,
-        basis=BasisPolicy(
-            min_n=learning.first_n, min_frauds=learning.first_frauds, growth=learning.growth
-        ),
+def plan_of(config: BacktestConfig) -> RunPlan:
+    """Return the usual plan: every bank alike."""
+    return RunPlan(
+        label_delay_s=config.label_delay_d * 86_400.0,
+        cadence_s=config.cadence_s,
+        tick_s=config.tick_s,
+        alert_rate=config.alert_rate,
+        usual=BankPlan(families=config.families),
     )
-    registry = Registry(consortium="local", entity_kinds=schema.entity_kinds, members=members)
-    return Amalgamator(registry, fold, lockstep=True)
+
+
+def _fill(result: BacktestResult, run: RunResult) -> None:
+    result.local, result.merged = _or_prior(run.own), _or_prior(run.merged)
+    result.amalgamated, result.alert = _or_prior(run.blend), run.alert
+    result.evaluated &= run.is_scored
+    result.releases, result.n_releases = run.releases, run.n_releases
+    result.release_id, result.blends, result.reasons = run.release_id, run.blends, run.reasons
+    result.refused.update(run.refused)
+
+
+def _shares(n: int, on_progress: OnProgress) -> Callable[[int], None]:
+    """Return what turns counts of rows into the share that is done."""
+    done = 0
+
+    def count(n_rows: int) -> None:
+        nonlocal done
+        done += n_rows
+        on_progress(done / n)
+
+    return count
 
 
 def _read(config: BacktestConfig) -> BankRows:
@@ -359,28 +280,5 @@ def _empty_result(config: BacktestConfig, data: BankRows) -> BacktestResult:
     )
 
 
-def _schema(batch: TransactionBatch) -> Schema:
-    return Schema(entity_kinds=tuple(sorted(batch.entities)))
-
-
-def _pipeline_config(config: BacktestConfig, member: str, schema: Schema) -> PipelineConfig:
-    return PipelineConfig(
-        member=member,
-        schema=schema,
-        secret=_SECRET,
-        tick_ms=_ms(config.tick_s),
-        label_horizon_ms=_delay_ms(config),
-        judging=JudgePolicy(budget=BudgetPolicy(rate=config.alert_rate)),
-    )
-
-
 def _or_prior(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isnan(scores), LearningPolicy().prior_logit, scores)
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1_000)
-
-
-def _delay_ms(config: BacktestConfig) -> int:
-    return round(config.label_delay_d * _DAY_MS)

@@ -45,6 +45,9 @@ class BankStream:
             raise InvalidInputError("bank stream: expected transactions and labels in time order")
 
 
+Absence = tuple[int, int]
+"""From and to when a member is away, event time in milliseconds."""
+
 OnScored = Callable[[str, slice, Scored], None]
 OnRelease = Callable[[Release], None]
 
@@ -60,6 +63,8 @@ class LocalConsortium:
         In lockstep mode; None for banks that stay alone.
     cadence_ms
         Length of an epoch in event time, a multiple of the pipelines' tick.
+    away
+        Member -> when it neither publishes nor takes releases.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class LocalConsortium:
         amalgamator: Amalgamator | None,
         *,
         cadence_ms: int,
+        away: Mapping[str, Absence] | None = None,
     ) -> None:
         ticks = {pipeline.config.tick_ms for pipeline in pipelines.values()}
         if len(ticks) != 1 or cadence_ms % next(iter(ticks)):
@@ -78,6 +84,7 @@ class LocalConsortium:
         self._amalgamator = amalgamator
         self._cadence_ms = cadence_ms
         self._tick_ms = ticks.pop()
+        self._away = dict(away or {})
         self._seq = dict.fromkeys(self._pipelines, 0)
 
     def run(
@@ -124,7 +131,8 @@ class LocalConsortium:
     def _exchange(self, epoch: int, on_release: OnRelease | None) -> None:
         if self._amalgamator is None:
             return
-        for member, pipeline in self._pipelines.items():
+        there = {m: p for m, p in self._pipelines.items() if not self._is_away(m, epoch)}
+        for member, pipeline in there.items():
             contributions = pipeline.contributions(epoch)
             seqs = [self._seq[member] + 1 + i for i in range(len(contributions))]
             for contribution, seq in zip(contributions, seqs, strict=True):
@@ -134,10 +142,14 @@ class LocalConsortium:
         release = self._amalgamator.close_epoch(epoch)
         if release is None:
             return
-        for pipeline in self._pipelines.values():
+        for pipeline in there.values():
             pipeline.install(release)
         if on_release is not None:
             on_release(release)
+
+    def _is_away(self, member: str, epoch: int) -> bool:
+        since_ms, until_ms = self._away.get(member, (0, 0))
+        return since_ms <= (epoch + 1) * self._cadence_ms < until_ms
 
 
 class _Cursor:

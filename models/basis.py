@@ -1,5 +1,6 @@
 """The consortium's basis: versioned data that turns a row of features into active weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InvalidInputError
-from models.histograms import N_CELLS, lower_edges, quantile_edges
-from models.schema import Schema
+from models.histograms import N_CELLS, cells_of
+from models.trees import TreeList, leaves_of, together
 
 MISSING = -1
-FINE_QUANTILES = np.r_[np.linspace(0, 1, 21)[1:-1], 0.97, 0.99, 0.995, 0.999]
-COARSE_QUANTILES = np.r_[np.linspace(0, 1, 5)[1:-1], 0.9, 0.97, 0.99, 0.998]
 MAX_WEIGHTS = 8_192
 _LANES = 8
 
@@ -22,8 +21,9 @@ _LANES = 8
 class Basis:
     """A list of transforms, each of which activates at most one weight per row.
 
-    Weight 0 is the bias; then the bins of each feature, then the cells of each cross. A feature
-    that is absent (NaN) activates nothing, which pins the weight of "missing" to 0.
+    Weight 0 is the bias; then the bins of each selected feature, the cells of each cross, the
+    leaves of each tree. A feature that is absent (NaN) activates neither bin nor cell, which pins
+    the weight of "missing" to 0; trees say themselves which way what is absent goes.
 
     Parameters
     ----------
@@ -38,13 +38,24 @@ class Basis:
         int32 of shape (n_features,): edges per feature.
     coarse_edges, n_coarse_edges
         The same for the coarse bins that crosses use.
+    selected
+        int32 of shape (n_selected,), ascending: features whose bins have weights.
     crosses
         int32 of shape (n_crosses, 2): feature positions.
+    category_cells, category_logits, n_categories
+        int16 and float32, feature after feature, and int32 of shape (n_features,): the grid cells
+        (ascending) of the categories that are known, and what stands for each in `view`.
+    trees
+        Thresholds and bins are of values as `view` gives them.
+    drawn, grown
+        What edges and crosses, and what trees, were made from: how far the merged histograms had
+        grown (`amalgamator.policy.BasisPolicy.number_due`), and the newest period of proposals; -1
+        where nobody counts.
 
     Raises
     ------
     InvalidInputError
-        If the counts do not fit the edges, edges do not ascend, a cross names no feature, or
+        If the counts do not fit the edges, edges do not ascend, a transform names no feature, or
         there would be more than ``MAX_WEIGHTS`` weights.
     """
 
@@ -54,18 +65,21 @@ class Basis:
     n_edges: NDArray[np.int32]
     coarse_edges: NDArray[np.float32]
     n_coarse_edges: NDArray[np.int32]
+    selected: NDArray[np.int32]
     crosses: NDArray[np.int32]
+    category_cells: NDArray[np.int16] = field(default_factory=lambda: np.empty(0, np.int16))
+    category_logits: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    n_categories: NDArray[np.int32]
+    trees: TreeList = field(default_factory=lambda: together([]))
+    drawn: int = -1
+    grown: int = -1
     tables: "_Tables" = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_edges("edges", self.edges, self.n_edges)
         _check_edges("coarse_edges", self.coarse_edges, self.n_coarse_edges)
-        n = len(self.n_edges)
-        if len(self.n_coarse_edges) != n:
-            raise InvalidInputError(f"n_coarse_edges: expected {n}, got {len(self.n_coarse_edges)}")
-        crosses = self.crosses
-        if crosses.ndim != 2 or not bool(np.all((crosses >= 0) & (crosses < n))):
-            raise InvalidInputError(f"crosses: expected pairs of positions below {n}")
+        _check_positions(self)
+        _check_categories(self)
         if not self.number >= 1 or not self.n_weights <= MAX_WEIGHTS:
             raise InvalidInputError(
                 f"expected number >= 1 and at most {MAX_WEIGHTS} weights, "
@@ -80,90 +94,158 @@ class Basis:
 
     @property
     def n_transforms(self) -> int:
-        """Columns of the encoded row: bias, features, crosses."""
-        return 1 + len(self.n_edges) + len(self.crosses)
+        """Columns of the encoded row: bias, features, crosses, trees."""
+        return 1 + len(self.selected) + len(self.crosses) + len(self.trees)
 
     @property
     def offsets(self) -> NDArray[np.int64]:
         """First weight of each transform and, last, the number of weights; (n_transforms + 1,)."""
-        bins = self.n_edges.astype(np.int64) + 1
+        bins = self.n_edges.astype(np.int64)[self.selected] + 1
         coarse = self.n_coarse_edges.astype(np.int64) + 1
         cells = coarse[self.crosses[:, 0]] * coarse[self.crosses[:, 1]]
-        return np.concatenate([[0], np.cumsum(np.concatenate([[1], bins, cells]))])
+        leaves = self.trees.n_nodes.astype(np.int64) + 1
+        return np.concatenate([[0], np.cumsum(np.concatenate([[1], bins, cells, leaves]))])
 
     @property
     def n_weights(self) -> int:
         """Weights in all, the bias included."""
         return int(self.offsets[-1])
 
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return all but the number and the schema's hash as named arrays, for wire and disk."""
+        out: dict[str, NDArray[np.generic]] = {name: getattr(self, name) for name in _PLAIN}
+        out |= {f"tree_{name}": getattr(self.trees, name) for name in _TREE}
+        return out | {"made_from": np.array([self.drawn, self.grown], np.int32)}
+
+    @classmethod
+    def from_arrays(
+        cls, number: int, schema_hash: str, arrays: Mapping[str, NDArray[np.generic]]
+    ) -> "Basis":
+        """Return the basis that `arrays` described; raise as the constructor does."""
+        trees = bare_trees(**{name: arrays[f"tree_{name}"] for name in _TREE})  # type: ignore[arg-type]  # dtypes are the writer's
+        drawn, grown = np.asarray(arrays["made_from"], np.int32).tolist()
+        return cls(
+            number=number,
+            schema_hash=schema_hash,
+            trees=trees,
+            drawn=drawn,
+            grown=grown,
+            **{name: arrays[name] for name in _PLAIN},  # type: ignore[arg-type]  # as above
+        )
+
+
+_TREE = ("n_nodes", "feature", "threshold", "absent_left", "left", "right")
+_PLAIN = (
+    "edges",
+    "n_edges",
+    "coarse_edges",
+    "n_coarse_edges",
+    "selected",
+    "crosses",
+    "category_cells",
+    "category_logits",
+    "n_categories",
+)
+
+
+def bare_trees(
+    *,
+    n_nodes: NDArray[np.int32],
+    feature: NDArray[np.int16],
+    threshold: NDArray[np.float32],
+    absent_left: NDArray[np.uint8],
+    left: NDArray[np.int16],
+    right: NDArray[np.int16],
+) -> TreeList:
+    """Return trees that say nothing of who grew them: no counts of leaves, no gain."""
+    none = np.zeros(len(feature) + len(n_nodes), np.uint32)
+    return TreeList(
+        n_nodes=n_nodes,
+        feature=feature,
+        threshold=threshold,
+        absent_left=absent_left,
+        left=left,
+        right=right,
+        leaf_n=none,
+        leaf_accounts=none,
+        gain=np.zeros(len(n_nodes), np.float32),
+    )
+
 
 def _check_edges(name: str, edges: NDArray[np.float32], counts: NDArray[np.int32]) -> None:
     if not bool(np.all(counts >= 0)) or int(counts.sum()) != len(edges):
         raise InvalidInputError(f"{name}: expected as many edges as the counts say")
-    last_of_feature = np.zeros(len(edges), bool)
-    last_of_feature[np.cumsum(counts)[counts > 0] - 1] = True
-    ascending = np.diff(edges) > 0
-    if not bool(np.all(np.isfinite(edges))) or not bool(np.all(ascending | last_of_feature[:-1])):
+    if not bool(np.all(np.isfinite(edges))) or not _ascend_within(edges, counts):
         raise InvalidInputError(f"{name}: expected finite, ascending values within each feature")
 
 
-def build_basis(counts: NDArray[np.integer], schema: Schema, number: int) -> Basis:
-    """Return the basis whose bins lie at the quantiles of merged histograms.
+def _ascend_within(values: NDArray[np.generic], counts: NDArray[np.int32]) -> bool:
+    """Return whether each feature's values ascend strictly."""
+    last_of_feature = np.zeros(len(values), bool)
+    last_of_feature[np.cumsum(counts)[counts > 0] - 1] = True
+    return bool(np.all((values[1:] > values[:-1]) | last_of_feature[:-1]))  # type: ignore[operator]  # numbers
 
-    Parameters
-    ----------
-    counts
-        Integers of shape (n_features, 2, N_CELLS), see `models.histograms.add_rows`.
-    schema
-        Gives the features' names and the crosses.
-    number
-        Version of the result.
-    """
-    names = schema.feature_names
-    if counts.shape != (len(names), 2, N_CELLS):
-        raise InvalidInputError(
-            f"counts: expected shape {(len(names), 2, N_CELLS)}, got {counts.shape}"
-        )
-    of_feature = counts.sum(axis=1, dtype=np.int64)
-    grid = lower_edges()
-    fine = [quantile_edges(c, FINE_QUANTILES, edges=grid) for c in of_feature]
-    coarse = [quantile_edges(c, COARSE_QUANTILES, edges=grid) for c in of_feature]
-    position = {name: i for i, name in enumerate(names)}
-    crosses = [(position[a], position[b]) for a, b in schema.crosses]
-    return Basis(
-        number=number,
-        schema_hash=schema.hash,
-        edges=np.concatenate(fine),
-        n_edges=np.array([len(e) for e in fine], np.int32),
-        coarse_edges=np.concatenate(coarse),
-        n_coarse_edges=np.array([len(e) for e in coarse], np.int32),
-        crosses=np.array(crosses, np.int32).reshape(-1, 2),
-    )
+
+def _check_positions(basis: Basis) -> None:
+    n, crosses, selected = basis.n_features, basis.crosses, basis.selected
+    if len(basis.n_coarse_edges) != n:
+        raise InvalidInputError(f"n_coarse_edges: expected {n}, got {len(basis.n_coarse_edges)}")
+    if crosses.ndim != 2 or not bool(np.all((crosses >= 0) & (crosses < n))):
+        raise InvalidInputError(f"crosses: expected pairs of positions below {n}")
+    if not bool(np.all((selected >= 0) & (selected < n))) or not bool(
+        np.all(np.diff(selected) > 0)
+    ):
+        raise InvalidInputError(f"selected: expected ascending positions below {n}")
+    if not bool(np.all((basis.trees.feature >= 0) & (basis.trees.feature < n))):
+        raise InvalidInputError(f"trees: expected positions below {n}")
+
+
+def _check_categories(basis: Basis) -> None:
+    cells, counts = basis.category_cells, basis.n_categories
+    if len(counts) != basis.n_features or not bool(np.all(counts >= 0)):
+        raise InvalidInputError(f"n_categories: expected {basis.n_features} counts >= 0")
+    if not int(counts.sum()) == len(cells) == len(basis.category_logits):
+        raise InvalidInputError("category_cells: expected as many as the counts say")
+    if not bool(np.all((cells >= 0) & (cells < N_CELLS))) or not _ascend_within(cells, counts):
+        raise InvalidInputError("category_cells: expected ascending cells within each feature")
+    if not bool(np.isfinite(basis.category_logits).all()):
+        raise InvalidInputError("category_logits: expected finite numbers")
 
 
 class _Tables(NamedTuple):
-    """What the kernel reads: edges in rows of one width, filled up with NaN, never reached."""
+    """What the kernels read: edges in rows of one width, filled up with NaN, never reached."""
 
     fine: NDArray[np.float32]
     coarse: NDArray[np.float32]
+    selected: NDArray[np.int32]
     crossed: NDArray[np.int32]
     crosses: NDArray[np.int32]
     widths: NDArray[np.int64]
     offsets: NDArray[np.int64]
+    categorical: NDArray[np.int64]
+    logits: NDArray[np.float32]
 
 
 def _tables(basis: Basis) -> _Tables:
+    categorical = np.flatnonzero(basis.n_categories)
+    logits = np.zeros((len(categorical), N_CELLS), np.float32)
+    row = np.repeat(np.arange(len(categorical)), basis.n_categories[categorical])
+    logits[row, basis.category_cells] = basis.category_logits
     return _Tables(
-        fine=_rows_of_edges(basis.edges, basis.n_edges),
-        coarse=_rows_of_edges(basis.coarse_edges, basis.n_coarse_edges),
+        fine=rows_of_edges(basis.edges, basis.n_edges),
+        coarse=rows_of_edges(basis.coarse_edges, basis.n_coarse_edges),
+        selected=basis.selected,
         crossed=np.unique(basis.crosses).astype(np.int32),
         crosses=basis.crosses,
         widths=basis.n_coarse_edges.astype(np.int64) + 1,
         offsets=basis.offsets,
+        categorical=categorical,
+        logits=logits,
     )
 
 
-def _rows_of_edges(edges: NDArray[np.float32], counts: NDArray[np.int32]) -> NDArray[np.float32]:
+def rows_of_edges(edges: NDArray[np.float32], counts: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return one row of edges per feature, filled up with NaN to a width that suits the kernels."""
     width = -(-max(int(counts.max(initial=0)), 1) // _LANES) * _LANES
     table = np.full((len(counts), width), np.nan, np.float32)
     table[np.arange(width) < counts[:, None]] = edges
@@ -171,7 +253,7 @@ def _rows_of_edges(edges: NDArray[np.float32], counts: NDArray[np.int32]) -> NDA
 
 
 @nb.njit(cache=True)
-def _bin(value, edges):  # type: ignore[no-untyped-def]  # compiled
+def bin_of(value, edges):  # type: ignore[no-untyped-def]  # compiled
     """Count edges that are not above the value: no branches, eight at a time."""
     found = np.int32(0)
     for k in range(edges.shape[0]):
@@ -180,22 +262,45 @@ def _bin(value, edges):  # type: ignore[no-untyped-def]  # compiled
 
 
 @nb.njit(cache=True)
-def _encode(rows, fine, coarse, crossed, crosses, widths, offsets, out):  # type: ignore[no-untyped-def]  # compiled: takes columns
-    n_features = rows.shape[1]
-    cell = np.empty(n_features, np.int64)
+def _encode(rows, fine, coarse, selected, crossed, crosses, widths, offsets, out):  # type: ignore[no-untyped-def]  # noqa: PLR0913  # compiled: takes columns
+    n_selected = selected.shape[0]
+    cell = np.empty(rows.shape[1], np.int64)
     for i in range(rows.shape[0]):
         out[i, 0] = 0
-        for j in range(n_features):
+        for s in range(n_selected):
+            j = selected[s]
             value = rows[i, j]
-            out[i, 1 + j] = -1 if np.isnan(value) else offsets[1 + j] + _bin(value, fine[j])
+            out[i, 1 + s] = -1 if np.isnan(value) else offsets[1 + s] + bin_of(value, fine[j])
         for j in crossed:
             value = rows[i, j]
-            cell[j] = _bin(value, coarse[j]) if out[i, 1 + j] >= 0 else -1
+            cell[j] = -1 if np.isnan(value) else bin_of(value, coarse[j])
         for c in range(crosses.shape[0]):
             left, right = cell[crosses[c, 0]], cell[crosses[c, 1]]
-            column = 1 + n_features + c
+            column = 1 + n_selected + c
             active = offsets[column] + left * widths[crosses[c, 1]] + right
             out[i, column] = active if left >= 0 and right >= 0 else -1
+
+
+@nb.njit(cache=True)
+def _replace(rows, cells, column, logits):  # type: ignore[no-untyped-def]  # compiled
+    for i in range(rows.shape[0]):
+        if not np.isnan(rows[i, column]):
+            rows[i, column] = logits[cells[i]]
+
+
+def view(basis: Basis, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return rows in which each category is replaced by the number that stands for it.
+
+    That number is how much more often than usual it was fraud, in log-odds, by merged counts; 0 for
+    a category that is not known. Rows without categories are returned as they are.
+    """
+    tables = basis.tables
+    if not len(tables.categorical):
+        return rows
+    seen = rows.copy()
+    for k, column in enumerate(tables.categorical.tolist()):
+        _replace(seen, cells_of(rows[:, column]), column, tables.logits[k])
+    return seen
 
 
 def encode(basis: Basis, rows: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -213,6 +318,11 @@ def encode(basis: Basis, rows: NDArray[np.float32]) -> NDArray[np.int32]:
     ndarray of shape (n, n_transforms), int32
         Ascending weight indices; ``MISSING`` where a transform has nothing to see.
     """
+    tables, trees = basis.tables, basis.trees
+    rows = view(basis, rows)
     out = np.empty((len(rows), basis.n_transforms), np.int32)
-    _encode(rows, *basis.tables, out)
+    n_plain = basis.n_transforms - len(trees)
+    _encode(rows, *tables[:6], tables.offsets, out)
+    if len(trees):
+        out[:, n_plain:] = leaves_of(trees, rows) + tables.offsets[n_plain:-1].astype(np.int32)
     return out

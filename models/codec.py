@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.envelope import ArrayHeader, ContributionHeader, Kind, seal
-from models.errors import InvalidInputError, QuarantinedError
+from models.errors import InvalidInputError, InvalidTreesError, QuarantinedError
 from models.histograms import N_CELLS
 from models.keys import Signer
 from models.schema import Schema
-from models.summary import Contribution, ContributionKey, Part
+from models.summary import Contribution, ContributionKey, Part, proposed_trees
 
 MAX_WEIGHTS = 8_192
 MAX_ELEMENTS = 2**26
@@ -59,6 +59,18 @@ RULES: Mapping[str, tuple[ArrayRule, ...]] = {
     "statistics": (
         ArrayRule("curvature", "<f4", (None,)),
         ArrayRule("gradient", "<f8", (None,)),
+    ),
+    "trees": (
+        ArrayRule("n_nodes", "<i4", (None,)),
+        ArrayRule("gain", "<f4", (None,)),
+        ArrayRule("feature", "<i2", (None,)),
+        ArrayRule("threshold", "<f4", (None,)),
+        ArrayRule("absent_left", "|u1", (None,)),
+        ArrayRule("left", "<i2", (None,)),
+        ArrayRule("right", "<i2", (None,)),
+        ArrayRule("leaf_n", "<u4", (None,)),
+        ArrayRule("leaf_accounts", "<u4", (None,)),
+        ArrayRule("period", "<i4", (1,)),
     ),
     "evidence": CELLS_RULES,
     "epoch": (
@@ -294,6 +306,18 @@ def _check_statistics(arrays: Arrays, header: ContributionHeader, schema: Schema
             raise QuarantinedError("range", "curvature: expected 0 <= a_ij <= min(a_ii, a_jj)")
 
 
+def _check_trees(arrays: Arrays, header: ContributionHeader, schema: Schema) -> None:
+    _demand(header.bucket == 0 and header.basis >= 1, "expected bucket 0 and basis at least 1")
+    try:
+        trees, period = proposed_trees(arrays)
+    except InvalidTreesError as error:
+        raise QuarantinedError(f"trees_{error.reason}", error.detail) from error
+    _demand(period >= 0, "period: expected at least 0")
+    n_features = len(schema.feature_names)
+    if not bool(np.all((trees.feature >= 0) & (trees.feature < n_features))):
+        raise QuarantinedError("trees_unknown_feature", f"expected positions below {n_features}")
+
+
 def _check_evidence(arrays: Arrays, header: ContributionHeader, schema: Schema) -> None:
     _demand(header.basis == 0, "basis: expected 0")
     check_cells(arrays, len(schema.entity_kinds))
@@ -318,6 +342,7 @@ def _demand(holds: bool, expectation: str) -> None:
 _CHECKS: Mapping[Part, Callable[[Arrays, ContributionHeader, Schema], None]] = {
     "histograms": _check_histograms,
     "statistics": _check_statistics,
+    "trees": _check_trees,
     "evidence": _check_evidence,
     "epoch": _check_epoch,
 }

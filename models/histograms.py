@@ -55,6 +55,20 @@ def add_rows(
     _count(rows.view(np.uint32), np.isnan(rows), is_fraud, counts)
 
 
+@nb.njit(cache=True)
+def _cells(bits, missing, out):  # type: ignore[no-untyped-def]  # compiled
+    for i in range(bits.shape[0]):
+        out[i] = -1 if missing[i] else _cell_of_bits(bits[i])
+
+
+def cells_of(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the cell of each of shape (n,), -1 for NaN."""
+    values = np.ascontiguousarray(values)
+    out = np.empty(len(values), np.int64)
+    _cells(values.view(np.uint32), np.isnan(values), out)
+    return out
+
+
 def empty_counts(n_features: int) -> NDArray[np.uint32]:
     """Return the identity of merging."""
     return np.zeros((n_features, 2, N_CELLS), np.uint32)

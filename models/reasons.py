@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.basis import Basis
+from models.basis import Basis, view
 from models.errors import InvalidInputError
 from models.records import Reason
+from models.tree_checks import rule_of_leaf
+from models.trees import TreeList, leaves_of
 
 SMALLEST = 0.05
 """Contributions nearer to 0 than this (log-odds) are no reason."""
@@ -56,8 +58,8 @@ def explain(
 ) -> list[list[Reason]]:
     """Return each row's reasons: those towards fraud, then those against, the strongest first.
 
-    A cross whose two sides were both told already, in the same direction, is passed over for the
-    next; so fewer reasons than asked for may come.
+    A cross or a rule (a tree's leaf) all of whose features were told already, in the same
+    direction, is passed over for the next; so fewer reasons than asked for may come.
 
     Parameters
     ----------
@@ -83,8 +85,11 @@ def explain(
     sides = _sides(basis)
     out = []
     orders = np.argsort(-excess, axis=1, kind="stable").tolist()
-    for row, summands, order in zip(features.tolist(), excess.tolist(), orders, strict=True):
-        told = _Teller(names, basis, row, sides)
+    seen = view(basis, features)
+    leaves = leaves_of(basis.trees, seen).tolist()
+    rows = zip(seen.tolist(), leaves, excess.tolist(), orders, strict=True)
+    for row, leaf, summands, order in rows:
+        told = _Teller(names, basis, row, [*sides, *_tree_sides(basis.trees, leaf)])
         towards = told.pick([t for t in order if summands[t] >= SMALLEST], n_towards)
         against = told.pick([t for t in order[::-1] if summands[t] <= -SMALLEST], n_against)
         out.append([told.reason(t, summands[t]) for t in (*towards, *against)])
@@ -92,9 +97,17 @@ def explain(
 
 
 def _sides(basis: Basis) -> list[tuple[int, ...]]:
-    """Return the features that each transform looks at, the bias none."""
-    single: list[tuple[int, ...]] = [(j,) for j in range(basis.n_features)]
+    """Return the features that each transform but the trees looks at, the bias none."""
+    single: list[tuple[int, ...]] = [(j,) for j in basis.selected.tolist()]
     return [(), *single, *(tuple(pair) for pair in basis.crosses.tolist())]
+
+
+def _tree_sides(trees: TreeList, leaves: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the features on the way to a row's leaf of each tree, from the root down."""
+    return [
+        tuple(dict.fromkeys(one.feature for one in rule_of_leaf(trees, tree, leaf)))
+        for tree, leaf in enumerate(leaves)
+    ]
 
 
 class _Teller:

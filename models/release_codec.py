@@ -46,7 +46,18 @@ BASIS_RULES = (
     ArrayRule("n_edges", "<i4", (None,)),
     ArrayRule("coarse_edges", "<f4", (None,)),
     ArrayRule("n_coarse_edges", "<i4", (None,)),
+    ArrayRule("selected", "<i4", (None,)),
     ArrayRule("crosses", "<i4", (None, 2)),
+    ArrayRule("category_cells", "<i2", (None,)),
+    ArrayRule("category_logits", "<f4", (None,)),
+    ArrayRule("n_categories", "<i4", (None,)),
+    ArrayRule("tree_n_nodes", "<i4", (None,)),
+    ArrayRule("tree_feature", "<i2", (None,)),
+    ArrayRule("tree_threshold", "<f4", (None,)),
+    ArrayRule("tree_absent_left", "|u1", (None,)),
+    ArrayRule("tree_left", "<i2", (None,)),
+    ArrayRule("tree_right", "<i2", (None,)),
+    ArrayRule("made_from", "<i4", (2,)),
 )
 PART_RULES: Mapping[str, tuple[ArrayRule, ...]] = {
     "basis": BASIS_RULES,
@@ -345,11 +356,7 @@ def _pack_part(
 
 
 def _arrays_of(part: Part) -> dict[str, NDArray[np.generic]]:
-    if isinstance(part, EvidenceCells):
-        return part.arrays()
-    if isinstance(part, Basis):
-        return {rule.name: getattr(part, rule.name) for rule in BASIS_RULES}
-    return {"weights": part}
+    return {"weights": part} if isinstance(part, np.ndarray) else part.arrays()
 
 
 def _unpack_part(header: ReleasePartHeader, body: memoryview, schema: Schema) -> Part:
@@ -373,10 +380,6 @@ def _unpack_basis(
     if header.schema_hash != schema.hash or len(arrays["n_edges"]) != len(schema.feature_names):
         raise QuarantinedError("schema", f"expected a basis of schema {schema.hash}")
     try:
-        return Basis(
-            number=header.number,
-            schema_hash=header.schema_hash,
-            **arrays,  # type: ignore[arg-type]  # dtypes were checked by the rules
-        )
+        return Basis.from_arrays(header.number, header.schema_hash, arrays)
     except InvalidInputError as error:
         raise QuarantinedError("range", "expected a basis with ascending edges") from error

@@ -3,6 +3,9 @@
 import hashlib
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models.errors import InvalidInputError
 
 ACCOUNT_FEATURES = (
@@ -87,6 +90,12 @@ class Schema:
     """
 
     entity_kinds: tuple[str, ...]
+    attributes: tuple[str, ...] = ()
+
+    @property
+    def is_category(self) -> NDArray[np.bool_]:
+        """Which features are categories."""
+        return np.zeros(len(self.feature_names), np.bool_)
 
     def __post_init__(self) -> None:
         kinds = self.entity_kinds

@@ -7,7 +7,20 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Part = Literal["histograms", "statistics", "evidence", "epoch"]
+from models.trees import TreeList
+
+TREE_ARRAYS = (
+    "n_nodes",
+    "gain",
+    "feature",
+    "threshold",
+    "absent_left",
+    "left",
+    "right",
+    "leaf_n",
+    "leaf_accounts",
+)
+Part = Literal["histograms", "statistics", "trees", "evidence", "epoch"]
 
 
 class ContributionKey(NamedTuple):
@@ -28,11 +41,11 @@ class Contribution:
     key
         Who, which part, which bucket: ``evidence``: the UTC day (days since 1970) in which
         outcomes became known; ``statistics``: that day // the schema's bucket length;
-        ``histograms`` and ``epoch``: 0.
+        the rest: 0.
     epoch
         Cadence index at publication (event or wall time // cadence).
     basis
-        Number of the basis that ``statistics`` refer to; 0 for the other parts.
+        Number of the basis that ``statistics`` and ``trees`` refer to; 0 for the other parts.
     n
         Matured transactions behind the numbers, >= 0.
     arrays
@@ -42,6 +55,8 @@ class Contribution:
           uint32, all of shape (n_cells,), sorted by (feature, is_fraud, cell), no repeats.
         - ``statistics``: ``curvature`` float32 of shape (w * (w + 1) / 2,), the upper
           triangle row by row of A; ``gradient`` float64 of shape (w,), b.
+        - ``trees``: the arrays of a `models.trees.TreeList` without values of leaves, and
+          ``period`` int32 (1,), see `proposal_arrays`.
         - ``evidence``: the fields of `models.entity_risk.EvidenceCells`.
         - ``epoch``: ``watermark_ms`` int64 (1,), ``n_contributions`` int64 (1,): closes the
           member's epoch; published last.
@@ -52,3 +67,21 @@ class Contribution:
     basis: int
     n: int
     arrays: Mapping[str, NDArray[np.generic]]
+
+
+def proposal_arrays(trees: TreeList, period: int) -> dict[str, NDArray[np.generic]]:
+    """Return the arrays of a ``trees`` contribution: trees proposed in a period."""
+    arrays: dict[str, NDArray[np.generic]] = {name: getattr(trees, name) for name in TREE_ARRAYS}
+    return arrays | {"period": np.array([period], np.int32)}
+
+
+def proposed_trees(arrays: Mapping[str, NDArray[np.generic]]) -> tuple[TreeList, int]:
+    """Return the trees and the period of a ``trees`` contribution.
+
+    Raises
+    ------
+    InvalidTreesError
+        If the arrays are no trees.
+    """
+    trees = TreeList(**{name: arrays[name] for name in TREE_ARRAYS})  # type: ignore[arg-type]  # checked by TreeList
+    return trees, int(np.asarray(arrays["period"], np.int64)[0])

@@ -1,15 +1,17 @@
 """A worker's two scorecards: its own, solved here, and the consortium's, solved elsewhere."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.basis import Basis, build_basis, encode
+from models.basis import Basis, encode
+from models.basis_builder import build_basis
 from models.families.scorecard import Statistics, is_kept, logits, solve_square
 from models.features.accounts import DAY_MS
 from models.histograms import add_rows, empty_counts
+from models.matured import Matured
 from models.schema import Schema
 
 
@@ -40,37 +42,6 @@ class LearningPolicy:
     first_n: int = 3_000
     first_frauds: int = 30
     growth: float = 1.4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Matured:
-    """Rows whose outcome became known, in that order.
-
-    ``features`` float32 (n, n_features), ``is_fraud`` bool (n,), ``hashes`` uint64 (n,),
-    ``known_ms`` int64 (n,).
-    """
-
-    features: NDArray[np.float32]
-    is_fraud: NDArray[np.bool_]
-    hashes: NDArray[np.uint64]
-    known_ms: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.is_fraud)
-
-    def take(self, index: NDArray[np.int64] | slice) -> "Matured":
-        """Return the rows at ``index``."""
-        return Matured(
-            features=self.features[index],
-            is_fraud=self.is_fraud[index],
-            hashes=self.hashes[index],
-            known_ms=self.known_ms[index],
-        )
-
-    def blocks(self, n: int = 50_000) -> Iterator["Matured"]:
-        """Yield the rows in pieces, to bound memory."""
-        for start in range(0, len(self), n):
-            yield self.take(slice(start, start + n))
 
 
 class OwnExpert:
@@ -311,15 +282,12 @@ class SharedExpert:
         self._changed = set(np.asarray(arrays["changed"]).tolist())
 
 
-_BASIS_ARRAYS = ("edges", "n_edges", "coarse_edges", "n_coarse_edges", "crosses")
-
-
 def _scorer_arrays(
     prefix: str, basis: Basis | None, weights: NDArray[np.float64] | None
 ) -> dict[str, NDArray[np.generic]]:
     out: dict[str, NDArray[np.generic]] = {}
     if basis is not None:
-        out = {f"{prefix}/{name}": getattr(basis, name) for name in _BASIS_ARRAYS}
+        out = {f"{prefix}/{name}": array for name, array in basis.arrays().items()}
         out[f"{prefix}/number"] = np.array([basis.number], np.int64)
         out[f"{prefix}/schema"] = np.frombuffer(basis.schema_hash.encode(), np.uint8)
     if weights is not None:
@@ -332,15 +300,14 @@ def _load_scorer(
 ) -> tuple[Basis | None, NDArray[np.float64] | None]:
     if f"{prefix}/number" not in arrays:
         return None, None
-    basis = Basis(
-        number=int(arrays[f"{prefix}/number"][0]),
-        schema_hash=np.asarray(arrays[f"{prefix}/schema"]).tobytes().decode(),
-        edges=np.array(arrays[f"{prefix}/edges"], np.float32),
-        n_edges=np.array(arrays[f"{prefix}/n_edges"], np.int32),
-        coarse_edges=np.array(arrays[f"{prefix}/coarse_edges"], np.float32),
-        n_coarse_edges=np.array(arrays[f"{prefix}/n_coarse_edges"], np.int32),
-        crosses=np.array(arrays[f"{prefix}/crosses"], np.int32),
-    )
+    number = int(arrays[f"{prefix}/number"][0])
+    schema_hash = np.asarray(arrays[f"{prefix}/schema"]).tobytes().decode()
+    of_basis = {
+        k.removeprefix(f"{prefix}/"): np.array(v)
+        for k, v in arrays.items()
+        if k.startswith(f"{prefix}/")
+    }
+    basis = Basis.from_arrays(number, schema_hash, of_basis)
     weights = arrays.get(f"{prefix}/weights")
     return basis, None if weights is None else np.array(weights, np.float64)
 

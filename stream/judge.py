@@ -16,8 +16,6 @@ from models.schema import Schema
 from stream.alerts import make_alerts
 from stream.row_log import FRAUD, RowLog
 
-EXPERTS = ("own", "merged")
-_COLD = np.array([False, True])
 N_RECENT = 2_000
 """Newest transactions that show what is usual."""
 
@@ -45,6 +43,8 @@ class Judge:
         Names the features.
     policy
         See `JudgePolicy`.
+    cold
+        bool of shape (n_experts,): the consortium's experts, see `stream.panel.Panel`.
 
     Attributes
     ----------
@@ -52,11 +52,14 @@ class Judge:
         In force.
     """
 
-    def __init__(self, member: str, schema: Schema, policy: JudgePolicy) -> None:
+    def __init__(
+        self, member: str, schema: Schema, policy: JudgePolicy, *, cold: NDArray[np.bool_]
+    ) -> None:
         self._member = member
         self._schema = schema
         self._policy = policy
-        self.blend: Blend = equal_blend(_COLD, policy.blend)
+        self._cold = cold
+        self.blend: Blend = equal_blend(cold, policy.blend)
         self.budget = AlertBudget(policy.budget)
         self._scorers: dict[int, Scorer] = {}
         self._usual: dict[int, NDArray[np.float64]] = {}
@@ -80,7 +83,7 @@ class Judge:
             log.outcome[rows] == FRAUD,
             (now_ms - log.known_ms[rows]) / DAY_MS,
             log.hash[rows],
-            cold=_COLD,
+            cold=self._cold,
             policy=self._policy.blend,
         )
 
@@ -103,7 +106,7 @@ class Judge:
         Parameters
         ----------
         expert
-            Its position in ``EXPERTS``.
+            Its position among the experts.
         basis, weights
             The scorer.
         recent

@@ -5,28 +5,31 @@ of it, labels that came and transactions whose label horizon passed are learnt, 
 transaction is scored; so the result does not depend on how the stream was cut into batches.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.entity_risk import EvidenceCells
+from models.families.registry import FamilySpec, make_family
 from models.features.accounts import DAY_MS, HOUR_MS
 from models.features.accounts import N_FEATURES as N_ACCOUNT
 from models.features.entities import N_FEATURES as N_ENTITY
 from models.features.entities import read
-from models.histograms import to_cells
+from models.matured import Matured
 from models.records import Alert, Label, TransactionBatch
 from models.release import Release
 from models.schema import Schema
-from models.summary import Contribution, ContributionKey, Part
+from models.summary import Contribution, ContributionKey
 from stream.account_table import AccountTable
 from stream.admission import AdmissionPolicy, admit
 from stream.entity_table import EntityTable
-from stream.experts import LearningPolicy, Matured, OwnExpert, SharedExpert
-from stream.judge import EXPERTS, N_RECENT, Judge, JudgePolicy
+from stream.experts import LearningPolicy
+from stream.judge import N_RECENT, Judge, JudgePolicy
 from stream.label_join import LabelJoin, Rejected, hash_ids
+from stream.panel import Panel, Piece
+from stream.proposals import ProposalPolicy
 from stream.row_log import FRAUD, LEGIT, RowLog
 
 
@@ -50,8 +53,12 @@ class PipelineConfig:
         For how long matured rows are kept (late chargebacks, re-encoding, blend).
     statistics_cadence_ms
         Event time between publications of statistics and histograms; evidence goes every epoch.
-    learning, judging, admission
-        Policies of the scorecards, of blend and alerts, of what is taken in.
+    families
+        The bank's own models beside the scorecard.
+    seed
+        Of whatever families draw.
+    learning, judging, admission, proposing
+        Policies of the scorecards, of blend and alerts, of what is taken in, of proposed trees.
     """
 
     member: str
@@ -62,9 +69,12 @@ class PipelineConfig:
     label_horizon_ms: int = 7 * DAY_MS
     retention_ms: int = 90 * DAY_MS
     statistics_cadence_ms: int = DAY_MS
+    families: tuple[FamilySpec, ...] = ()
+    seed: int = 0
     learning: LearningPolicy = LearningPolicy()
     judging: JudgePolicy = JudgePolicy()
     admission: AdmissionPolicy = AdmissionPolicy()
+    proposing: ProposalPolicy = ProposalPolicy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,8 +85,10 @@ class Scored:
     ----------
     accepted
         int64 of shape (n,): positions in the batch that were scored, in order.
+    experts
+        Their names: ``own`` and ``merged`` scorecard, then the bank's families.
     scores
-        float64 of shape (n, 2): log-odds of the own and the merged scorecard, NaN for none.
+        float64 of shape (n, n_experts): log-odds, NaN for none.
     logit
         float64 of shape (n,): the blend.
     alert
@@ -90,6 +102,7 @@ class Scored:
     """
 
     accepted: NDArray[np.int64]
+    experts: tuple[str, ...]
     scores: NDArray[np.float64]
     logit: NDArray[np.float64]
     alert: NDArray[np.bool_]
@@ -113,16 +126,16 @@ class Pipeline:
         self.config = config
         self.accounts = AccountTable(config.secret)
         self.entities = EntityTable(schema.entity_kinds, config.secret)
+        families = [make_family(spec, seed=config.seed) for spec in config.families]
+        self.panel = Panel(schema, config.learning, families, config.proposing)
         self.log = RowLog(
             n_entities=n_kinds,
             n_features=len(schema.feature_names),
             n_own=n_kinds * N_ENTITY,
-            n_experts=len(EXPERTS),
+            n_experts=len(self.panel.names),
         )
         self.labels = LabelJoin()
-        self.own = OwnExpert(schema, config.learning)
-        self.shared = SharedExpert(schema, config.learning)
-        self.judge = Judge(config.member, schema, config.judging)
+        self.judge = Judge(config.member, schema, config.judging, cold=self.panel.cold)
         self.watermark_ms = -1
         self.newest_ms: dict[int, int] = {}
         self.tick_ms = -1
@@ -168,12 +181,13 @@ class Pipeline:
             np.concatenate(column) if scored else empty
             for column, empty in zip(
                 list(zip(*scored, strict=True))[:3] or [(), (), ()],
-                (np.empty((0, len(EXPERTS))), np.empty(0), np.empty(0, bool)),
+                (np.empty((0, len(self.panel.names))), np.empty(0), np.empty(0, bool)),
                 strict=True,
             )
         )
         return Scored(
             accepted=accepted,
+            experts=self.panel.names,
             scores=scores,
             logit=logit,
             alert=alert,
@@ -193,11 +207,8 @@ class Pipeline:
         features = np.empty((n, len(self.config.schema.feature_names)), np.float32)
         self.accounts.observe(account, batch.event_time_ms, batch.amount, features)
         entity, own = self._read_entities(batch, features)
-        scores = (
-            np.column_stack([self.own.score(_own_rows(features, own)), self.shared.score(features)])
-            .astype(np.float32)
-            .astype(np.float64)
-        )
+        scores = self.panel.score(_own_rows(features, own), features)
+        scores = scores.astype(np.float32).astype(np.float64)  # as the log keeps them
         self.log.append(
             {
                 "hash": hashes,
@@ -270,8 +281,7 @@ class Pipeline:
             return
         index = index[np.lexsort((index, self.log.known_ms[index]))]
         own, shared = self._matured(index)
-        self.own.learn(own)
-        self.shared.learn(shared)
+        self.panel.learn(own, shared)
         event_ms, known_ms = self.log.event_ms[index], shared.known_ms
         frauds = np.flatnonzero(shared.is_fraud)
         account = self.log.account[index[frauds]].astype(np.int64)
@@ -288,6 +298,8 @@ class Pipeline:
             is_fraud=self.log.outcome[index] == FRAUD,
             hashes=self.log.hash[index],
             known_ms=self.log.known_ms[index],
+            accounts=self.log.account[index].astype(np.int64),
+            base_logits=self.log.scores[index, 1].astype(np.float64),
         )
         return replace(shared, features=_own_rows(features, self.log.own[index])), shared
 
@@ -296,47 +308,47 @@ class Pipeline:
         return self._matured(np.flatnonzero((known_ms >= 0) & (known_ms <= self.tick_ms)))
 
     def _end_day(self) -> None:
-        if self.own.wants_basis:
-            self.own.rebase(self._retained()[0])
-        self.own.end_day()
-        if self.own.basis is not None and self.own.weights is not None:
-            recent = self.log.features[-N_RECENT:], self.log.own[-N_RECENT:]
-            self.judge.new_scorer(0, self.own.basis, self.own.weights, _own_rows(*recent))
+        self.panel.end_day(self.tick_ms // DAY_MS, self._retained)
+        self._note_scorers({0})
         self.judge.refit(self.log, self.tick_ms)
         self.judge.rescore(self.log, self._rescored)
         self.log.drop_before(
             self.tick_ms - self.config.retention_ms, keep_from=self.labels.first_fresh(self.log)
         )
 
+    def _note_scorers(self, experts: set[int]) -> None:
+        features, own = self.log.features[-N_RECENT:], self.log.own[-N_RECENT:]
+        for expert, (basis, weights) in self.panel.scorers().items():
+            if expert in experts:
+                recent = _own_rows(features, own) if expert == 0 else features
+                self.judge.new_scorer(expert, basis, weights, recent)
+
     def contributions(self, epoch: int) -> list[Contribution]:
         """Return what changed since the last call as cumulative pieces, the closing one last."""
-        out = []
-
-        def add(part: Part, bucket: int, n: int, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-            key = ContributionKey(self.config.member, self.config.worker, part, bucket)
-            basis = 0
-            if part == "statistics" and self.shared.collecting is not None:
-                basis = self.shared.collecting.number
-            out.append(Contribution(key=key, epoch=epoch, basis=basis, n=n, arrays=arrays))
-
-        n = self.shared.n
+        pieces: list[Piece] = []
         if self.tick_ms >= self.statistics_due_ms:
             self.statistics_due_ms = self.tick_ms + self.config.statistics_cadence_ms
-            for bucket, (n_rows, packed, gradient) in self.shared.contributions(
-                self.tick_ms
-            ).items():
-                add("statistics", bucket, n_rows, {"curvature": packed, "gradient": gradient})
-            add("histograms", 0, n, to_cells(self.shared.counts))
-        self._cells = []
-        for day, cells in self.entities.changed_cells().items():
-            add("evidence", day, int(cells.n.sum()), cells.arrays())
-            self._cells.append((len(out) - 1, out[-1].key, cells))
+            pieces += self.panel.pieces(self.tick_ms)
+        changed = self.entities.changed_cells()
+        first = len(pieces)
+        pieces += [
+            Piece("evidence", day, 0, int(cells.n.sum()), cells.arrays())
+            for day, cells in changed.items()
+        ]
         closing = {
             "watermark_ms": np.array([self.watermark_ms], np.int64),
-            "n_contributions": np.array([len(out)], np.int64),
+            "n_contributions": np.array([len(pieces)], np.int64),
         }
-        add("epoch", 0, n, closing)
+        pieces.append(Piece("epoch", 0, 0, self.panel.shared.n, closing))
+        out = [self._signed_for(piece, epoch) for piece in pieces]
+        self._cells = [
+            (first + i, out[first + i].key, cells) for i, cells in enumerate(changed.values())
+        ]
         return out
+
+    def _signed_for(self, piece: Piece, epoch: int) -> Contribution:
+        key = ContributionKey(self.config.member, self.config.worker, piece.part, piece.bucket)
+        return Contribution(key=key, epoch=epoch, basis=piece.basis, n=piece.n, arrays=piece.arrays)
 
     def published(self, seqs: Sequence[int]) -> None:
         """Note the sequence numbers under which the last `contributions` went out, one for each."""
@@ -357,23 +369,17 @@ class Pipeline:
             weight=own[0].weight if own else 0.0,
             weights=tuple((s.member, s.worker, s.weight) for s in release.sources),
         )
-        collecting = release.next_basis or release.basis
-        is_new_scorer = not _same(self.shared.weights, release.weights)
-        retained = None
-        if self.shared.needs_rows(collecting):
-            retained = self._retained()[1]
+        before = self.panel.shared.weights
+        if self.panel.install(release, lambda: self._retained()[1]):
             self.statistics_due_ms = self.tick_ms  # the others wait for them
-        self.shared.install(release.basis, release.weights, collecting, retained)
-        if is_new_scorer and release.basis is not None and release.weights is not None:
-            recent = self.log.features[-N_RECENT:]
-            self.judge.new_scorer(1, release.basis, release.weights, recent)
+        if not _same(before, release.weights):
+            self._note_scorers({1})
             self.judge.rescore(self.log, self._rescored)
 
     def _rescored(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the experts' scores of logged rows under what is in force now."""
         features = self.log.features[index]
-        own = self.own.score(_own_rows(features, self.log.own[index]))
-        return np.column_stack([own, self.shared.score(features)])
+        return self.panel.score(_own_rows(features, self.log.own[index]), features)
 
 
 def _segments(arrival_ms: NDArray[np.int64], tick_ms: int) -> Iterator[tuple[int, int]]:

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from models.errors import StateError
 from stream.account_table import AccountTable
 from stream.entity_table import EntityTable
-from stream.experts import OwnExpert, SharedExpert
 from stream.pipeline import Pipeline, PipelineConfig
 from stream.row_log import RowLog
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,8 +51,7 @@ def _parts(pipeline: Pipeline) -> dict[str, _Part]:
         "entities": pipeline.entities,
         "log": pipeline.log,
         "labels": pipeline.labels,
-        "own": pipeline.own,
-        "shared": pipeline.shared,
+        "panel": pipeline.panel,
         "judge": pipeline.judge,
     }
 
@@ -142,8 +140,6 @@ def restore(config: PipelineConfig, state: State) -> Pipeline:
     pipeline.release_number = meta.release_number
     pipeline.statistics_due_ms = meta.statistics_due_ms
     pipeline.log.first_pending = meta.first_pending
-    experts: tuple[OwnExpert | SharedExpert, ...] = (pipeline.own, pipeline.shared)
-    for expert, held in enumerate(experts):
-        if held.basis is not None and held.weights is not None:
-            pipeline.judge.restore_scorer(expert, held.basis, held.weights)
+    for expert, (basis, weights) in pipeline.panel.scorers().items():
+        pipeline.judge.restore_scorer(expert, basis, weights)
     return pipeline

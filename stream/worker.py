@@ -16,7 +16,6 @@ from models.mapping import Mapping
 from models.records import DeadLetter, Decision, TransactionBatch
 from models.topics import BankTopics
 from stream.alerts import probability
-from stream.judge import EXPERTS
 from stream.label_join import Rejected
 from stream.outputs import Output
 from stream.pipeline import Pipeline, Scored
@@ -227,5 +226,5 @@ def decisions_of(batch: TransactionBatch, scored: Scored) -> Iterator[Decision]:
             alert=alert,
             release=release,
             # a NaN, which is not equal to itself: that expert has no score yet
-            expert_scores={n: s for n, s in zip(EXPERTS, experts, strict=True) if s == s},  # noqa: PLR0124
+            expert_scores={n: s for n, s in zip(scored.experts, experts, strict=True) if s == s},  # noqa: PLR0124
         )

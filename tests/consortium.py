@@ -6,13 +6,15 @@ from dataclasses import replace
 import numpy as np
 
 from amalgamator.registry import Member, Registry
+from models.basis import Basis
 from models.codec import Context, encode_contribution
 from models.entity_risk import EvidenceCells
 from models.envelope import open_envelope
 from models.histograms import N_CELLS
 from models.keys import Signer, Verifier
 from models.schema import Schema
-from models.summary import Contribution, ContributionKey
+from models.summary import Contribution, ContributionKey, proposal_arrays
+from models.trees import TreeList
 
 SCHEMA = Schema(entity_kinds=("terminal",))
 CONSORTIUM = "test"
@@ -112,6 +114,34 @@ def statistics(member: str, bucket: int, *, basis: int, n_weights: int, seed: in
             "curvature": square[np.triu_indices(n_weights)].astype(np.float32),
             "gradient": gradient,
         },
+    )
+
+
+def proposal(
+    member: str, period: int, *, basis: Basis, n_trees: int, seed: int, n: int = 150
+) -> Contribution:
+    """Return stumps at edges of the basis, the first with the highest gain."""
+    rng = np.random.default_rng(seed)
+    first_edge = np.cumsum(basis.n_edges) - basis.n_edges
+    feature = rng.choice(np.flatnonzero(basis.n_edges), n_trees).astype(np.int16)
+    place = first_edge[feature] + rng.integers(0, basis.n_edges[feature])
+    trees = TreeList(
+        n_nodes=np.ones(n_trees, np.int32),
+        feature=feature,
+        threshold=basis.edges[place],
+        absent_left=rng.integers(0, 2, n_trees).astype(np.uint8),
+        left=np.full(n_trees, -1, np.int16),
+        right=np.full(n_trees, -2, np.int16),
+        leaf_n=np.full(2 * n_trees, 60, np.uint32),
+        leaf_accounts=np.full(2 * n_trees, 30, np.uint32),
+        gain=np.sort(rng.uniform(1, 9, n_trees).astype(np.float32))[::-1].copy(),
+    )
+    return Contribution(
+        key=ContributionKey(member, "0", "trees", 0),
+        epoch=2,
+        basis=basis.number,
+        n=n,
+        arrays=proposal_arrays(trees, period),
     )
 
 

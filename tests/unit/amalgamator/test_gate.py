@@ -8,8 +8,11 @@ import pytest
 
 from amalgamator.gate import DUPLICATE, REASONS, Accepted, Gate, GateLimits, Refused, Seen
 from amalgamator.registry import Registry
+from models.basis import Basis
+from models.basis_builder import build_basis
 from models.codec import encode_contribution
 from models.envelope import ContributionHeader, Kind, open_envelope, seal
+from models.histograms import add_rows, empty_counts
 from models.keys import Signer
 from models.schema import Schema
 from models.summary import Contribution
@@ -20,12 +23,23 @@ from tests.consortium import (
     context_of,
     envelopes,
     evidence,
+    proposal,
     registry_of,
     signer_of,
     statistics,
 )
 
 EVIDENCE = evidence("alpha", 20_000, seed=1)
+
+
+def a_basis() -> Basis:
+    rows = np.random.default_rng(4).normal(size=(500, len(SCHEMA.feature_names)))
+    counts = empty_counts(rows.shape[1])
+    add_rows(counts, rows.astype(np.float32), np.arange(500) % 9 == 0)
+    return build_basis(counts, SCHEMA, 1)
+
+
+TREE_BASIS = a_basis()
 
 
 def gate_of(registry: Registry | None = None, limits: GateLimits | None = None) -> Gate:
@@ -214,10 +228,67 @@ def test_shapes_trailing_bytes_nan_and_ranges_are_refused() -> None:
 
 def test_statistics_of_another_size_than_the_known_basis_are_refused() -> None:
     """An unknown basis is let in, the fold does not use it."""
-    raw = sealed(statistics("alpha", 700, basis=2, n_weights=4, seed=1))
-    assert reason_of(raw, Seen(n_weights={2: 5})) == "shape"
-    assert reason_of(raw, Seen(n_weights={2: 4})) == "accepted"
-    assert reason_of(raw, Seen(n_weights={3: 5})) == "accepted"
+    basis = build_basis(empty_counts(len(SCHEMA.feature_names)), SCHEMA, 2)
+
+    def of(n_weights: int) -> bytes:
+        return sealed(statistics("alpha", 700, basis=2, n_weights=n_weights, seed=1))
+
+    assert reason_of(of(basis.n_weights - 1), Seen(bases={2: basis})) == "shape"
+    assert reason_of(of(basis.n_weights), Seen(bases={2: basis})) == "accepted"
+    assert reason_of(of(basis.n_weights - 1), Seen(bases={3: basis})) == "accepted"
+
+
+def broken(**changes: object) -> Contribution:
+    """Return a proposal of three stumps of which some arrays are exchanged."""
+    good = proposal("alpha", 7, basis=TREE_BASIS, n_trees=3, seed=1)
+    arrays = {name: np.array(array) for name, array in good.arrays.items()}
+    return replace(good, arrays=arrays | {k: np.asarray(v) for k, v in changes.items()})
+
+
+def many(n_trees: int, n_nodes: int) -> Contribution:
+    """Return trees that are chains of splits on one feature."""
+    links = np.arange(1, n_nodes + 1, dtype=np.int16)
+    links[-1] = -1 - n_nodes
+    edge = TREE_BASIS.edges[0]
+    n = n_trees * n_nodes
+    return broken(
+        n_nodes=np.full(n_trees, n_nodes, np.int32),
+        gain=np.ones(n_trees, np.float32),
+        feature=np.zeros(n, np.int16),
+        threshold=np.full(n, edge, np.float32),
+        absent_left=np.zeros(n, np.uint8),
+        left=np.tile(-1 - np.arange(n_nodes, dtype=np.int16), n_trees),
+        right=np.tile(links, n_trees),
+        leaf_n=np.full(n + n_trees, 99, np.uint32),
+        leaf_accounts=np.full(n + n_trees, 99, np.uint32),
+    )
+
+
+@pytest.mark.parametrize(
+    ("contribution", "reason"),
+    [
+        (many(1, 9_999), "trees_too_many_leaves"),
+        (many(1, 12), "trees_too_deep"),
+        (many(129, 1), "trees_too_many_trees"),
+        (many(64, 1), "trees_repeated"),
+        (broken(feature=np.array([0, 0, 999], np.int16)), "trees_unknown_feature"),
+        (broken(threshold=np.array([0.123, 4, 5], np.float32)), "trees_unknown_threshold"),
+        (broken(leaf_accounts=np.array([30, 30, 1, 30, 30, 30], np.uint32)), "trees_small_leaf"),
+        (broken(left=np.array([0, -1, -1], np.int16)), "trees_cycle"),
+        (broken(left=np.array([-2, -1, -1], np.int16)), "trees_malformed"),
+        (broken(leaf_n=np.array([60], np.uint32)), "trees_malformed"),
+        (broken(gain=np.array([np.nan, 1, 1], np.float32)), "finite"),
+    ],
+)
+def test_hostile_trees_are_refused_with_a_reason(contribution: Contribution, reason: str) -> None:
+    """Too large, cyclic, of unknown features or edges, repeated, or singling accounts out."""
+    assert reason_of(sealed(contribution), Seen(bases={1: TREE_BASIS})) == reason
+
+
+def test_honest_trees_are_let_in() -> None:
+    """So that the refusals above are for what they say."""
+    good = proposal("alpha", 7, basis=TREE_BASIS, n_trees=9, seed=1)
+    assert reason_of(sealed(good), Seen(bases={1: TREE_BASIS})) == "accepted"
 
 
 def test_the_order_of_checks_is_that_of_the_design() -> None:

@@ -10,15 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.basis import (
-    COARSE_QUANTILES,
-    FINE_QUANTILES,
-    MAX_WEIGHTS,
-    MISSING,
-    Basis,
-    build_basis,
-    encode,
-)
+from models.basis import MAX_WEIGHTS, MISSING, Basis, encode
+from models.basis_builder import COARSE_QUANTILES, FINE_QUANTILES, build_basis
 from models.errors import InvalidInputError
 from models.histograms import add_rows, empty_counts, lower_edges
 from models.schema import ENTITY_FEATURES, Schema
@@ -63,7 +56,9 @@ def small_basis(**changes: Any) -> Basis:
         n_edges=np.array([2, 0, 3], np.int32),
         coarse_edges=np.array([1.5, 10, 20], np.float32),
         n_coarse_edges=np.array([1, 2, 0], np.int32),
+        selected=np.arange(3, dtype=np.int32),
         crosses=np.array([[0, 1], [1, 2]], np.int32),
+        n_categories=np.zeros(3, np.int32),
     )
     return replace(basis, **changes)
 

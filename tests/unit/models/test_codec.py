@@ -86,6 +86,18 @@ def golden_contributions() -> dict[str, Contribution]:
             "last_fraud_ms": np.array([2_000, -1, 5_000]),
             "last_legit_ms": np.array([3_000, 4_000, -1]),
         },
+        "trees": {
+            "n_nodes": np.array([2, 1], np.int32),
+            "gain": np.array([9.5, 0.25], np.float32),
+            "feature": np.array([0, 3, 1], np.int16),
+            "threshold": np.array([0.5, -2, 1.5], np.float32),
+            "absent_left": np.array([1, 0, 0], np.uint8),
+            "left": np.array([1, -1, -1], np.int16),
+            "right": np.array([-3, -2, -2], np.int16),
+            "leaf_n": np.array([40, 30, 20, 50, 40], np.uint32),
+            "leaf_accounts": np.array([25, 24, 20, 40, 31], np.uint32),
+            "period": np.array([714], np.int32),
+        },
         "epoch": {
             "watermark_ms": np.array([86_400_000]),
             "n_contributions": np.array([3]),
@@ -96,7 +108,7 @@ def golden_contributions() -> dict[str, Contribution]:
         part: Contribution(
             key=ContributionKey("alpha", "0", part, bucket.get(part, 0)),  # type: ignore[arg-type]  # names of parts
             epoch=17,
-            basis=1 if part == "statistics" else 0,
+            basis=1 if part in ("statistics", "trees") else 0,
             n=8,
             arrays=arrays,
         )

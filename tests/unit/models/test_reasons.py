@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.basis import Basis, build_basis, encode
+from models.basis import Basis, encode
+from models.basis_builder import build_basis
 from models.errors import InvalidInputError
 from models.histograms import add_rows, empty_counts
 from models.reasons import baseline, contributions, describe, explain

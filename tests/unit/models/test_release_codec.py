@@ -35,7 +35,9 @@ def basis_of(number: int) -> Basis:
         n_edges=np.ones(N_FEATURES, np.int32),
         coarse_edges=np.array([0.5], np.float32),
         n_coarse_edges=np.eye(1, N_FEATURES, dtype=np.int32)[0],
+        selected=np.arange(N_FEATURES, dtype=np.int32),
         crosses=np.array([[0, 1]], np.int32),
+        n_categories=np.zeros(N_FEATURES, np.int32),
     )
 
 

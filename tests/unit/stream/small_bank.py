@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.backtest import local_amalgamator
+from deploy.runs import local_amalgamator
 from deploy.scenarios import FraudRates
 from deploy.simulator import SimulationConfig, bank_parts
 from models.blend import BlendPolicy

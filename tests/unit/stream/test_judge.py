@@ -21,11 +21,12 @@ WEEKEND = SCHEMA.feature_names.index("weekend")
 POLICY = JudgePolicy(
     blend=BlendPolicy(min_frauds=5, fresh_d=2.0), budget=BudgetPolicy(rate=0.1, warm_up=50)
 )
+COLD = np.array([False, True])
 NOW_MS = 20_000 * DAY_MS
 
 
 def a_judge() -> Judge:
-    return Judge("north", SCHEMA, POLICY)
+    return Judge("north", SCHEMA, POLICY, cold=COLD)
 
 
 def a_log(n: int = 300, seed: int = 1) -> RowLog:
@@ -61,7 +62,9 @@ def a_scorer(night: float, weekend: float) -> tuple[Basis, np.ndarray]:
         n_edges=n_edges,
         coarse_edges=np.empty(0, np.float32),
         n_coarse_edges=np.zeros(N_FEATURES, np.int32),
+        selected=np.arange(N_FEATURES, dtype=np.int32),
         crosses=np.empty((0, 2), np.int32),
+        n_categories=np.zeros(N_FEATURES, np.int32),
     )
     weights = np.zeros(basis.n_weights)
     weights[basis.offsets[1 + NIGHT] + 1] = night
@@ -151,7 +154,7 @@ def test_outcomes_older_than_the_window_do_not_enter_the_blend() -> None:
     log, fewer = a_log(), a_log()
     old = np.flatnonzero(log.known_ms <= NOW_MS - 10 * DAY_MS)
     fewer.settle(old, np.zeros(len(old), np.int8), np.full(len(old), -1))
-    judges = [Judge("north", SCHEMA, policy) for _ in range(2)]
+    judges = [Judge("north", SCHEMA, policy, cold=COLD) for _ in range(2)]
     for judge, each in zip(judges, (log, fewer), strict=True):
         judge.refit(each, NOW_MS)
     assert judges[0].blend.is_fitted
@@ -187,7 +190,7 @@ def test_the_consortiums_scorecard_explains_before_the_own_does() -> None:
 
 def test_at_most_as_many_reasons_as_asked_for_point_towards_fraud() -> None:
     """The strongest first."""
-    judge = Judge("north", SCHEMA, replace(POLICY, n_reasons=1))
+    judge = Judge("north", SCHEMA, replace(POLICY, n_reasons=1), cold=COLD)
     judge.new_scorer(1, *a_scorer(1.0, 2.0), view())
     seen = view(night=1.0, weekend=1.0)
     assert reasons(judge, seen, seen) == [("weekend", 2.0)]

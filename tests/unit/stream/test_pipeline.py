@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.backtest import local_amalgamator
+from deploy.runs import local_amalgamator
 from models.entity_risk import EvidenceCells, pseudonym
 from models.features.accounts import DAY_MS, HOUR_MS
 from models.features.accounts import N_FEATURES as N_ACCOUNT
@@ -78,7 +78,7 @@ def said(transaction_id: str, after_ms: int, *, is_fraud: bool = True) -> Label:
 
 def outcomes(pipeline: Pipeline) -> tuple[int, int]:
     """Return how many legitimate and fraudulent outcomes were learnt."""
-    legit, frauds = pipeline.shared.counts[0].sum(axis=1).tolist()
+    legit, frauds = pipeline.panel.shared.counts[0].sum(axis=1).tolist()
     return legit, frauds
 
 

@@ -114,7 +114,10 @@ def test_a_state_of_another_member_worker_or_schema_is_refused(changes: dict[str
 
 def test_every_array_is_needed() -> None:
     """A part that lacks its arrays is refused, with the name of the first one missing."""
-    for part in ("accounts", "entities", "log", "labels", "own", "shared", "judge"):
+    for part in (
+        *("accounts", "entities", "log", "labels", "judge"),
+        *("panel/own", "panel/shared", "panel/proposer"),
+    ):
         rest = {k: v for k, v in END.arrays.items() if not k.startswith(f"{part}/")}
         with pytest.raises(StateError):
             restore(a_config(), State(rest, END.meta))
@@ -123,7 +126,7 @@ def test_every_array_is_needed() -> None:
 @pytest.mark.parametrize("meta", [b"", b"\x80", END.meta[:-1], END.meta + b"\x00"])
 def test_a_damaged_text_is_refused(meta: bytes) -> None:
     """Empty, without fields, cut, or too long."""
-    with pytest.raises(StateError, match="expected version 2"):
+    with pytest.raises(StateError, match="expected version 3"):
         restore(a_config(), State(END.arrays, meta))
 
 

@@ -276,7 +276,7 @@ def test_a_replay_gives_the_same_answers_however_chunks_come(bank: Bank, n: int)
     assert len(whole) == 9
     assert found == whole
     pipeline = bank.worker.pipeline
-    assert pipeline.shared.counts[0, 1].sum() == 2
+    assert pipeline.panel.shared.counts[0, 1].sum() == 2
     assert pipeline.tick_ms == START_MS + 5 * HOUR_MS
 
 

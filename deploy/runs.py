@@ -1,0 +1,302 @@
+"""A whole consortium in this process over the rows of a file: what each bank does, and when.
+
+A plan says what differs from the usual: which models a bank runs, how often it publishes, when it
+joins, when it is away, what it makes of its contributions. The back-test runs the usual plan, the
+evaluation of detection many others, on the same rows.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amalgamator.core import Amalgamator
+from amalgamator.policy import BasisPolicy, FoldConfig, StructurePolicy
+from amalgamator.registry import Member, Registry
+from deploy.bank_rows import BankRows, bank_stream
+from deploy.local import Absence, LocalConsortium
+from models.budget import BudgetPolicy
+from models.errors import InvalidInputError
+from models.families.registry import FamilySpec
+from models.keys import Signer, Verifier
+from models.records import TransactionBatch
+from models.release import Release
+from models.schema import Schema
+from stream.experts import LearningPolicy
+from stream.judge import JudgePolicy
+from stream.pipeline import Pipeline, PipelineConfig, Scored
+from stream.proposals import ProposalPolicy
+
+DAY_MS = 86_400_000
+SECRET = b"back-test: no secret, nothing leaves this process"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BankPlan:
+    """What one bank does.
+
+    Parameters
+    ----------
+    families
+        Its own models beside the scorecard.
+    statistics_s
+        Event seconds between its publications of statistics and histograms.
+    joins_ms
+        Rows before are not its own yet; None: it is there from the start.
+    away_ms
+        From and to when it neither publishes nor takes releases.
+    """
+
+    families: tuple[FamilySpec, ...] = ()
+    statistics_s: float = 86_400.0
+    joins_ms: int | None = None
+    away_ms: Absence | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """What a consortium does.
+
+    Parameters
+    ----------
+    label_delay_s
+        Event seconds until a fraud is reported and the rest counts as legitimate.
+    cadence_s, tick_s
+        Event seconds between summaries, and of a tick.
+    alert_rate
+        Share of transactions that may alert.
+    usual
+        Of every bank that ``banks`` does not name.
+    banks
+        Name -> plan.
+    proposing, structure, learning
+        See there.
+    """
+
+    label_delay_s: float = 7 * 86_400.0
+    cadence_s: float = 3_600.0
+    tick_s: float = 3_600.0
+    alert_rate: float = 0.01
+    usual: BankPlan = BankPlan()
+    banks: Mapping[str, BankPlan] = field(default_factory=dict)
+    proposing: ProposalPolicy = ProposalPolicy()
+    structure: StructurePolicy = StructurePolicy()
+    learning: LearningPolicy = LearningPolicy()
+
+    def of(self, bank: str) -> BankPlan:
+        """Return what a bank does."""
+        return self.banks.get(bank, self.usual)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseNote:
+    """A release that brought a basis, from ``since_ms`` on (event time)."""
+
+    since_ms: int
+    number: int
+    basis: int
+    n_weights: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlendNote:
+    """How a bank weighed its experts on a day; its own is the first, the merged one the second."""
+
+    day_ms: int
+    bank: int
+    weights: tuple[float, ...]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class RunResult:
+    """What a run gave for each row of the file, NaN where nothing was scored.
+
+    Attributes
+    ----------
+    own, merged, blend
+        float64 of shape (n,): log-odds.
+    alert
+        bool of shape (n,).
+    is_scored
+        bool of shape (n,): rows that a bank took in.
+    releases, n_releases, release_id
+        The first release of each basis; how many came; the hash of the last.
+    blends
+        Once a day and bank.
+    reasons
+        How often a transform was a reason towards fraud in an alert.
+    refused
+        Reason -> rows that were not scored.
+    """
+
+    own: NDArray[np.float64]
+    merged: NDArray[np.float64]
+    blend: NDArray[np.float64]
+    alert: NDArray[np.bool_]
+    is_scored: NDArray[np.bool_]
+    releases: list[ReleaseNote] = field(default_factory=list)
+    n_releases: int = 0
+    release_id: str = ""
+    blends: list[BlendNote] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+def schema_of(batch: TransactionBatch) -> Schema:
+    """Return the schema that a file's columns ask for."""
+    return Schema(entity_kinds=tuple(sorted(batch.entities)))
+
+
+def pipeline_config(plan: RunPlan, member: str, schema: Schema) -> PipelineConfig:
+    """Return what a bank's pipeline needs to know."""
+    bank = plan.of(member)
+    return PipelineConfig(
+        member=member,
+        schema=schema,
+        secret=SECRET,
+        tick_ms=ms(plan.tick_s),
+        label_horizon_ms=ms(plan.label_delay_s),
+        statistics_cadence_ms=ms(bank.statistics_s),
+        families=bank.families,
+        learning=plan.learning,
+        proposing=plan.proposing,
+        judging=JudgePolicy(budget=BudgetPolicy(rate=plan.alert_rate)),
+    )
+
+
+def ms(seconds: float) -> int:
+    """Return whole milliseconds."""
+    return round(seconds * 1_000)
+
+
+def local_amalgamator(
+    names: tuple[str, ...],
+    schema: Schema,
+    learning: LearningPolicy,
+    *,
+    structure: StructurePolicy = StructurePolicy(),
+) -> Amalgamator:
+    """Return an amalgamator in lockstep for banks of this process, which need no keys."""
+    unused = Verifier(Signer(bytes(32)).public_key)  # nothing is signed within one process
+    members = {
+        name: Member(name=name, verifiers={unused.key_id: unused}, workers=("0",)) for name in names
+    }
+    fold = FoldConfig(
+        schema=schema,
+        ridge=learning.ridge,
+        half_life_d=learning.half_life_d,
+        prior_logit=learning.prior_logit,
+        bucket_days=learning.bucket_d,
+        basis=BasisPolicy(
+            min_n=learning.first_n, min_frauds=learning.first_frauds, growth=learning.growth
+        ),
+        structure=structure,
+    )
+    registry = Registry(consortium="local", entity_kinds=schema.entity_kinds, members=members)
+    return Amalgamator(registry, fold, lockstep=True)
+
+
+OnRow = Callable[[int], None]
+
+
+class ConsortiumRun:
+    """Runs banks and amalgamator by a plan, and writes down what comes of it.
+
+    Parameters
+    ----------
+    plan
+        What is done.
+    data
+        The rows.
+    on_rows
+        Called with how many rows were handed to banks, for a progress bar.
+    """
+
+    def __init__(self, plan: RunPlan, data: BankRows, on_rows: OnRow = lambda _: None) -> None:
+        unknown = set(plan.banks) - set(data.names)
+        if unknown:
+            raise InvalidInputError(
+                f"plan: expected banks out of {', '.join(data.names)}, got {min(unknown)}"
+            )
+        schema = schema_of(data.batch)
+        n = len(data.batch)
+        self._plan, self._data, self._on_rows = plan, data, on_rows
+        self._rows = {name: self._rows_of(i, name) for i, name in enumerate(data.names)}
+        self.pipelines = {
+            name: Pipeline(pipeline_config(plan, name, schema)) for name in data.names
+        }
+        self.amalgamator = local_amalgamator(
+            data.names, schema, plan.learning, structure=plan.structure
+        )
+        self.result = RunResult(
+            own=np.full(n, np.nan),
+            merged=np.full(n, np.nan),
+            blend=np.full(n, np.nan),
+            alert=np.zeros(n, np.bool_),
+            is_scored=np.zeros(n, np.bool_),
+        )
+
+    def _rows_of(self, bank: int, name: str) -> NDArray[np.int64]:
+        is_own = self._data.bank == bank
+        joins_ms = self._plan.of(name).joins_ms
+        if joins_ms is not None:
+            is_own &= self._data.batch.event_time_ms >= joins_ms
+        return np.flatnonzero(is_own)
+
+    def run(self) -> RunResult:
+        """Run all rows."""
+        batch, is_fraud = self._data.batch, self._data.is_fraud
+        streams = {
+            name: bank_stream(batch.take(rows), is_fraud[rows], ms(self._plan.label_delay_s))
+            for name, rows in self._rows.items()
+        }
+        away = {name: self._plan.of(name).away_ms for name in self._rows}
+        LocalConsortium(
+            self.pipelines,
+            self.amalgamator,
+            cadence_ms=ms(self._plan.cadence_s),
+            away={name: absence for name, absence in away.items() if absence is not None},
+        ).run(
+            streams,
+            on_scored=self._take,
+            on_release=self._note_release,
+            on_tick=self._note_blends,
+        )
+        return self.result
+
+    def _take(self, name: str, rows: slice, scored: Scored) -> None:
+        result, of_bank = self.result, self._rows[name][rows]
+        accepted = of_bank[scored.accepted]
+        result.own[accepted] = scored.scores[:, 0]
+        result.merged[accepted] = scored.scores[:, 1]
+        result.blend[accepted] = scored.logit
+        result.alert[accepted] = scored.alert
+        result.is_scored[accepted] = True
+        result.refused.update(reason for _, reason, _ in scored.rejected)
+        for alert in scored.alerts:
+            result.reasons.update(one.feature for one in alert.reasons if one.contribution > 0)
+        self._on_rows(len(of_bank))
+
+    def _note_release(self, release: Release) -> None:
+        result, basis = self.result, release.basis
+        result.n_releases += 1
+        result.release_id = release.release_id
+        known = result.releases[-1].basis if result.releases else 0
+        if basis is not None and basis.number != known:
+            result.releases.append(
+                ReleaseNote(
+                    since_ms=(release.epoch + 1) * ms(self._plan.cadence_s),
+                    number=release.number,
+                    basis=basis.number,
+                    n_weights=basis.n_weights,
+                )
+            )
+
+    def _note_blends(self, tick_ms: int) -> None:
+        if tick_ms % DAY_MS:
+            return
+        for i, name in enumerate(self._data.names):
+            weights = self.pipelines[name].judge.blend.weights.tolist()
+            self.result.blends.append(BlendNote(day_ms=tick_ms, bank=i, weights=tuple(weights)))
