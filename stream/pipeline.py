@@ -17,6 +17,7 @@ from models.features.accounts import N_FEATURES as N_ACCOUNT
 from models.features.entities import N_FEATURES as N_ENTITY
 from models.features.entities import read
 from models.histograms import to_cells
+from models.matured import Matured
 from models.records import Alert, Label, TransactionBatch
 from models.release import Release
 from models.schema import Schema
@@ -24,7 +25,7 @@ from models.summary import Contribution, ContributionKey, Part
 from stream.account_table import AccountTable
 from stream.admission import AdmissionPolicy, admit
 from stream.entity_table import EntityTable
-from stream.experts import LearningPolicy, Matured, OwnExpert, SharedExpert
+from stream.experts import LearningPolicy, OwnExpert, SharedExpert
 from stream.judge import EXPERTS, N_RECENT, Judge, JudgePolicy
 from stream.label_join import LabelJoin, Rejected, hash_ids
 from stream.row_log import FRAUD, LEGIT, RowLog

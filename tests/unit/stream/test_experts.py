@@ -9,8 +9,9 @@ from models.basis import Basis, build_basis, encode
 from models.families.scorecard import is_kept, unpack
 from models.features.accounts import DAY_MS
 from models.histograms import add_rows, empty_counts
+from models.matured import Matured
 from models.schema import Schema
-from stream.experts import LearningPolicy, Matured, OwnExpert, SharedExpert
+from stream.experts import LearningPolicy, OwnExpert, SharedExpert
 
 SCHEMA = Schema(entity_kinds=())
 POLICY = LearningPolicy(
