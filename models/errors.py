@@ -4,7 +4,8 @@
 
     AmalgamError
     |-- InvalidInputError        (also a ValueError)
-    |   `-- SettingsError
+    |   |-- SettingsError
+    |   `-- InvalidTreesError
     |-- DecodeError
     |-- IncompatibleSummaryError
     |-- QuarantinedError
@@ -27,6 +28,23 @@ class InvalidInputError(AmalgamError, ValueError):
 
 class SettingsError(InvalidInputError):
     """A settings or mapping file or variable is wrong; the message names file, key and rule."""
+
+
+class InvalidTreesError(InvalidInputError):
+    """Decision trees from outside break a rule; they are refused with ``reason``.
+
+    Parameters
+    ----------
+    reason
+        One of `models.trees.REASONS`, fit for a metric label.
+    detail
+        What was expected and what came.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
 
 
 class DecodeError(AmalgamError):

@@ -11,14 +11,30 @@ from numpy.typing import NDArray
 class Matured:
     """Rows whose outcome became known, in that order.
 
-    ``features`` float32 (n, n_features), ``is_fraud`` bool (n,), ``hashes`` uint64 (n,),
-    ``known_ms`` int64 (n,).
+    Parameters
+    ----------
+    features
+        float32 of shape (n, n_features), NaN is absent.
+    is_fraud
+        bool of shape (n,).
+    hashes
+        uint64 of shape (n,), of the transactions.
+    known_ms
+        int64 of shape (n,), when the outcome became known.
+    accounts
+        int64 of shape (n,), any number that tells the bank's accounts apart; None where nobody
+        asks. It stays at home.
+    base_logits
+        float64 of shape (n,), log-odds by the consortium's scorer, NaN where it gave none; None
+        where nobody asks.
     """
 
     features: NDArray[np.float32]
     is_fraud: NDArray[np.bool_]
     hashes: NDArray[np.uint64]
     known_ms: NDArray[np.int64]
+    accounts: NDArray[np.int64] | None = None
+    base_logits: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.is_fraud)
@@ -30,6 +46,8 @@ class Matured:
             is_fraud=self.is_fraud[index],
             hashes=self.hashes[index],
             known_ms=self.known_ms[index],
+            accounts=None if self.accounts is None else self.accounts[index],
+            base_logits=None if self.base_logits is None else self.base_logits[index],
         )
 
     def blocks(self, n: int = 50_000) -> Iterator["Matured"]:

@@ -1,0 +1,142 @@
+"""What every model family of a bank's own answers to, and how its options are read."""
+
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.basis import Basis
+from models.errors import SettingsError
+from models.matured import Matured
+from models.toml_table import near_miss
+from models.trees import TreeList
+
+Retained = Callable[[], Matured]
+Options = TypeVar("Options")
+
+
+class Family(Protocol):
+    """A bank's own learner beside the scorecard; it is refitted, or learns online.
+
+    Every bit of its state follows from the seed and from the calls, in order: two that were told
+    the same score the same. It starts untrained and scores NaN until there is enough to learn from.
+
+    Attributes
+    ----------
+    name
+        Of the family, fit for a metric label.
+    """
+
+    name: str
+
+    def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return log-odds of fraud of shape (n,), NaN before it is trained.
+
+        Parameters
+        ----------
+        rows
+            float32 of shape (n, n_features), NaN is absent.
+        """
+
+    def learn(self, matured: Matured) -> None:
+        """Take outcomes in; families that are refitted ignore them."""
+
+    def end_day(self, day: int, retained: Retained) -> None:
+        """Refit where it is time to.
+
+        Parameters
+        ----------
+        day
+            UTC days of event time since 1970; called once a day, ascending.
+        retained
+            Gives the matured rows that are still held (up to 90 days), oldest first; costly, so
+            it is called only when needed.
+        """
+
+    def install(self, basis: Basis) -> None:
+        """Bin rows by this basis from the next refit on; a fitted model keeps its own till then."""
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the whole state as named arrays (views)."""
+
+    def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Replace the state by what `arrays` gave."""
+
+    def proposals(self, day: int) -> TreeList | None:
+        """Return trees for the consortium's basis, None where there are none.
+
+        Parameters
+        ----------
+        day
+            UTC day of event time.
+        """
+
+
+def read_options(kind: type[Options], given: Mapping[str, object], *, family: str) -> Options:
+    """Return a frozen dataclass of options made of a table's keys.
+
+    Parameters
+    ----------
+    kind
+        The dataclass; its fields are int, float, bool, str or dict and may have defaults.
+    given
+        Keys and values, as TOML has them; a whole number may stand for a float.
+    family
+        For messages.
+
+    Raises
+    ------
+    SettingsError
+        If a key is unknown or missing, or a value is of another kind or out of range.
+    """
+    known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in known:
+            raise SettingsError(
+                f"family {family!r}: expected one of {', '.join(known)}, "
+                f"got {key!r}{near_miss(key, known)}"
+            )
+        values[key] = checked_value(value, hints[key], name=f"family {family!r}: {key}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise SettingsError(f"family {family!r}: expected all of its keys: {error}") from error
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def checked_value(value: object, kind: object, *, name: str) -> object:
+    """Return a value of the asked kind; a whole number may stand for a float.
+
+    Raises
+    ------
+    SettingsError
+        If it is of another kind.
+    """
+    if isinstance(kind, types.GenericAlias):
+        kind = typing.get_origin(kind)
+    if kind is float and type(value) is int:
+        return float(value)
+    if not (isinstance(kind, type) and type(value) is kind):
+        word = _WORDS.get(kind, "a table") if isinstance(kind, type) else "another kind"
+        raise SettingsError(f"{name}: expected {word}, got {value!r}")
+    return value
+
+
+def demand(holds: bool, name: str, expectation: str) -> None:
+    """Refuse an option that is out of range.
+
+    Raises
+    ------
+    SettingsError
+        If it does not hold.
+    """
+    if not holds:
+        raise SettingsError(f"{name}: expected {expectation}")

@@ -1,0 +1,262 @@
+"""Gradient boosting (LightGBM), refitted on the bank's matured rows every few days.
+
+It learns ordinals on the basis, so that its trees speak of the consortium's bins. LightGBM is
+asked to be deterministic and runs on one thread; its model is kept as LightGBM's own text.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+
+from models.basis import Basis
+from models.errors import InvalidInputError
+from models.families.base import Retained, demand, read_options
+from models.families.grown_trees import as_proposal, from_lightgbm
+from models.families.ordinals import Binning, ordinals
+from models.families.scorecard import MAX_LOGIT
+from models.matured import Matured
+from models.trees import TreeList
+
+_FIXED = {
+    "objective": "binary",
+    "deterministic": True,
+    "force_row_wise": True,
+    "num_threads": 1,
+    "verbosity": -1,
+    "bagging_freq": 1,
+    "max_bin": 255,
+    "min_data_in_bin": 1,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOptions:
+    """How the bank's boosting is fitted.
+
+    Parameters
+    ----------
+    refit_d
+        Days between refits, >= 1.
+    n_trees, num_leaves, learning_rate, min_data_in_leaf, feature_fraction, bagging_fraction,
+    lambda_l2
+        LightGBM's.
+    min_n, min_frauds
+        Matured transactions and frauds before the first fit.
+    on_residual
+        Whether to learn what the consortium's scorer leaves over; its score is then a summand
+        of that scorer's and weak alone.
+    n_proposed
+        Trees that are grown at each refit as proposals for the consortium's basis, on what its
+        scorer leaves over where that scored; 0 for none.
+    min_accounts
+        Distinct accounts in a leaf of a proposal, at least.
+    """
+
+    refit_d: int = 14
+    n_trees: int = 150
+    num_leaves: int = 31
+    learning_rate: float = 0.05
+    min_data_in_leaf: int = 40
+    feature_fraction: float = 0.4
+    bagging_fraction: float = 0.8
+    lambda_l2: float = 5.0
+    min_n: int = 3_000
+    min_frauds: int = 30
+    on_residual: bool = False
+    n_proposed: int = 32
+    min_accounts: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("refit_d", "n_trees", "min_data_in_leaf", "min_n", "min_frauds"):
+            demand(getattr(self, name) >= 1, name, "1 or more")
+        demand(2 <= self.num_leaves <= 4_096, "num_leaves", "2 to 4096")
+        for name in ("learning_rate", "feature_fraction", "bagging_fraction"):
+            demand(0.0 < getattr(self, name) <= 1.0, name, "a number in (0, 1]")
+        demand(0.0 <= self.lambda_l2 < np.inf, "lambda_l2", "a number in [0, inf)")
+        demand(0 <= self.n_proposed <= 128, "n_proposed", "0 to 128")
+        demand(self.min_accounts >= 1, "min_accounts", "1 or more")
+
+
+def make(options: Mapping[str, object], *, seed: int) -> "BatchFamily":
+    """Return the untrained family; see `models.families.registry.make_family`."""
+    return BatchFamily(read_options(BatchOptions, options, family="lightgbm"), seed=seed)
+
+
+class BatchFamily:
+    """A bank's LightGBM; see `models.families.base.Family`.
+
+    Parameters
+    ----------
+    options
+        How it is fitted.
+    seed
+        Of LightGBM's generators; the day of the refit is added.
+    """
+
+    name = "lightgbm"
+
+    def __init__(self, options: BatchOptions, *, seed: int) -> None:
+        self._options = options
+        self._seed = seed
+        self._asked: Binning | None = None
+        self._fitted: Binning | None = None
+        self._text = ""
+        self._booster: lightgbm.Booster | None = None
+        self._day = -1
+        self._proposals: TreeList | None = None
+
+    def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return log-odds, NaN before the first fit."""
+        if self._booster is None or self._fitted is None:
+            return np.full(len(rows), np.nan)
+        if not len(rows):
+            return np.empty(0)
+        raw = self._booster.predict(ordinals(self._fitted, rows), raw_score=True, num_threads=1)
+        return np.clip(np.asarray(raw, np.float64), -MAX_LOGIT, MAX_LOGIT)
+
+    def learn(self, matured: Matured) -> None:
+        """Do nothing: it learns at refits."""
+
+    def install(self, basis: Basis) -> None:
+        """Bin rows by this basis from the next refit on."""
+        self._asked = Binning.of(basis)
+
+    def end_day(self, day: int, retained: Retained) -> None:
+        """Refit where the last fit is old enough and enough has matured."""
+        is_due = self._booster is None or day >= self._day + self._options.refit_d
+        if self._asked is None or not is_due:
+            return
+        matured = retained()
+        frauds = int(matured.is_fraud.sum())
+        if len(matured) < self._options.min_n or frauds < self._options.min_frauds:
+            return
+        if frauds < len(matured):
+            self._fit(day, self._asked, matured)
+
+    def _fit(self, day: int, binning: Binning, matured: Matured) -> None:
+        options = self._options
+        columns = ordinals(binning, matured.features)
+        init = _base_logits(matured) if options.on_residual else None
+        names = ("num_leaves", "learning_rate", "min_data_in_leaf", "feature_fraction")
+        given = {name: getattr(options, name) for name in (*names, "lambda_l2")}
+        given |= {"bagging_fraction": options.bagging_fraction, "seed": self._seed + day}
+        fitted = _boosted(given, columns, matured.is_fraud, init, options.n_trees)
+        self._use(fitted.model_to_string(), binning)
+        self._day = day
+        self._proposals = None
+        if options.n_proposed and matured.accounts is not None:
+            self._proposals = grow_trees(
+                binning,
+                matured,
+                n_trees=options.n_proposed,
+                seed=self._seed + day,
+                min_accounts=options.min_accounts,
+            )
+
+    def _use(self, text: str, binning: Binning) -> None:
+        """Score by the text: what is stored is what scores."""
+        self._text, self._fitted = text, binning
+        self._booster = lightgbm.Booster(model_str=text)
+
+    def proposals(self, day: int) -> TreeList | None:
+        """Return the trees that were grown at the last refit, on the basis of that refit."""
+        return self._proposals
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the state as named arrays (views)."""
+        out: dict[str, NDArray[np.generic]] = {"day": np.array([self._day], np.int64)}
+        if self._asked is not None:
+            out |= self._asked.arrays("asked")
+        if self._fitted is not None:
+            out |= self._fitted.arrays("fitted")
+            out["model"] = np.frombuffer(self._text.encode(), np.uint8)
+        if self._proposals is not None:
+            out |= self._proposals.arrays("proposals")
+        return out
+
+    def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Replace the state by what `arrays` gave."""
+        self._day = int(arrays["day"][0])
+        self._asked = Binning.load("asked", arrays)
+        self._proposals = TreeList.load("proposals", arrays)
+        self._fitted, self._text, self._booster = None, "", None
+        fitted = Binning.load("fitted", arrays)
+        if fitted is not None:
+            self._use(np.asarray(arrays["model"], np.uint8).tobytes().decode(), fitted)
+
+
+def _base_logits(matured: Matured) -> NDArray[np.float64] | None:
+    """Return the consortium's log-odds, the rows' own rate where it gave none; None if nowhere."""
+    z = matured.base_logits
+    if z is None or not bool(np.any(np.isfinite(z))):
+        return None
+    rate = matured.is_fraud.mean()
+    return np.where(np.isfinite(z), z, np.log(rate / (1.0 - rate)))
+
+
+def _boosted(
+    given: Mapping[str, object],
+    columns: NDArray[np.uint8],
+    is_fraud: NDArray[np.bool_],
+    init: NDArray[np.float64] | None,
+    n_trees: int,
+) -> lightgbm.Booster:
+    parameters = {**_FIXED, **given}
+    data = lightgbm.Dataset(
+        columns, is_fraud.astype(np.float32), init_score=init, params=parameters
+    )
+    return lightgbm.train(parameters, data, num_boost_round=n_trees)
+
+
+def grow_trees(
+    binning: Binning,
+    matured: Matured,
+    *,
+    n_trees: int,
+    seed: int,
+    max_leaves: int = 16,
+    max_depth: int = 6,
+    min_accounts: int = 20,
+) -> TreeList | None:
+    """Return small trees for the consortium's basis, on what its scorer leaves over.
+
+    Parameters
+    ----------
+    binning
+        Of the consortium's basis.
+    matured
+        With accounts; where ``base_logits`` are there and finite, the trees are grown on the
+        residual of that scorer.
+    n_trees
+        To grow; fewer may be left after those that say the same or single accounts out.
+    seed
+        Of LightGBM's generators.
+    max_leaves, max_depth, min_accounts
+        The consortium's bounds.
+
+    Raises
+    ------
+    InvalidInputError
+        If the rows come without accounts or with one outcome alone.
+    """
+    if matured.accounts is None:
+        raise InvalidInputError("matured: expected rows with their accounts, got none")
+    if not bool(matured.is_fraud.any()) or bool(matured.is_fraud.all()):
+        raise InvalidInputError("matured: expected rows of both outcomes")
+    given = {
+        "num_leaves": max_leaves,
+        "max_depth": max_depth,
+        "learning_rate": 0.1,
+        "min_data_in_leaf": max(40, min_accounts),
+        "feature_fraction": 0.4,
+        "bagging_fraction": 0.8,
+        "lambda_l2": 5.0,
+        "seed": seed,
+    }
+    columns = ordinals(binning, matured.features)
+    booster = _boosted(given, columns, matured.is_fraud, _base_logits(matured), n_trees)
+    roots = from_lightgbm(booster.dump_model(), binning)
+    return as_proposal(roots, matured.features, matured.accounts, min_accounts=min_accounts)

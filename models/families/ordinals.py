@@ -1,0 +1,147 @@
+"""Rows as ordinals: which bin of the basis a value lies in, so that learners are free of units."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, Self
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import InvalidInputError
+
+ABSENT = 0
+MAX_EDGES = 253  # so that the highest ordinal fits a byte
+_LANES = 8
+
+
+class Edges(Protocol):
+    """What a basis says about bins; see `models.basis.Basis`."""
+
+    @property
+    def number(self) -> int:
+        """Version of the basis, >= 1."""
+
+    @property
+    def edges(self) -> NDArray[np.float32]:
+        """Ascending bin edges, feature after feature."""
+
+    @property
+    def n_edges(self) -> NDArray[np.int32]:
+        """Edges of each feature, shape (n_features,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Binning:
+    """The bins of one basis and nothing else of it: what a fitted model must keep.
+
+    Parameters
+    ----------
+    number
+        Version of the basis.
+    edges
+        float32 of shape (sum of counts,): ascending bin edges, feature after feature.
+    n_edges
+        int32 of shape (n_features,), at most ``MAX_EDGES`` each.
+
+    Raises
+    ------
+    InvalidInputError
+        If the counts do not fit the edges or a byte.
+    """
+
+    number: int
+    edges: NDArray[np.float32]
+    n_edges: NDArray[np.int32]
+    table: NDArray[np.float32] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        counts = self.n_edges
+        if not bool(np.all((counts >= 0) & (counts <= MAX_EDGES))):
+            raise InvalidInputError(f"n_edges: expected 0 to {MAX_EDGES} of each feature")
+        if int(counts.sum()) != len(self.edges):
+            raise InvalidInputError(
+                f"edges: expected {int(counts.sum())} as the counts say, got {len(self.edges)}"
+            )
+        object.__setattr__(self, "table", _table(self.edges, counts))
+
+    @classmethod
+    def of(cls, basis: Edges) -> Self:
+        """Return the bins of a basis, as copies."""
+        return cls(number=basis.number, edges=basis.edges.copy(), n_edges=basis.n_edges.copy())
+
+    @property
+    def n_features(self) -> int:
+        """Columns of a row."""
+        return len(self.n_edges)
+
+    def edges_of(self, feature: int) -> NDArray[np.float32]:
+        """Return the ascending edges of one feature."""
+        return self.table[feature, : self.n_edges[feature]]
+
+    def arrays(self, prefix: str) -> dict[str, NDArray[np.generic]]:
+        """Return the state as named arrays (views)."""
+        return {
+            f"{prefix}/number": np.array([self.number], np.int64),
+            f"{prefix}/edges": self.edges,
+            f"{prefix}/n_edges": self.n_edges,
+        }
+
+    @classmethod
+    def load(cls, prefix: str, arrays: Mapping[str, NDArray[np.generic]]) -> Self | None:
+        """Return what `arrays` gave under that prefix; None where there is nothing."""
+        if f"{prefix}/number" not in arrays:
+            return None
+        return cls(
+            number=int(arrays[f"{prefix}/number"][0]),
+            edges=np.array(arrays[f"{prefix}/edges"], np.float32),
+            n_edges=np.array(arrays[f"{prefix}/n_edges"], np.int32),
+        )
+
+
+def _table(edges: NDArray[np.float32], counts: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return edges in rows of one width, filled up with NaN, which no value reaches."""
+    width = -(-max(int(counts.max(initial=0)), 1) // _LANES) * _LANES
+    table = np.full((len(counts), width), np.nan, np.float32)
+    table[np.arange(width) < counts[:, None]] = edges
+    return table
+
+
+@nb.njit(cache=True)
+def _ordinals(rows, table, out):  # type: ignore[no-untyped-def]  # compiled
+    for i in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            value = rows[i, j]
+            found = np.int32(0)
+            if not np.isnan(value):
+                found = np.int32(1)
+                for k in range(table.shape[1]):
+                    found += np.int32(table[j, k] <= value)
+            out[i, j] = found
+
+
+def ordinals(binning: Binning, rows: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return each value's bin plus 1, ``ABSENT`` where it is NaN.
+
+    Parameters
+    ----------
+    binning
+        Of the same schema as the rows.
+    rows
+        float32 of shape (n, n_features).
+
+    Returns
+    -------
+    ndarray of shape (n, n_features), uint8
+        0, or 1 + number of edges that are not above the value.
+
+    Raises
+    ------
+    InvalidInputError
+        If the rows have another number of columns.
+    """
+    if rows.ndim != 2 or rows.shape[1] != binning.n_features:
+        raise InvalidInputError(f"rows: expected {binning.n_features} columns, got {rows.shape}")
+    out = np.empty(rows.shape, np.uint8)
+    _ordinals(rows, binning.table, out)
+    return out

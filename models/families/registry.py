@@ -1,0 +1,69 @@
+"""From the words of a bank's configuration to a model family; loads only that one's library."""
+
+import importlib
+import tomllib
+from collections.abc import Mapping
+
+from models.errors import SettingsError
+from models.families.base import Family
+from models.toml_table import near_miss
+
+_HOMES = {
+    "lightgbm": ("models.families.batch", "batch"),
+    "mlp": ("models.families.mlp", "mlp"),
+    "river": ("models.families.river_family", ""),
+}
+
+
+def make_family(spec: str | Mapping[str, object], *, seed: int) -> Family:
+    """Return the untrained family that a configuration asks for.
+
+    Parameters
+    ----------
+    spec
+        A TOML table whose ``family`` is ``lightgbm``, ``mlp`` or ``river`` and whose other keys
+        are that family's options; or a text of the same meaning for the environment: the family's
+        name, and where there are options a TOML inline table::
+
+            lightgbm
+            lightgbm {n_trees = 100, refit_d = 7}
+            river {model = "river.forest.ARFClassifier", parameters = {n_models = 5}, every = 20}
+
+    seed
+        Everything that is random follows from it, >= 0.
+
+    Raises
+    ------
+    SettingsError
+        If the family or an option is unknown or of another kind, or the library is not installed.
+    """
+    table = _table(spec) if isinstance(spec, str) else dict(spec)
+    name = table.pop("family", None)
+    if not isinstance(name, str) or name not in _HOMES:
+        hint = near_miss(name, _HOMES) if isinstance(name, str) else ""
+        raise SettingsError(f"family: expected one of {', '.join(_HOMES)}, got {name!r}{hint}")
+    if not 0 <= seed < 2**31:
+        raise SettingsError(f"family {name!r}: expected a seed from 0 to 2^31 - 1, got {seed}")
+    home, extra = _HOMES[name]
+    try:
+        module = importlib.import_module(home)
+    except ModuleNotFoundError as error:
+        hint = f': pip install "amalgam-fraud[{extra}]"' if extra else ""
+        raise SettingsError(
+            f"family {name!r}: expected the library {error.name!r}, got none{hint}"
+        ) from error
+    family: Family = module.make(table, seed=seed)
+    return family
+
+
+def _table(spec: str) -> dict[str, object]:
+    """Return the table that a text means."""
+    name, brace, rest = spec.strip().partition("{")
+    try:
+        options = tomllib.loads(f"options = {brace}{rest}")["options"] if brace else {}
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(
+            f"family {name.strip()!r}: expected a TOML inline table {{key = value, ...}}, "
+            f"got: {error}"
+        ) from error
+    return {**options, "family": name.strip()}
