@@ -146,7 +146,7 @@ def _base_rate(counts: NDArray[np.integer]) -> float:
     """Return the share of frauds among the feature that is present most often."""
     of_class = counts.sum(axis=2, dtype=np.int64)
     n_legit, n_fraud = of_class[int(np.argmax(of_class.sum(axis=1)))].tolist()
-    return (n_fraud + 0.5) / (n_legit + n_fraud + 1.0)
+    return float((n_fraud + 0.5) / (n_legit + n_fraud + 1.0))
 
 
 def _number(counts: NDArray[np.int64], grid: NDArray[np.float32]) -> _Column:

@@ -165,6 +165,10 @@ class BatchFamily:
         """Return small trees on what the consortium's scorer leaves over."""
         return grow_trees(Binning.of(basis), matured, n_trees=n_trees, seed=self._seed + day)
 
+    def proposals(self, day: int) -> TreeList | None:
+        """Return the trees that were grown at the last refit, on the basis of that refit."""
+        return self._proposals
+
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""
         out: dict[str, NDArray[np.generic]] = {"day": np.array([self._day], np.int64)}
