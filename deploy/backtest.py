@@ -28,7 +28,8 @@ from models.errors import AmalgamError, InvalidInputError
 from models.keys import Signer, Verifier
 from models.records import TransactionBatch
 from models.release import Release
-from models.schema import Schema
+from models.schema import Schema, attribute_specs
+from models.words import Words
 from stream.experts import LearningPolicy
 from stream.judge import JudgePolicy
 from stream.pipeline import Pipeline, PipelineConfig, Scored
@@ -317,7 +318,12 @@ def local_amalgamator(
             min_n=learning.first_n, min_frauds=learning.first_frauds, growth=learning.growth
         ),
     )
-    registry = Registry(consortium="local", entity_kinds=schema.entity_kinds, members=members)
+    registry = Registry(
+        consortium="local",
+        entity_kinds=schema.entity_kinds,
+        attributes=schema.attributes,
+        members=members,
+    )
     return Amalgamator(registry, fold, lockstep=True)
 
 
@@ -360,7 +366,11 @@ def _empty_result(config: BacktestConfig, data: BankRows) -> BacktestResult:
 
 
 def _schema(batch: TransactionBatch) -> Schema:
-    return Schema(entity_kinds=tuple(sorted(batch.entities)))
+    types = {
+        name: "text" if isinstance(column, Words) else "number"
+        for name, column in batch.attributes.items()
+    }
+    return Schema(entity_kinds=tuple(sorted(batch.entities)), attributes=attribute_specs(types))
 
 
 def _pipeline_config(config: BacktestConfig, member: str, schema: Schema) -> PipelineConfig:
