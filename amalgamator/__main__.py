@@ -50,7 +50,7 @@ def main() -> int:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    schema = Schema(entity_kinds=registry.entity_kinds)
+    schema = Schema(entity_kinds=registry.entity_kinds, attributes=registry.attributes)
     telemetry = Telemetry(CollectorRegistry())
     try:
         service = Service(

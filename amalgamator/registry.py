@@ -7,8 +7,9 @@ from typing import Any
 
 from models.errors import InvalidInputError, SettingsError
 from models.keys import Verifier
+from models.schema import AttributeSpec, attribute_lines, attribute_specs
 
-_TOP_KEYS = {"consortium", "entity_kinds", "members"}
+_TOP_KEYS = {"consortium", "entity_kinds", "attributes", "members"}
 _MEMBER_KEYS = {"public_keys", "workers", "share", "weight", "revoked"}
 
 
@@ -53,8 +54,8 @@ class Registry:
     ----------
     consortium
         Its name.
-    entity_kinds
-        Kinds of `models.schema.Schema`.
+    entity_kinds, attributes
+        Kinds and attributes of `models.schema.Schema`.
     members
         By name.
     """
@@ -62,6 +63,7 @@ class Registry:
     consortium: str
     entity_kinds: tuple[str, ...]
     members: Mapping[str, Member]
+    attributes: tuple[AttributeSpec, ...] = ()
 
     def active(self) -> tuple[Member, ...]:
         """Return the members that count, sorted by name."""
@@ -84,7 +86,8 @@ def parse_registry(text: str, source: str = "registry") -> Registry:
     Parameters
     ----------
     text
-        ``consortium``, ``entity_kinds`` and a table ``[members.NAME]`` for each member with
+        ``consortium``, ``entity_kinds``, perhaps a table ``[attributes]`` with ``number`` or
+        ``text`` for each name, and a table ``[members.NAME]`` for each member with
         ``public_keys`` (hexadecimal), ``workers``, and perhaps ``share``, ``weight``, ``revoked``.
     source
         Where it came from, for messages.
@@ -103,6 +106,7 @@ def parse_registry(text: str, source: str = "registry") -> Registry:
     return Registry(
         consortium=_expect(table, "consortium", str, source),
         entity_kinds=_texts(table, "entity_kinds", source),
+        attributes=_attributes(table, source),
         members={
             name: _parse_member(name, _expect(members, name, dict, f"{source}: members"), source)
             for name in members
@@ -115,6 +119,7 @@ def format_registry(registry: Registry) -> str:
     lines = [
         f"consortium = {_quoted(registry.consortium)}",
         f"entity_kinds = {_list(registry.entity_kinds)}",
+        *attribute_lines(registry.attributes),
     ]
     lines += [line for member in registry.members.values() for line in _member_lines(member)]
     return "\n".join(lines) + "\n"
@@ -135,6 +140,15 @@ def _member_lines(member: Member) -> list[str]:
         f"weight = {member.weight!r}",
         f"revoked = {_list(sorted(member.revoked))}",
     ]
+
+
+def _attributes(table: dict[str, Any], source: str) -> tuple[AttributeSpec, ...]:
+    try:
+        return attribute_specs(_expect({"attributes": {}} | table, "attributes", dict, source))
+    except SettingsError:
+        raise
+    except InvalidInputError as error:
+        raise SettingsError(f"{source}: {error}") from error
 
 
 def _parse_member(name: str, table: dict[str, Any], source: str) -> Member:

@@ -1,6 +1,6 @@
 """Canonical transactions and labels -> a bank's own JSON records: the inverse of its mapping."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InvalidInputError
-from models.mapping import EPOCH_UNITS_MS, Always, LabelMapping, Mapping, Place, TimeFormat
-from models.records import Label, TransactionBatch
+from models.mapping import EPOCH_UNITS_MS, Always, At, LabelMapping, Mapping, Place, TimeFormat
+from models.records import Label, TransactionBatch, written_values
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Object = dict[str, object]
@@ -48,8 +48,12 @@ class BankFormat:
         """
         times = batch.event_time_ms.tolist()
         minors = batch.amount_minor.tolist()
+        attributes = {
+            place.at: written_values(batch.attributes[name])
+            for name, place in self._mapping.attributes.items()
+        }
         return [
-            msgspec.json.encode(self._transaction(batch, i, at_ms, minor))
+            msgspec.json.encode(self._transaction(batch, i, at_ms, minor, attributes))
             for i, (at_ms, minor) in enumerate(zip(times, minors, strict=True))
         ]
 
@@ -74,7 +78,14 @@ class BankFormat:
         _put(record, places.labelled_at, self._write_label_time(label.labelled_at_ms))
         return msgspec.json.encode(record)
 
-    def _transaction(self, batch: TransactionBatch, i: int, at_ms: int, minor: int) -> _Object:
+    def _transaction(
+        self,
+        batch: TransactionBatch,
+        i: int,
+        at_ms: int,
+        minor: int,
+        attributes: dict[At, Sequence[float | str | None]],
+    ) -> _Object:
         mapping = self._mapping
         code = batch.currency[i]
         exponent = self._exponents[code] if mapping.unit == "decimal" else 0
@@ -86,8 +97,8 @@ class BankFormat:
         _put(record, mapping.currency, code)
         for kind, at in mapping.entities.items():
             _put(record, at, batch.entities[kind][i])
-        for name, place in mapping.attributes.items():
-            _put(record, place.at, batch.attributes[name][i])
+        for at, values in attributes.items():
+            _put(record, at, values[i])
         return record
 
 

@@ -166,11 +166,19 @@ def bank_run(
 def amalgamator_init(
     consortium: Annotated[str, typer.Argument(help="Name of the consortium.")],
     entity_kind: Annotated[list[str], typer.Option(help="Shared entity kind; repeatable.")],
+    attribute: Annotated[
+        list[str] | None, typer.Option(help="NAME=number or NAME=text; repeatable.")
+    ] = None,
+    attributes: Annotated[
+        Path | None, typer.Option(help="Or a TOML file with a table [attributes].")
+    ] = None,
     directory: Annotated[Path, typer.Option("--into", help="Folder of the new files.")] = Path(),
 ) -> None:
     """Make a consortium: the amalgamator's key, a registry, and the file that members get."""
     with _errors():
-        for line in membership.consortium_init(consortium, entity_kind, directory / consortium):
+        specs = membership.read_attributes(attribute or [], attributes)
+        into = directory / consortium
+        for line in membership.consortium_init(consortium, entity_kind, into, specs):
             console.print(line, soft_wrap=True)
 
 

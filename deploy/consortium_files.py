@@ -12,6 +12,7 @@ from pathlib import Path
 
 from amalgamator.registry import Member, Registry, format_registry
 from models.keys import Signer, Verifier, save_signer
+from models.schema import AttributeSpec, attribute_lines
 
 _SECRET_BYTES = 32
 
@@ -24,8 +25,8 @@ class ConsortiumPlan:
     ----------
     name
         Of the consortium; prefix of its topics.
-    entity_kinds
-        Kinds whose evidence is shared.
+    entity_kinds, attributes
+        Kinds whose evidence is shared, and the attributes that become features.
     mappings
         Member -> its mapping file.
     bank_bootstrap, consortium_bootstrap
@@ -43,6 +44,7 @@ class ConsortiumPlan:
     consortium_bootstrap: str
     is_replay: bool
     bank_settings: Mapping[str, float | str]
+    attributes: tuple[AttributeSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,7 @@ def write_consortium(directory: Path, plan: ConsortiumPlan) -> ConsortiumFiles:
     registry = Registry(
         consortium=plan.name,
         entity_kinds=tuple(plan.entity_kinds),
+        attributes=plan.attributes,
         members={
             bank: Member(
                 name=bank,
@@ -74,7 +77,9 @@ def write_consortium(directory: Path, plan: ConsortiumPlan) -> ConsortiumFiles:
     registry_file = directory / "amalgamator" / "registry.toml"
     registry_file.write_text(format_registry(registry), encoding="utf-8")
     consortium_file = directory / "consortium.toml"
-    consortium_file.write_text(consortium_text(plan, amalgamator), encoding="utf-8")
+    key = Verifier(amalgamator.public_key)
+    text = consortium_text(plan.name, plan.entity_kinds, plan.attributes, key)
+    consortium_file.write_text(text, encoding="utf-8")
     settings = {bank: _write_bank(directory, bank, plan) for bank in plan.mappings}
     environment = {
         "AMALGAM_AMALGAMATOR_BOOTSTRAP": plan.consortium_bootstrap,
@@ -103,14 +108,21 @@ def write_secret(path: Path) -> None:
         path.write_text(secrets.token_hex(_SECRET_BYTES) + "\n", encoding="ascii")
 
 
-def consortium_text(plan: ConsortiumPlan, amalgamator: Signer) -> str:
+def consortium_text(
+    name: str,
+    entity_kinds: Sequence[str],
+    attributes: Sequence[AttributeSpec],
+    amalgamator: Verifier,
+) -> str:
     """Return the file that every member's worker reads."""
-    kinds = ", ".join(f'"{kind}"' for kind in plan.entity_kinds)
-    return (
-        f'consortium = "{plan.name}"\n'
-        f"entity_kinds = [{kinds}]\n"
-        f'amalgamator_keys = ["{amalgamator.public_key.hex()}"]\n'
-    )
+    kinds = ", ".join(f'"{kind}"' for kind in entity_kinds)
+    lines = [
+        f'consortium = "{name}"',
+        f"entity_kinds = [{kinds}]",
+        f'amalgamator_keys = ["{amalgamator.public_key.hex()}"]',
+        *attribute_lines(attributes),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _write_bank(directory: Path, bank: str, plan: ConsortiumPlan) -> Path:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from models.schema import ATTRIBUTE
+
 _ACCOUNT: Mapping[str, str] = {
     "log_amount": "amount",
     "weekend": "weekend",
@@ -60,6 +62,9 @@ def feature_words(code: str) -> str:
 
 
 def _owner_and_words(feature: str) -> tuple[str, str]:
+    attribute = feature.removeprefix(f"{ATTRIBUTE}.")
+    if attribute != feature:
+        return ATTRIBUTE, attribute
     kind, dot, name = feature.rpartition(".")
     if dot:
         return kind, _ENTITY.get(name, name)

@@ -11,10 +11,11 @@ from amalgamator.registry import (
     format_registry,
     parse_registry,
 )
-from deploy.consortium_files import new_signer, settings_text, write_secret
+from deploy.consortium_files import consortium_text, new_signer, settings_text, write_secret
 from models.errors import InvalidInputError, SettingsError
 from models.keys import Verifier
-from models.schema import Schema
+from models.schema import AttributeSpec, Schema, attribute_specs
+from models.toml_table import read_toml
 from models.topics import BankTopics, ConsortiumTopics
 
 
@@ -56,7 +57,40 @@ def bank_init(name: str, directory: Path) -> list[str]:
     ]
 
 
-def consortium_init(name: str, kinds: Sequence[str], directory: Path) -> list[str]:
+def read_attributes(written: Sequence[str], file: Path | None = None) -> tuple[AttributeSpec, ...]:
+    """Return the attributes of options ``NAME=number`` or ``NAME=text`` and of a file.
+
+    Parameters
+    ----------
+    written
+        The options.
+    file
+        TOML with a table ``[attributes]``, as in consortium.toml.
+
+    Raises
+    ------
+    InvalidInputError
+        If an attribute is named twice, or a name or type is another than allowed.
+    """
+    types: dict[str, object] = {}
+    if file is not None:
+        root = read_toml(file)
+        types |= root.required_table("attributes").values
+        root.finish()
+    for text in written:
+        name, _, kind = text.rpartition("=")
+        if name in types:
+            raise InvalidInputError(f"--attribute: expected each name once, got {name!r} again")
+        types[name] = kind
+    return attribute_specs(types)
+
+
+def consortium_init(
+    name: str,
+    kinds: Sequence[str],
+    directory: Path,
+    attributes: tuple[AttributeSpec, ...] = (),
+) -> list[str]:
     """Write a new consortium's files and return what to do next.
 
     Raises
@@ -65,20 +99,18 @@ def consortium_init(name: str, kinds: Sequence[str], directory: Path) -> list[st
         If the folder has files already, or a name does not fit into topics and files.
     """
     ConsortiumTopics(name)
-    for kind in Schema(entity_kinds=tuple(kinds)).entity_kinds:
+    for kind in Schema(entity_kinds=tuple(kinds), attributes=attributes).entity_kinds:
         if not kind.isidentifier():
             raise InvalidInputError(f"--entity-kind: expected letters and digits, got {kind!r}")
     _must_be_new(directory)
     signer = new_signer(directory / "amalgamator.key")
     write_secret(directory / "pseudonyms.key")
-    registry = Registry(consortium=name, entity_kinds=tuple(kinds), members={})
-    (directory / "registry.toml").write_text(format_registry(registry), encoding="utf-8")
-    quoted = ", ".join(f'"{kind}"' for kind in kinds)
-    (directory / "consortium.toml").write_text(
-        f'consortium = "{name}"\nentity_kinds = [{quoted}]\n'
-        f'amalgamator_keys = ["{Verifier(signer.public_key).public_key.hex()}"]\n',
-        encoding="utf-8",
+    registry = Registry(
+        consortium=name, entity_kinds=tuple(kinds), members={}, attributes=attributes
     )
+    (directory / "registry.toml").write_text(format_registry(registry), encoding="utf-8")
+    text = consortium_text(name, kinds, attributes, Verifier(signer.public_key))
+    (directory / "consortium.toml").write_text(text, encoding="utf-8")
     settings = settings_text(
         {
             "bootstrap": "127.0.0.1:9092",

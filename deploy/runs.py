@@ -23,7 +23,8 @@ from models.families.registry import FamilySpec
 from models.keys import Signer, Verifier
 from models.records import TransactionBatch
 from models.release import Release
-from models.schema import Schema
+from models.schema import Schema, attribute_specs
+from models.words import Words
 from stream.experts import LearningPolicy
 from stream.judge import JudgePolicy
 from stream.pipeline import Pipeline, PipelineConfig, Scored
@@ -146,7 +147,11 @@ class RunResult:
 
 def schema_of(batch: TransactionBatch) -> Schema:
     """Return the schema that a file's columns ask for."""
-    return Schema(entity_kinds=tuple(sorted(batch.entities)))
+    types = {
+        name: "text" if isinstance(column, Words) else "number"
+        for name, column in batch.attributes.items()
+    }
+    return Schema(entity_kinds=tuple(sorted(batch.entities)), attributes=attribute_specs(types))
 
 
 def pipeline_config(plan: RunPlan, member: str, schema: Schema) -> PipelineConfig:
@@ -194,7 +199,12 @@ def local_amalgamator(
         ),
         structure=structure,
     )
-    registry = Registry(consortium="local", entity_kinds=schema.entity_kinds, members=members)
+    registry = Registry(
+        consortium="local",
+        entity_kinds=schema.entity_kinds,
+        attributes=schema.attributes,
+        members=members,
+    )
     return Amalgamator(registry, fold, lockstep=True)
 
 

@@ -22,8 +22,9 @@ from deploy.scenarios import (
 )
 from models.columns import exponents_of, reference_amounts
 from models.errors import InvalidInputError
-from models.mapping import Always, Mapping
-from models.records import Attribute, TransactionBatch
+from models.mapping import Always, AttributePlace, Mapping
+from models.records import AttributeColumn, TransactionBatch
+from models.words import Words
 
 DEFAULT_START_MS = 1_767_571_200_000
 """2026-01-05 00:00 UTC, a Monday."""
@@ -215,7 +216,10 @@ def bank_batch(
         amount=reference_amounts(minor, currencies, index),
         currency=[codes[i] for i in index.tolist()],
         entities={kind: columns.get(kind, [None] * len(own)) for kind in mapping.entities},
-        attributes={name: _attribute(name, columns, len(own)) for name in mapping.attributes},
+        attributes={
+            name: _attribute(name, place, columns, len(own))
+            for name, place in mapping.attributes.items()
+        },
     )
     return LabelledBatch(batch=batch, is_fraud=own.is_fraud)
 
@@ -337,8 +341,12 @@ def _text_columns(day: SimulatedDay) -> dict[str, list[str | None]]:
     }
 
 
-def _attribute(name: str, columns: dict[str, list[str | None]], n: int) -> Sequence[Attribute]:
-    return columns[name] if name == "channel" else [None] * n
+def _attribute(
+    name: str, place: AttributePlace, columns: dict[str, list[str | None]], n: int
+) -> AttributeColumn:
+    if place.type == "number":
+        return np.full(n, np.nan)
+    return Words.of(columns[name] if name == "channel" else [None] * n)
 
 
 def _require(is_met: bool, message: str) -> None:  # reads as an assertion

@@ -38,7 +38,8 @@ from models.mapping import (
     Unit,
     Verdicts,
 )
-from models.records import Attribute, LabelSource
+from models.records import AttributeColumn, LabelSource
+from models.words import ABSENT, Words
 
 Values = Sequence[object] | NDArray[np.float64] | NDArray[np.int64]
 Faults = dict[int, tuple[str, str]]
@@ -144,18 +145,56 @@ def _written_instants(
     return found
 
 
-def attributes(values: Values, name: str, place: AttributePlace, faults: Faults) -> list[Attribute]:
-    """Return the values of one attribute, None where absent."""
+def attributes(
+    values: Sequence[object], name: str, place: AttributePlace, faults: Faults
+) -> AttributeColumn:
+    """Return the values of one attribute."""
     if place.type == "text":
-        return list(optional_texts(values, name, faults))  # type: ignore[arg-type]  # texts are lists
+        return Words.of(optional_texts(values, name, faults))
+    return optional_numbers(values, name, faults)
+
+
+def optional_numbers(values: Sequence[object], name: str, faults: Faults) -> NDArray[np.float64]:
+    """Return numbers, NaN where absent."""
     if set(map(type, values)) <= _OPTIONAL_NUMBERS:
         try:
-            floats = [None if value is None else float(value) for value in values]  # type: ignore[arg-type]  # numbers
-            if all(value is None or -LARGEST < value < LARGEST for value in floats):
-                return list(floats)
+            found = np.array(values, np.float64)
         except OverflowError:
             pass
-    return _each(values, lambda value: number_of(value, name), faults, None)
+        else:
+            if are_bounded(found, n_absent=list(values).count(None)):
+                return found
+    each = _each(values, lambda value: number_of(value, name), faults, None)
+    return np.array(each, np.float64)
+
+
+def are_bounded(numbers: NDArray[np.float64] | NDArray[np.float32], *, n_absent: int) -> bool:
+    """Return whether all but the absent ones are finite and in bounds; NaN is no written value."""
+    n_good = int(np.count_nonzero(np.abs(numbers) < np.float64(LARGEST)))
+    return n_good + n_absent == len(numbers)
+
+
+def coded_texts(
+    codes: NDArray[np.int32], words: Sequence[object], name: str, faults: Faults
+) -> Words:
+    """Return texts that are coded already, by the rules of `optional_texts`.
+
+    Parameters
+    ----------
+    codes
+        int32 of shape (n,): index into ``words``, -1 where absent.
+    words
+        Written values.
+    name
+        The field, for messages.
+    faults
+        Takes the faulty rows.
+    """
+    of_word: Faults = {}
+    clean = Words.of(optional_texts(words, name, of_word))
+    for row in np.flatnonzero(np.isin(codes, list(of_word))).tolist():
+        faults.setdefault(row, of_word[int(codes[row])])
+    return Words(np.append(clean.codes, np.int32(ABSENT))[codes], clean.words)
 
 
 def verdicts(values: Sequence[object], rules: Verdicts, faults: Faults) -> NDArray[np.bool_]:

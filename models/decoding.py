@@ -166,7 +166,7 @@ def take_rows(batch: TransactionBatch, rows: NDArray[np.int64]) -> TransactionBa
         amount=batch.amount[rows],
         currency=pick(batch.currency, rows),
         entities={kind: pick(each, rows) for kind, each in batch.entities.items()},
-        attributes={name: pick(each, rows) for name, each in batch.attributes.items()},
+        attributes={name: column[rows] for name, column in batch.attributes.items()},
     )
 
 

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from models.basis import Basis, view
 from models.errors import InvalidInputError
 from models.records import Reason
+from models.schema import ATTRIBUTE
 from models.tree_checks import rule_of_leaf
 from models.trees import TreeList, leaves_of
 
 SMALLEST = 0.05
 """Contributions nearer to 0 than this (log-odds) are no reason."""
 
+_ATTRIBUTE = f"{ATTRIBUTE}."
 Words = Callable[[float], str]
 
 
@@ -176,6 +178,9 @@ def describe(name: str, value: float, level: float = 0.5) -> str:
     >>> describe("ratio_30d", math.log(6))
     "amount 6 times this account's mean of 30 days"
     """
+    if name.startswith(_ATTRIBUTE):  # a number or a category: high and low mean nothing for one
+        attribute = f"attribute {name.removeprefix(_ATTRIBUTE)}"
+        return f"{attribute} not given" if math.isnan(value) else f"value of {attribute}"
     kind, dot, feature = name.rpartition(".")
     if math.isnan(value):
         return f"no {kind} named" if dot else _ABSENT.get(name, f"{name} not known")

@@ -8,8 +8,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.words import Words, concatenate_words
+
 LabelSource = Literal["chargeback", "analyst", "rule"]
-Attribute = float | str | None
+AttributeColumn = NDArray[np.float64] | NDArray[np.float32] | Words
+"""One attribute of all rows: numbers with NaN for an absent one, or texts.
+
+Numbers are float64, so that a record can be written again with the digits it came with; columns
+of a file that holds them in less are float32, which is exact there and half the size.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,7 +38,7 @@ class TransactionBatch:
     entities
         Kind -> one text or None (absent) per row.
     attributes
-        Name -> one number, text or None (absent) per row.
+        Name -> one number or text per row, or neither (absent).
     """
 
     transaction_id: Sequence[str]
@@ -41,7 +48,7 @@ class TransactionBatch:
     amount: NDArray[np.float64]
     currency: Sequence[str]
     entities: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
-    attributes: Mapping[str, Sequence[Attribute]] = field(default_factory=dict)
+    attributes: Mapping[str, AttributeColumn] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.event_time_ms)
@@ -75,7 +82,7 @@ class TransactionBatch:
             amount=self.amount[index],
             currency=[self.currency[i] for i in picked],
             entities={kind: [c[i] for i in picked] for kind, c in self.entities.items()},
-            attributes={name: [c[i] for i in picked] for name, c in self.attributes.items()},
+            attributes={name: column[index] for name, column in self.attributes.items()},
         )
 
 
@@ -93,9 +100,24 @@ def concatenate_batches(batches: Sequence[TransactionBatch]) -> TransactionBatch
         currency=[x for batch in batches for x in batch.currency],
         entities={k: [x for batch in batches for x in batch.entities[k]] for k in first.entities},
         attributes={
-            k: [x for batch in batches for x in batch.attributes[k]] for k in first.attributes
+            name: _concatenate([batch.attributes[name] for batch in batches])
+            for name in first.attributes
         },
     )
+
+
+def written_values(column: AttributeColumn) -> Sequence[float | str | None]:
+    """Return an attribute's values as they stand in records, None where absent."""
+    if isinstance(column, Words):
+        return column.tolist()
+    numbers: list[float] = column.tolist()
+    return [None if number != number else number for number in numbers]  # noqa: PLR0124  # NaN
+
+
+def _concatenate(columns: Sequence[AttributeColumn]) -> AttributeColumn:
+    if isinstance(columns[0], Words):
+        return concatenate_words(columns)  # type: ignore[arg-type]  # one mapping, one type
+    return np.concatenate(columns)  # type: ignore[arg-type]  # likewise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,10 @@ cell gives what the same value in a JSON record gives; every cell of a CSV file 
 out by (event time, transaction id), the order in which a stream processes them.
 """
 
+from collections import Counter
+from collections.abc import Mapping as AbstractMapping
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +23,9 @@ from models.columns import Faults, Values
 from models.decoding import RecordError, listed, pick, take_rows
 from models.errors import InvalidInputError
 from models.mapping import EPOCH_UNITS_MS, Always, At, AttributePlace, Mapping, TimeFormat
-from models.records import TransactionBatch
+from models.records import AttributeColumn, TransactionBatch
 from models.toml_table import near_miss
+from models.words import ABSENT, Words
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 
@@ -70,7 +73,8 @@ def read_table(path: Path, mapping: Mapping, *, bank_column: str | None = None) 
         If the file cannot be read or lacks a mapped column.
     """
     bank_column = bank_column or mapping.table_bank
-    cells = _Cells(_read(path, _names(mapping, bank_column)), path)
+    texts = [place.at.column for place in mapping.attributes.values() if place.type == "text"]
+    cells = _Cells(_read(path, _names(mapping, bank_column), texts), path)
     faults: Faults = {}
     batch = _batch(mapping, cells, faults)
     is_fraud = bank = None
@@ -78,9 +82,14 @@ def read_table(path: Path, mapping: Mapping, *, bank_column: str | None = None) 
         is_fraud = columns.verdicts(cells.values(mapping.table_label), mapping.verdicts, faults)
     if bank_column is not None:
         bank = cells.texts(bank_column, "bank", faults)
+    attributes = cells.attributes(mapping.attributes, faults)
     order = _order(batch, faults)
+    if not _is_as_it_was(order, len(batch)):
+        batch = take_rows(batch, order)
+        for name in attributes:  # one after the other: never two copies of all
+            attributes[name] = attributes[name][order]
     return Table(
-        batch=batch if _is_as_it_was(order, len(batch)) else take_rows(batch, order),
+        batch=replace(batch, attributes=attributes),
         source_rows=order,
         is_fraud=None if is_fraud is None else is_fraud[order],
         bank=None if bank is None else pick(bank, order),
@@ -98,12 +107,12 @@ def _names(mapping: Mapping, bank_column: str | None) -> list[str]:
     return list(dict.fromkeys([place.column for place in places] + extra))
 
 
-def _read(path: Path, names: list[str]) -> pa.Table:
-    """Return the wanted columns; those of a CSV file are all text."""
+def _read(path: Path, names: list[str], texts: list[str]) -> pa.Table:
+    """Return the wanted columns, those in ``texts`` coded; those of a CSV file are all text."""
     try:
         if path.suffix in PARQUET_SUFFIXES:
             _check_names(path, pq.read_schema(path).names, names)
-            return pq.read_table(path, columns=names)
+            return pq.read_table(path, columns=names, read_dictionary=texts)
         with pa_csv.open_csv(path) as reader:
             _check_names(path, reader.schema.names, names)
         return pa_csv.read_csv(
@@ -151,10 +160,6 @@ def _batch(mapping: Mapping, cells: "_Cells", faults: Faults) -> TransactionBatc
         entities={
             kind: cells.optional_texts(at.column, kind, faults)
             for kind, at in mapping.entities.items()
-        },
-        attributes={
-            name: cells.attributes(name, place, faults)
-            for name, place in mapping.attributes.items()
         },
     )
 
@@ -224,11 +229,47 @@ class _Cells:
         return floats  # type: ignore[no-any-return]  # pyarrow is untyped
 
     def attributes(
-        self, name: str, place: AttributePlace, faults: Faults
-    ) -> Sequence[str | float | None]:
-        """Return the values of an attribute."""
-        of = self.values if place.type == "number" else self.distinct
-        return columns.attributes(of(place.at.column), name, place, faults)
+        self, places: AbstractMapping[str, AttributePlace], faults: Faults
+    ) -> dict[str, AttributeColumn]:
+        """Return the attributes and let go of their cells, one column after the other."""
+        uses = Counter(place.at.column for place in places.values())
+        found: dict[str, AttributeColumn] = {}
+        for name, place in places.items():
+            column = place.at.column
+            found[name] = (
+                self.words(column, name, faults)
+                if place.type == "text"
+                else self.optional_numbers(column, name, faults)
+            )
+            uses[column] -= 1
+            if not uses[column]:
+                self._table = self._table.drop_columns([column])
+        return found
+
+    def words(self, name: str, field: str, faults: Faults) -> Words:
+        """Return texts of which each is looked at once."""
+        column = self._table[name].combine_chunks()
+        encoded = column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
+        words = self._checked(encoded.dictionary, name).to_pylist()
+        codes = pc.fill_null(encoded.indices, ABSENT).to_numpy(zero_copy_only=False)
+        return columns.coded_texts(codes.astype(np.int32), words, field, faults)
+
+    def optional_numbers(
+        self, name: str, field: str, faults: Faults
+    ) -> NDArray[np.float64] | NDArray[np.float32]:
+        """Return numbers at once where all are clean or absent, else cell by cell."""
+        column = self._table[name]
+        kind = column.type
+        if not (pa.types.is_decimal(kind) or pa.types.is_boolean(kind)):
+            try:
+                as_floats = pc.cast(column, pa.float32() if _is_short(kind) else pa.float64())
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                return columns.optional_numbers(self.values(name), field, faults)
+            floats = as_floats.to_numpy()
+            is_exact = not _is_text(kind) or _longest(column) <= columns.EXACT_CHARS
+            if is_exact and columns.are_bounded(floats, n_absent=column.null_count):
+                return floats  # type: ignore[no-any-return]  # pyarrow is untyped
+        return columns.optional_numbers(self.values(name), field, faults)
 
     def instants(self, name: str, time: TimeFormat, faults: Faults) -> NDArray[np.int64]:
         """Return milliseconds since 1970 UTC; a column of timestamps needs no format."""
@@ -257,10 +298,18 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
+def _is_short(kind: pa.DataType) -> bool:
+    """Return whether float32 holds every number of a type."""
+    return kind in (pa.float32(), pa.float16(), pa.int8(), pa.uint8(), pa.int16(), pa.uint16())
+
+
 def _is_exact(column: pa.ChunkedArray, floats: NDArray[np.float64]) -> bool:
     """Return whether numbers read from text at once are those read cell by cell."""
-    longest = pc.max(pc.utf8_length(column)).as_py() or 0
-    return longest <= columns.EXACT_CHARS and bool(np.isfinite(floats).all())
+    return _longest(column) <= columns.EXACT_CHARS and bool(np.isfinite(floats).all())
+
+
+def _longest(column: pa.ChunkedArray) -> int:
+    return pc.max(pc.utf8_length(column)).as_py() or 0
 
 
 def _iso_cells(column: pa.ChunkedArray) -> list[object]:

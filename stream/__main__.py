@@ -15,6 +15,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from models.errors import AmalgamError, SettingsError
+from models.features.attributes import check_attribute_types
 from models.health_server import HealthServer
 from models.json_log import log_as_json
 from models.mapping import Mapping, load_mapping
@@ -42,6 +43,7 @@ def main() -> int:
         settings = read_settings(parser.parse_args().settings, os.environ)
         membership = read_membership(settings)
         mapping = load_mapping(settings.mapping_file)
+        check_attribute_types(membership.schema, mapping.attributes)
     except (SettingsError, ValueError) as error:
         sys.stderr.write(f"stream: {error}\n")
         return 2

@@ -15,6 +15,7 @@ from models.entity_risk import EvidenceCells
 from models.families.registry import FamilySpec, make_family
 from models.features.accounts import DAY_MS, HOUR_MS
 from models.features.accounts import N_FEATURES as N_ACCOUNT
+from models.features.attributes import attribute_rows
 from models.features.entities import N_FEATURES as N_ENTITY
 from models.features.entities import read
 from models.matured import Matured
@@ -158,6 +159,8 @@ class Pipeline:
             Which of several streams it is of, each of which is nearly in time order by itself.
         """
         hashes = hash_ids(batch.transaction_id)
+        attributes = attribute_rows(self.config.schema, batch)
+        batch = replace(batch, attributes={})  # no column to cut at every tick
         accepted, arrival_ms, rejected = admit(
             batch.event_time_ms,
             hashes,
@@ -175,7 +178,8 @@ class Pipeline:
             self.advance(int(arrival_ms[start]))
             rows = accepted[start:stop]
             mine = np.array([hashes[i] for i in rows.tolist()], np.uint64)
-            scored.append(self._score_segment(batch.take(rows), arrival_ms[start:stop], mine))
+            part = batch.take(rows), attributes[rows]
+            scored.append(self._score_segment(*part, arrival_ms[start:stop], mine))
             self.watermark_ms = int(arrival_ms[stop - 1])
         scores, logit, alert = (
             np.concatenate(column) if scored else empty
@@ -199,12 +203,14 @@ class Pipeline:
     def _score_segment(
         self,
         batch: TransactionBatch,
+        attributes: NDArray[np.float32],
         arrival_ms: NDArray[np.int64],
         hashes: NDArray[np.uint64],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], list[Alert]]:
         n = len(batch)
         account = self.accounts.rows(batch.account_id)
-        features = np.empty((n, len(self.config.schema.feature_names)), np.float32)
+        features = np.empty((n, self.config.schema.n_features), np.float32)
+        features[:, self.config.schema.n_features - attributes.shape[1] :] = attributes
         self.accounts.observe(account, batch.event_time_ms, batch.amount, features)
         entity, own = self._read_entities(batch, features)
         scores = self.panel.score(_own_rows(features, own), features)
@@ -394,5 +400,6 @@ def _same(a: NDArray[np.float64] | None, b: NDArray[np.float64] | None) -> bool:
 
 
 def _own_rows(features: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return rows as the own expert sees them: the account's, then own evidence alone."""
-    return np.concatenate([features[:, :N_ACCOUNT], own], axis=1)
+    """Return rows as the own expert sees them: the account's, own evidence alone, attributes."""
+    attributes = features[:, N_ACCOUNT + own.shape[1] :]
+    return np.concatenate([features[:, :N_ACCOUNT], own, attributes], axis=1)

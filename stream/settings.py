@@ -9,7 +9,7 @@ from typing import Literal
 from models.budget import BudgetPolicy
 from models.errors import InvalidInputError, SettingsError
 from models.keys import Signer, Verifier, load_signer
-from models.schema import Schema
+from models.schema import Schema, attribute_specs
 from models.service_settings import read_service_settings
 from models.toml_table import TomlTable, read_toml
 from stream.admission import AdmissionPolicy
@@ -33,7 +33,8 @@ class Settings:
     mapping_file
         TOML: where the canonical fields lie in the bank's records.
     consortium_file
-        TOML: ``consortium``, ``entity_kinds``, ``amalgamator_keys`` (public, hexadecimal).
+        TOML: ``consortium``, ``entity_kinds``, ``amalgamator_keys`` (public, hexadecimal), and
+        perhaps a table ``[attributes]`` with ``number`` or ``text`` for each name.
     key_file
         The bank's private Ed25519 key, mode 600.
     secret_file
@@ -164,12 +165,17 @@ def read_membership(settings: Settings) -> Membership:
     name = table.text("consortium")
     kinds = _texts(table, "entity_kinds")
     keys = _texts(table, "amalgamator_keys")
-    unknown = set(table.values) - {"consortium", "entity_kinds", "amalgamator_keys"}
+    attributes = table.table("attributes").values
+    unknown = set(table.values) - {"consortium", "entity_kinds", "amalgamator_keys", "attributes"}
     if unknown:
         raise SettingsError(f"{settings.consortium_file}: {min(unknown)}: unknown key")
+    try:
+        schema = Schema(entity_kinds=kinds, attributes=attribute_specs(attributes))
+    except InvalidInputError as error:
+        raise SettingsError(f"{settings.consortium_file}: {error}") from error
     return Membership(
         consortium=name,
-        schema=Schema(entity_kinds=kinds),
+        schema=schema,
         amalgamator=tuple(_verifier(settings.consortium_file, key) for key in keys),
         signer=load_signer(settings.key_file),
         secret=_secret(settings.secret_file),

@@ -28,7 +28,12 @@ HOMES = {
     "numba": ("models/*",),
     "cryptography": ("models/keys.py",),
     "pyarrow": ("models/tables.py", "deploy/*"),
-    "xxhash": ("stream/label_join.py", "stream/store.py", "stream/entity_table.py"),
+    "xxhash": (
+        "stream/label_join.py",
+        "stream/store.py",
+        "stream/entity_table.py",
+        "models/categories.py",
+    ),
     "rocksdict": ("stream/store.py",),
     "faust": (
         "stream/app.py",

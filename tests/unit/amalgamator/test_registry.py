@@ -6,6 +6,7 @@ import pytest
 
 from amalgamator.registry import format_registry, parse_registry
 from models.errors import SettingsError
+from models.schema import AttributeSpec
 from tests.consortium import MEMBERS, member_of, registry_of, signer_of
 
 KEY = signer_of("alpha").public_key.hex()
@@ -35,6 +36,15 @@ def test_names_with_quotes_and_dots_come_back() -> None:
     assert parse_registry(format_registry(registry)) == registry
 
 
+def test_attributes_come_back_from_the_file() -> None:
+    """Names with dots too; a registry without them says nothing of them."""
+    attributes = (AttributeSpec("a.b", "text"), AttributeSpec("c", "number"))
+    registry = replace(registry_of(), attributes=attributes)
+    assert parse_registry(format_registry(registry)) == registry
+    assert "attributes" not in format_registry(registry_of())
+    assert parse_registry(GOOD).attributes == ()
+
+
 def test_share_and_weight_default_to_one() -> None:
     """A new bank needs a key and a worker."""
     member = parse_registry(GOOD).members["alpha"]
@@ -62,6 +72,9 @@ def test_workers_are_listed_sorted_and_without_the_expelled() -> None:
         (GOOD.replace(f'"{KEY}"', '"ab"'), "members.alpha: public_keys"),
         (GOOD.replace(f'"{KEY}"', ""), "at least one public key"),
         (GOOD.replace('"0", "1"', ""), "at least one public key and one worker"),
+        (GOOD + '[attributes]\nage = "whole"', "here.toml: attributes.age: expected 'number'"),
+        (GOOD + '[attributes]\n"a b" = "text"', "here.toml: attributes: expected names"),
+        ("attributes = 1\n" + GOOD, "here.toml: attributes: expected a dict"),
         (GOOD + "share = 0.0", "share in \\(0, 1\\]"),
         (GOOD + "share = nan", "share in \\(0, 1\\]"),
         (GOOD + "weight = nan", "weight in \\[0, 1\\]"),

@@ -110,6 +110,18 @@ def test_words_that_are_no_command_line_exit_2(words):
         (("backtest", "[/x].csv", "--mapping", "absent[b].toml"), "absent[b].toml"),
         (("amalgamator", "init", "Big Name", "--entity-kind", "t"), "'Big Name'"),
         (("amalgamator", "init", "eu", "--entity-kind", 'te"r'), "--entity-kind"),
+        (
+            ("amalgamator", "init", "eu", "--entity-kind", "t", "--attribute", "age"),
+            "ASCII letters",
+        ),
+        (
+            ("amalgamator", "init", "eu", "--entity-kind", "t", "--attribute", "age=whole"),
+            "attributes.age: expected 'number' or 'text'",
+        ),
+        (
+            ("amalgamator", "init", "eu", "--entity-kind", "t", "--attributes", "absent.toml"),
+            "absent.toml",
+        ),
         (("amalgamator", "admit", "absent.toml", "Bad Name", "00"), "'Bad Name'"),
         (("label", "absent.toml", "T", "A", "--at", "2026-01-31T12:00:00"), "--at"),
         (("alerts", "tail", "north"), "amalgam kafka up"),
@@ -139,6 +151,20 @@ def test_bank_and_amalgamator_are_made_from_the_command_line(folder):
     assert 'entity_kinds = ["terminal", "device"]' in text
     assert "expected a new or empty folder" in refused("amalgamator", "init", "eu", *kinds)
     assert "member already" in refused("amalgamator", "admit", registry, "meridian", key)
+
+
+def test_attributes_are_named_by_options_and_by_a_file(folder):
+    """Registry and consortium.toml hold the same ones, by name."""
+    (folder / "more.toml").write_text('[attributes]\n"b.2" = "text"\n', encoding="utf-8")
+    options = ("--attribute", "z=number", "--attribute", "a=text", "--attributes", "more.toml")
+    assert invoke("amalgamator", "init", "eu", "--entity-kind", "ip", *options).exit_code == 0
+    table = '\n[attributes]\n"a" = "text"\n"b.2" = "text"\n"z" = "number"\n'
+    for name in ("registry.toml", "consortium.toml"):
+        assert (folder / "eu" / name).read_text(encoding="utf-8").endswith(table)
+    again = ("--attribute", "b.2=text", "--attributes", "more.toml")
+    message = refused("amalgamator", "init", "us", "--entity-kind", "ip", *again)
+    assert "expected each name once, got 'b.2' again" in message
+    assert not (folder / "us").exists()
 
 
 def test_simulate_and_backtest_a_small_file(folder, monkeypatch):

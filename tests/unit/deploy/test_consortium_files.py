@@ -15,6 +15,7 @@ from deploy.consortium_files import (
 )
 from models.keys import Verifier, load_signer
 from models.mapping import load_mapping
+from models.schema import AttributeSpec
 from stream.settings import read_membership, read_settings
 
 MAPPINGS = Path(__file__).parents[3] / "deploy" / "demo_banks"
@@ -154,3 +155,12 @@ def test_settings_text_is_toml_of_the_same_values(tmp_path):
     path.write_text(settings_text(values | {"health_port": 7}), encoding="utf-8")
     settings = read_amalgamator_settings(path, {})
     assert (settings.bootstrap, settings.ridge, settings.health_port) == ("a:1,b:2", 2.5, 7)
+
+
+def test_attributes_are_the_same_on_both_sides(tmp_path):
+    """Registry and consortium.toml; the schema's hash agrees."""
+    attributes = (AttributeSpec("a.1", "text"), AttributeSpec("b", "number"))
+    files = write_consortium(tmp_path, plan(attributes=attributes))
+    registry = parse_registry((tmp_path / "amalgamator" / "registry.toml").read_text())
+    membership = read_membership(read_settings(files.settings["nordbank"], {}))
+    assert registry.attributes == membership.schema.attributes == attributes

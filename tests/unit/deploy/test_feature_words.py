@@ -42,3 +42,8 @@ def test_unknown_code_is_shown_as_it_is():
     """A newer member's feature is better than nothing."""
     assert feature_words("novelty") == "account: novelty"
     assert feature_words("terminal.novelty") == "terminal: novelty"
+
+
+def test_attribute_is_told_by_its_name():
+    """Dots and all."""
+    assert feature_words("attribute.a.b x gap_d").startswith("attribute: a.b × account: ")

@@ -18,6 +18,7 @@ from models.decoding import LabelDecoder, TransactionDecoder
 from models.errors import InvalidInputError
 from models.mapping import load_mapping
 from models.records import TransactionBatch
+from models.words import Words
 
 MAPPING = load_mapping(Path(__file__).parents[3] / "deploy" / "mappings" / "simulated.toml")
 START_MS = 1_767_571_200_000
@@ -36,7 +37,7 @@ def part(times_h, frauds, first=0):
             amount=np.ones(n),
             currency=["EUR"] * n,
             entities={kind: [None] * n for kind in ("terminal", "merchant", "device")},
-            attributes={"channel": [None] * n},
+            attributes={"channel": Words.of([None] * n)},
         ),
         is_fraud=np.array(frauds, np.bool_),
     )

@@ -180,3 +180,9 @@ def test_columns_that_do_not_fit_the_basis_are_refused(rows: np.ndarray, basis: 
         explain(NAMES[1:], basis, rows[:1], excess)
     with pytest.raises(InvalidInputError, match="excess"):
         explain(NAMES, basis, rows[:1], excess[:, 1:])
+
+
+def test_an_attribute_is_told_by_its_name_alone() -> None:
+    """A category has no level, and its value is not told."""
+    assert describe("attribute.a.b", 3.5, 1.0) == "value of attribute a.b"
+    assert describe("attribute.f_7d", float("nan")) == "attribute f_7d not given"

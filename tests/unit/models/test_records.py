@@ -15,7 +15,9 @@ from models.records import (
     Reason,
     TransactionBatch,
     concatenate_batches,
+    written_values,
 )
+from models.words import Words
 
 SCALARS = ("transaction_id", "account_id", "event_time_ms", "amount_minor", "amount", "currency")
 NUMBERS = {"event_time_ms": np.int64, "amount_minor": np.int64, "amount": np.float64}
@@ -34,7 +36,11 @@ def batch_of(numbers: list[int]) -> TransactionBatch:
             "terminal": [f"P{i}" if i % 3 else None for i in numbers],
             "ip": [None for _ in numbers],
         },
-        attributes={"age": [float(i) if i % 2 else None for i in numbers]},
+        attributes={
+            "age": np.array([i if i % 2 else np.nan for i in numbers], np.float64),
+            "short": np.array(numbers, np.float32),
+            "channel": Words.of(["web" if i % 2 else None for i in numbers]),
+        },
     )
 
 
@@ -44,7 +50,12 @@ def columns(batch: TransactionBatch) -> dict[str, Any]:
         assert getattr(batch, name).dtype == dtype
     found = {name: list(getattr(batch, name)) for name in SCALARS}
     found |= {f"entity {kind}": list(column) for kind, column in batch.entities.items()}
-    return found | {f"attribute {name}": list(column) for name, column in batch.attributes.items()}
+    dtypes = {"age": np.dtype(np.float64), "short": np.dtype(np.float32), "channel": None}
+    assert {name: getattr(c, "dtype", None) for name, c in batch.attributes.items()} == dtypes
+    return found | {
+        f"attribute {name}": list(written_values(column))
+        for name, column in batch.attributes.items()
+    }
 
 
 @given(n=st.integers(0, 9), start=st.integers(-10, 10), stop=st.integers(-10, 10))

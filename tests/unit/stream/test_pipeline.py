@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.runs import local_amalgamator
+from models.categories import category_values
 from models.entity_risk import EvidenceCells, pseudonym
 from models.features.accounts import DAY_MS, HOUR_MS
 from models.features.accounts import N_FEATURES as N_ACCOUNT
 from models.records import Label, TransactionBatch
+from models.schema import Schema, attribute_specs
 from stream.alerts import alert_id_of
 from stream.label_join import hash_ids
 from stream.pipeline import Pipeline
@@ -42,6 +44,9 @@ BATCH, LABELS = payments(0)
 LOG = a_log(BATCH, LABELS)
 RELEASES = consortium_releases()
 START_MS = int(BATCH.event_time_ms[0]) // DAY_MS * DAY_MS
+
+
+CHANNEL = attribute_specs({"channel": "text"})
 
 
 def run(log: list[Event] = LOG, cuts: list[int] | None = None) -> Trace:
@@ -388,3 +393,40 @@ def test_a_label_said_just_before_old_rows_are_dropped_is_learnt_for_its_own() -
     assert row is not None
     assert pipeline.log.outcome[row] == FRAUD
     assert np.count_nonzero(pipeline.log.outcome == FRAUD) == 1
+
+
+def test_attributes_are_features_of_both_experts() -> None:
+    """After account and entities; an own row has own evidence, then the same attributes."""
+    specs = attribute_specs({"channel": "text", "age": "number", "lacking": "number"})
+    schema = Schema(entity_kinds=("terminal",), attributes=specs)
+    pipeline = Pipeline(a_config(schema=schema))
+    n = len(BATCH)
+    age = np.where(np.arange(n) % 3 == 0, np.nan, np.arange(n) / 7)
+    batch = replace(BATCH, attributes={**BATCH.attributes, "age": age})
+    accepted = pipeline.score(batch).accepted
+    without = Pipeline(a_config())
+    without.score(BATCH)
+    features = pipeline.log.features
+    rows = pipeline.log.event_ms >= 0
+    expected = np.column_stack(
+        [
+            age[accepted],
+            category_values("channel", BATCH.attributes["channel"][accepted]),
+            np.full(len(accepted), np.nan),
+        ]
+    ).astype(np.float32)
+    kept = expected[-len(features) :]
+    np.testing.assert_array_equal(features[rows][:, 32:], kept)
+    np.testing.assert_array_equal(features[:, :32], without.log.features)
+    own, shared = pipeline._matured(np.arange(5))
+    assert own.features.shape == shared.features.shape == (5, 35)
+    np.testing.assert_array_equal(own.features[:, 32:], kept[:5])
+    np.testing.assert_array_equal(own.features[:, 20:32], pipeline.log.own[:5])
+
+
+def test_attributes_change_nothing_about_cuts() -> None:
+    """One record at a time gives the bits of the whole."""
+    config = a_config(schema=Schema(entity_kinds=("terminal",), attributes=CHANNEL))
+    events = [event for event in LOG if not isinstance(event, Exchange)][:600]
+    traces = [feed(Pipeline(config), BATCH, events, cuts=cuts) for cuts in ([], range(len(events)))]
+    assert bits(traces[0].scores) == bits(traces[1].scores)

@@ -7,7 +7,7 @@ import pytest
 
 from models.errors import InvalidInputError, SettingsError
 from models.keys import Signer, save_signer
-from models.schema import Schema
+from models.schema import AttributeSpec, Schema
 from stream.pipeline import PipelineConfig
 from stream.settings import (
     PREFIX,
@@ -216,6 +216,31 @@ def test_a_membership_is_read_from_its_files(tmp_path: Path) -> None:
     assert membership.secret == SECRET
     assert "secret" not in repr(membership)
     assert "signer" not in repr(membership)
+
+
+def test_attributes_of_the_agreement_are_features(tmp_path: Path) -> None:
+    """By name, whatever the order in the file; none without the table."""
+    more = '[attributes]\n"b.2" = "text"\na-1 = "number"\n'
+    membership = read_membership(member_files(tmp_path, more=more))
+    expected = (AttributeSpec("a-1", "number"), AttributeSpec("b.2", "text"))
+    assert membership.schema.attributes == expected
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('[attributes]\nage = "whole"', r"consortium\.toml: attributes\.age: expected 'number'"),
+        ("[attributes]\nage = 1", r"consortium\.toml: attributes\.age: expected 'number'"),
+        ("attributes = 1", r"consortium\.toml: attributes: expected a table"),
+        ('[attributes]\n"é" = "text"', r"consortium\.toml: attributes: expected names"),
+    ],
+)
+def test_wrong_attributes_are_refused_by_file_and_name(
+    tmp_path: Path, more: str, message: str
+) -> None:
+    """Before anything is connected."""
+    with pytest.raises(SettingsError, match=message):
+        read_membership(member_files(tmp_path, more=more))
 
 
 @pytest.mark.parametrize("secret", ["", "00" * 31, "zz" * 32, "0" * 63])
