@@ -23,6 +23,7 @@ _MIN_QUANTILES = 12
 _MAX_ROUNDS = 20
 _MAD_TO_SD = 1.4826
 _MEDIAN_TO_MEAN = 1.2533
+_QUARTILES_TO_SD = 1.349
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +38,8 @@ class UnitFactor:
         Standard deviation of the log of the factor over the quantiles, robust: how unlike the two
         distributions are after the shift.
     standard_error
-        Of the log of the factor, from ``spread`` as if the quantiles were independent: the real one
-        is larger.
+        Of the log of the factor: of a median over the quantiles, plus that of the own median, which
+        all quantiles share.
     n
         Transactions behind it.
     """
@@ -114,9 +115,16 @@ def estimate_factor(
     return UnitFactor(
         factor=float(np.exp(middle)),
         spread=spread,
-        standard_error=_MEDIAN_TO_MEAN * spread / float(np.sqrt(len(shift))),
+        standard_error=_MEDIAN_TO_MEAN
+        * float(np.hypot(spread / np.sqrt(len(shift)), _sd(own) / np.sqrt(n))),
         n=n,
     )
+
+
+def _sd(values: NDArray[np.float64]) -> float:
+    """Return a standard deviation from the quartiles of quantiles."""
+    low, high = np.nanquantile(values, [0.25, 0.75])
+    return float(high - low) / _QUARTILES_TO_SD
 
 
 def _of_classes(counts: NDArray[np.integer]) -> NDArray[np.int64]:

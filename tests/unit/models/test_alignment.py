@@ -34,7 +34,19 @@ def test_a_drawn_factor_is_recovered_within_two_percent(factor: float, seed: int
     found = estimate_factor(counts_of(np.log1p(own)), edges_of(np.log1p(theirs)))
     assert found.factor == pytest.approx(factor, rel=0.02)
     assert found.n == 20_000
-    assert 0.0 <= found.standard_error <= found.spread < 0.1
+    assert found.spread < 0.1
+
+
+def test_the_standard_error_covers_what_sampling_does() -> None:
+    """Errors of 60 small banks: about as large as it says, few beyond twice it."""
+    beyond = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        theirs, own = rng.lognormal(3.5, 1.0, 60_000), rng.lognormal(3.5, 1.0, 3_000) / 11.3
+        found = estimate_factor(counts_of(np.log1p(own)), edges_of(np.log1p(theirs)))
+        beyond.append(abs(np.log(found.factor / 11.3)) / found.standard_error)
+    assert 0.3 < np.median(beyond) < 1.0  # .67 of a normal error
+    assert np.mean(np.array(beyond) > 2.0) < 0.12
 
 
 def test_prices_that_many_pay_do_not_move_it() -> None:
