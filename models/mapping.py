@@ -21,7 +21,7 @@ A mapping is one TOML file. Names are dotted paths into JSON objects, or column 
 
     [currencies]                        # reference currency per unit; others are refused
     EUR = 1.0
-    SEK = 0.089
+    SEK = 0.089                         # or alone: XXX = "unknown", points or no known rate
 
     [entities]
     terminal = "pos.id"
@@ -61,6 +61,10 @@ Unit = Literal["decimal", "minor"]
 AttributeType = Literal["number", "text"]
 EPOCH_UNITS_MS = MappingProxyType({"epoch_s": 1000, "epoch_ms": 1})
 SOURCES: tuple[LabelSource, ...] = ("chargeback", "analyst", "rule")
+UNKNOWN_RATE = "unknown"
+NO_CURRENCY = "XXX"
+"""ISO 4217's code of no currency: points, miles; taken to have two decimals."""
+_EXPONENT_OF_NO_CURRENCY = 2
 _FRAUD_BY_DEFAULT = frozenset({"true", "1"})
 _A_PATH = "a path such as 'card.token'"
 
@@ -108,10 +112,14 @@ class TimeFormat:
 
 @dataclass(frozen=True, slots=True)
 class Currency:
-    """Decimals of the minor unit, and units of the consortium's reference currency per unit."""
+    """Decimals of the minor unit, and units of the consortium's reference currency per unit.
+
+    Where the rate is not known it stands at 1 until the stream has been aligned by rank.
+    """
 
     exponent: int
     reference_rate: float
+    is_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +181,11 @@ class Mapping:
     verdicts: Verdicts = field(default_factory=Verdicts)
     table_label: str | None = None
     table_bank: str | None = None
+
+    @property
+    def is_unit_known(self) -> bool:
+        """Whether amounts can be brought to the reference currency."""
+        return all(currency.is_known for currency in self.currencies.values())
 
 
 def load_mapping(path: Path) -> Mapping:
@@ -291,15 +304,24 @@ def _origin_ms(table: TomlTable, form: str) -> int:
 def _currencies(table: TomlTable) -> AbstractMapping[str, Currency]:
     if not table.values:
         raise table.error("EUR", "at least one currency with its reference rate", "nothing")
-    found = {}
-    for code in table.values:
-        rate = table.positive(code, "units of the reference currency per unit, above 0")
-        try:
-            found[code] = Currency(exponent_of(code), rate)
-        except InvalidInputError as error:
-            got = str(error).rpartition("got ")[2]
-            raise table.error(code, "an ISO 4217 code", got) from error
+    found = {code: _currency(table, code) for code in table.values}
+    unknown = [code for code, currency in found.items() if not currency.is_known]
+    if unknown and len(found) > 1:
+        raise table.error(unknown[0], "no other currency beside one of unknown rate", "several")
     return MappingProxyType(found)
+
+
+def _currency(table: TomlTable, code: str) -> Currency:
+    is_known = table.value(code) != UNKNOWN_RATE
+    expected = f"units of the reference currency per unit, above 0, or {UNKNOWN_RATE!r}"
+    rate = table.positive(code, expected) if is_known else 1.0
+    if code == NO_CURRENCY:
+        return Currency(_EXPONENT_OF_NO_CURRENCY, rate, is_known)
+    try:
+        return Currency(exponent_of(code), rate, is_known)
+    except InvalidInputError as error:
+        got = str(error).rpartition("got ")[2]
+        raise table.error(code, f"an ISO 4217 code or {NO_CURRENCY}", got) from error
 
 
 def _entities(table: TomlTable) -> AbstractMapping[str, At]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.features.accounts import ACCOUNT, learn_frauds, new_accounts, observe
+from models.features.accounts import ACCOUNT, learn_frauds, new_accounts, observe, rescale
 from stream.touched import TouchedPages
 
 
@@ -69,6 +69,11 @@ class AccountTable:
         """Note frauds that became known."""
         learn_frauds(self.state, row, event_ms, known_ms)
         self._touched.rows(row)
+
+    def rescale(self, factor: float) -> None:
+        """Bring all accounts to another unit; see `models.features.accounts.rescale`."""
+        rescale(self.state[: self.size], factor)
+        self._touched.span(0, self.size)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""

@@ -163,6 +163,10 @@ class RowLog:
         self._touched["outcome"].rows(index)
         self._touched["known_ms"].rows(index)
 
+    def changed_features(self) -> None:
+        """Take note that ``features`` was written over in every row held."""
+        self._touched["features"].span(0, self.size)
+
     def due(self, until_ms: int) -> NDArray[np.int64]:
         """Return the pending rows that were scored at or before a watermark, and move past them."""
         end = int(np.searchsorted(self.arrival_ms, until_ms, side="right"))

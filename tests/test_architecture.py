@@ -58,7 +58,11 @@ HOMES = {
     "jinja2": ("deploy/*",),
     "markupsafe": ("deploy/*",),
     # each family alone knows its library, so that a worker without it starts without it
-    "river": ("models/families/river_family.py", "deploy/bench/peers.py"),
+    "river": (
+        "models/families/river_family.py",
+        "stream/drift_detectors.py",  # loaded by name, only where drift is watched
+        "deploy/bench/peers.py",
+    ),
     "quixstreams": ("deploy/bench/peers.py",),  # in the peers' environment, not in ours
     "lightgbm": ("models/families/batch.py",),
     "torch": ("models/families/mlp.py", "models/families/distilled.py", "amalgamator/distil.py"),
@@ -185,7 +189,7 @@ def test_the_packages_that_are_imported_are_ours() -> None:
 
 def test_a_worker_loads_no_library_of_another_family() -> None:
     """It starts fast: what its families do not need stays unimported."""
-    program = "import sys, stream.__main__; print(*sys.modules)"
+    program = "import sys, stream.__main__, stream.drift; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -12,6 +12,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import InvalidInputError
 from models.schema import ACCOUNT_FEATURES
 
 HOUR_MS = 3_600_000
@@ -54,6 +55,65 @@ def new_accounts(n: int) -> NDArray[np.void]:
     for name in ("last_ms", "last_spike_ms", "last_fraud_ms", "first_fraud_ms"):
         state[name] = NEVER
     return state
+
+
+def rescale(accounts: NDArray[np.void], factor: float) -> None:
+    """Bring what is linear or square in amounts to another unit, in place.
+
+    The state becomes that of amounts which had come in the new unit, but for rounding and for what
+    ``SMALL_CHANGE`` did: spikes that were counted stay counted, and ``robust_mean`` was bounded
+    with it.
+
+    Parameters
+    ----------
+    accounts
+        State, structured array of shape (n_accounts,), changed in place.
+    factor
+        New units per old unit, in (0, inf).
+    """
+    if not 0.0 < factor < math.inf:
+        raise InvalidInputError(f"factor: expected a number in (0, inf), got {factor}")
+    for name in ("day_sum", "hour_sum", "robust_mean"):
+        accounts[name] = accounts[name].astype(np.float64) * factor
+    accounts["day_squares"] = accounts["day_squares"].astype(np.float64) * factor**2
+
+
+def rescale_rows(rows: NDArray[np.float32], factor: float) -> None:
+    """Bring rows of features that `observe` wrote to another unit of amounts, in place.
+
+    What amounts stand behind the columns is worked out and the columns are written anew, so that
+    the rows become those of the new unit, but for rounding, for counts and ages of spikes, and for
+    ``z_30d`` where it was 0 or clipped.
+
+    Parameters
+    ----------
+    rows
+        float32 of shape (n, >= N_FEATURES), changed in place.
+    factor
+        New units per old unit, in (0, inf).
+    """
+    if not 0.0 < factor < math.inf:
+        raise InvalidInputError(f"factor: expected a number in (0, inf), got {factor}")
+    old = rows[:, :N_FEATURES].astype(np.float64)
+    amount, mean = np.expm1(old[:, 0]), np.expm1(old[:, 8])
+    n = np.expm1(old[:, 5])
+    of_all = (mean * (n - 1.0) + amount) / np.maximum(n, 1.0)
+
+    def ratio(column: int, below: NDArray[np.float64]) -> NDArray[np.float64]:
+        above = np.exp(old[:, column]) * (below + SMALL_CHANGE) - SMALL_CHANGE
+        return np.log(
+            (np.maximum(above, 0.0) * factor + SMALL_CHANGE) / (below * factor + SMALL_CHANGE)
+        )
+
+    robust = np.maximum((amount + SMALL_CHANGE) / np.exp(old[:, 13]) - SMALL_CHANGE, 0.0)
+    z = old[:, 7]
+    is_open = (z > -3.0) & (z < 10.0) & (z != 0.0)
+    spread = (amount - mean) / np.where(is_open, z, np.nan)
+    wider = factor * (spread - SMALL_CHANGE) + SMALL_CHANGE
+    rows[:, 0], rows[:, 8] = np.log1p(factor * amount), np.log1p(factor * mean)
+    rows[:, 6], rows[:, 9], rows[:, 10] = ratio(6, mean), ratio(9, of_all), ratio(10, of_all)
+    rows[:, 7] = np.where(is_open, np.clip(factor * (amount - mean) / wider, -3.0, 10.0), z)
+    rows[:, 13] = np.log((factor * amount + SMALL_CHANGE) / (factor * robust + SMALL_CHANGE))
 
 
 @nb.njit(cache=True)

@@ -125,3 +125,23 @@ def test_mappings_in_the_product_are_valid(folder):
     paths = sorted((Path(__file__).parents[3] / "deploy" / folder).glob("*.toml"))
     assert paths
     assert all(load_mapping(path).label is not None for path in paths)
+
+
+def test_an_unknown_rate_stands_alone_and_counts_as_one(tmp_path):
+    """Points have no ISO code but XXX; a rate of 1 is taken until amounts are aligned."""
+    known = GOOD[GOOD.index("EUR") : GOOD.index("[entities]")]
+    mapping = load(tmp_path, GOOD.replace(known, 'XXX = "unknown"\n'))
+    assert mapping.currencies["XXX"] == Currency(2, 1.0, is_known=False)
+    assert not mapping.is_unit_known
+    yen = load(tmp_path, GOOD.replace(known, 'JPY = "unknown"\n'))
+    assert yen.currencies["JPY"] == Currency(0, 1.0, is_known=False)
+    assert load(tmp_path, GOOD).is_unit_known
+    assert load(tmp_path, GOOD.replace(known, "XXX = 0.01\n")).is_unit_known
+
+
+def test_an_unknown_rate_beside_a_known_one_is_refused(tmp_path):
+    """One histogram cannot hold two units."""
+    with pytest.raises(SettingsError, match=r"currencies.JPY: expected no other currency"):
+        load(tmp_path, GOOD.replace("JPY = 0.006", 'JPY = "unknown"'))
+    with pytest.raises(SettingsError, match=r"currencies.JPY: expected .* above 0, or 'unknown'"):
+        load(tmp_path, GOOD.replace("JPY = 0.006", 'JPY = "unknwon"'))
