@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.basis import FINE_QUANTILES, Basis
+from models.basis import Basis
+from models.basis_builder import FINE_QUANTILES
 from models.errors import InvalidInputError
 from models.histograms import N_CELLS, lower_edges
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.basis import Basis, build_basis
+from models.basis import Basis
+from models.basis_builder import build_basis
 from models.errors import SettingsError
 from models.evaluation import average_precision
 from models.families.base import Family

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.alignment import QuantileMap, estimate_factor, feature_edges
-from models.basis import FINE_QUANTILES, build_basis
+from models.basis_builder import FINE_QUANTILES, build_basis
 from models.errors import InvalidInputError
 from models.histograms import add_rows, empty_counts, lower_edges, quantile_edges
 from models.schema import Schema

@@ -5,7 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from models.basis import Basis, build_basis
+from models.basis import Basis
+from models.basis_builder import build_basis
 from models.features.accounts import DAY_MS, N_FEATURES
 from models.histograms import add_rows, empty_counts
 from models.schema import Schema
