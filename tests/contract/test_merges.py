@@ -184,6 +184,17 @@ def test_a_merged_net_is_the_mean_weighted_by_rows() -> None:
     np.testing.assert_allclose(merge(nets).flat, expected, rtol=0, atol=4 * FLOAT32_EPS)
 
 
+def test_the_order_of_members_does_not_reach_the_last_bit() -> None:
+    """Large numbers that cancel: left to right the sum would hang on who came first."""
+    length = n_parameters(N_FEATURES)
+    nets = [
+        MlpSummary(n=1, basis=3, n_features=N_FEATURES, flat=np.full(length, value, np.float32))
+        for value in (3e30, 1.0, -3e30)
+    ]
+    orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]]
+    assert len({merge([nets[k] for k in order]).flat.tobytes() for order in orders}) == 1
+
+
 def test_nets_of_different_bases_or_shapes_do_not_merge() -> None:
     """Their numbers do not mean the same."""
     flat = np.zeros(n_parameters(N_FEATURES + 1), np.float32)

@@ -112,6 +112,19 @@ def test_a_contribution_scores_as_its_bank_does_and_counts_rows_once() -> None:
     np.testing.assert_array_equal(found, family.score(TEST.features))
 
 
+def test_the_bias_is_corrected_for_replay() -> None:
+    """Four minibatches, each but those before the first fraud with 32 replayed."""
+    options = MlpOptions(min_n=256, min_frauds=1, batch_n=64, epochs=1)
+    family = MlpFamily(options, seed=3)
+    family.install(BASIS)
+    family.end_day(1, lambda: FIRST.take(slice(0, 256)))
+    frauds = int(FIRST.is_fraud[:256].sum())
+    given, learnt = family.contribution().flat, family.arrays()["flat"]
+    np.testing.assert_array_equal(given[:-1], learnt[:-1])
+    raised = [np.log((frauds + 32 * k + 0.5) / (frauds + 0.5)) for k in (2, 3)]
+    assert any(learnt[-1] - given[-1] == pytest.approx(each, abs=1e-5) for each in raised)
+
+
 def test_a_bank_goes_on_from_merged_parameters() -> None:
     """After adopting them it scores as they do, up to the rounding of the bias."""
     family, other = a_family(), MlpFamily(MlpOptions(min_n=500, min_frauds=5), seed=4)
