@@ -158,6 +158,9 @@ def test_state_goes_round_through_arrays(name: str) -> None:
     assert all(type(array) is np.ndarray and array.dtype != object for array in stored.values())
     other.load(stored)
     np.testing.assert_array_equal(other.score(TEST.features), family.score(TEST.features))
+    for each in (family, other):
+        each.learn(SECOND)
+    np.testing.assert_array_equal(other.score(TEST.features), family.score(TEST.features))
     np.testing.assert_array_equal(after(other), after(family))
     np.testing.assert_equal(copied(other.arrays()), copied(family.arrays()))
 

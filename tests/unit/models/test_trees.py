@@ -1,6 +1,7 @@
 """Trees as data: walks equal the libraries' own, bounds hold, rules say what leaves hold."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import lightgbm
 import numpy as np
@@ -340,6 +341,50 @@ def test_a_proposal_passes_the_check_and_singles_nobody_out(seed: int, n_account
         np.testing.assert_array_equal(
             np.add.reduceat(trees.leaf_n, trees.first_leaf[:-1]), np.full(len(trees), len(x))
         )
+
+
+@pytest.mark.parametrize("small", [0, 1])
+def test_a_leaf_of_few_accounts_gives_way_to_its_other_side(small: int) -> None:
+    """By hand, on either side: the split above it goes, the others stay."""
+    inner = node(1, 5.0, Leaf(), Leaf())
+    x = np.zeros((7, 3), np.float32)
+    x[:3, 0] = 2.0  # three to the right of the root
+    x[3 if small else slice(4, 7), 1] = 9.0  # of the others, one on one side
+    trees = as_proposal([node(0, 1.0, inner, Leaf())], x, np.arange(7), min_accounts=3)
+    assert trees is not None
+    assert tree_hashes(trees) == tree_hashes(flat([node(0, 1.0, Leaf(), Leaf())]))
+    assert trees.leaf_n.tolist() == [4, 3]
+
+
+@pytest.mark.parametrize("is_left_small", [True, False])
+def test_the_other_side_of_a_small_leaf_may_be_a_split(is_left_small: bool) -> None:
+    """It takes the place of its parent."""
+    inner = node(1, 5.0, Leaf(), Leaf())
+    x = np.zeros((7, 3), np.float32)
+    x[0, 0] = 0.0 if is_left_small else 2.0
+    x[1:, 0] = 2.0 if is_left_small else 0.0
+    x[1:4, 1] = 9.0
+    root = node(0, 1.0, Leaf(), inner) if is_left_small else node(0, 1.0, inner, Leaf())
+    trees = as_proposal([root], x, np.arange(7), min_accounts=3)
+    assert trees is not None
+    assert tree_hashes(trees) == tree_hashes(flat([inner]))
+    assert trees.leaf_n.tolist() == [4, 3]
+
+
+def test_a_river_threshold_on_a_level_takes_that_bin_along() -> None:
+    """River's test is "at most"; four bins lie at -1, -1/3, 1/3, 1."""
+    end = SimpleNamespace(stats={})
+    at_level = float(levels(EDGES)[0][1])
+    root = SimpleNamespace(
+        feature=0,
+        threshold=at_level,
+        children=[end, end],
+        total_weight=2.0,
+        most_common_path=lambda: (0, end),
+    )
+    found = from_river(root, EDGES, levels(EDGES))
+    assert isinstance(found, Node)
+    assert found.threshold == 1.0  # the second edge: bins 0 and 1 go left
 
 
 def test_a_cut_tree_keeps_within_bounds_and_its_upper_splits() -> None:

@@ -1,0 +1,135 @@
+"""Boosting: when it is refitted, what it is told to leave over, what it proposes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.errors import InvalidInputError
+from models.evaluation import average_precision
+from models.families.batch import BatchFamily, BatchOptions, grow_trees
+from models.families.ordinals import Binning
+from models.matured import Matured
+from models.tree_checks import TreeLimits, check_trees
+from models.trees import TreeList, leaves_of
+from tests.contract.test_families import BASIS, FIRST, OTHER_BASIS, SECOND, TEST
+
+OPTIONS = BatchOptions(n_trees=5, min_n=500, refit_d=3, n_proposed=4)
+BINNING = Binning.of(BASIS)
+
+
+def a_family(**options: object) -> BatchFamily:
+    family = BatchFamily(replace(OPTIONS, **options), seed=1)
+    family.install(BASIS)
+    return family
+
+
+def fitted_on(family: BatchFamily, day: int, matured: Matured) -> bool:
+    """Tell whether the retained rows were asked for."""
+    asked = []
+    family.end_day(day, lambda: asked.append(day) or matured)  # type: ignore[func-returns-value]
+    return bool(asked)
+
+
+def test_it_is_refitted_every_so_many_days() -> None:
+    """And does not ask for retained rows in between, which are costly."""
+    family = a_family()
+    assert [day for day in range(10, 20) if fitted_on(family, day, FIRST)] == [10, 13, 16, 19]
+
+
+def test_it_waits_for_a_basis_and_for_enough() -> None:
+    """Then starts on the first day that has both."""
+    without = BatchFamily(OPTIONS, seed=1)
+    assert not fitted_on(without, 1, FIRST)
+    family = a_family(min_frauds=int(SECOND.is_fraud.sum()) + 1)
+    family.end_day(1, lambda: SECOND)
+    assert np.isnan(family.score(TEST.features)).all()
+    family.end_day(2, lambda: FIRST)
+    assert np.isfinite(family.score(TEST.features)).all()
+
+
+def test_a_refit_without_enough_keeps_the_model() -> None:
+    """An old model is better than none."""
+    family = a_family()
+    family.end_day(1, lambda: FIRST)
+    before = family.score(TEST.features)
+    family.end_day(9, lambda: SECOND.take(slice(0, 100)))
+    np.testing.assert_array_equal(family.score(TEST.features), before)
+
+
+def test_on_the_residual_it_adds_nothing_to_a_perfect_scorer() -> None:
+    """What the consortium's scorer knows already is not learnt again."""
+    knows = np.where(FIRST.is_fraud, 8.0, -8.0)
+    matured = replace(FIRST, base_logits=knows)
+    alone, after = a_family(), a_family(on_residual=True)
+    for family in (alone, after):
+        family.end_day(1, lambda: matured)
+    assert np.ptp(after.score(TEST.features)) < 0.02 * np.ptp(alone.score(TEST.features))
+
+
+def test_rows_that_the_consortium_did_not_score_count_with_the_own_rate() -> None:
+    """A scorer that came lately does not hide the rows before it."""
+    z = np.where(np.arange(len(FIRST)) % 2 == 0, np.nan, 1.0)
+    rate = FIRST.is_fraud.mean()
+    filled = np.where(np.isnan(z), np.log(rate / (1 - rate)), z)
+    one, other = a_family(on_residual=True), a_family(on_residual=True)
+    one.end_day(1, lambda: replace(FIRST, base_logits=z))
+    other.end_day(1, lambda: replace(FIRST, base_logits=filled))
+    np.testing.assert_array_equal(one.score(TEST.features), other.score(TEST.features))
+
+
+def test_proposals_keep_within_the_consortiums_bounds() -> None:
+    """On the basis of the refit, with accounts counted; none where nobody counted them."""
+    family = a_family()
+    assert family.proposals(1) is None
+    family.end_day(1, lambda: FIRST)
+    found = family.proposals(1)
+    assert found is not None
+    assert 0 < len(found) <= OPTIONS.n_proposed
+    check_trees(found, BASIS, TreeLimits(max_trees=4))
+    assert found.leaf_value is None
+    family.install(OTHER_BASIS)
+    assert family.proposals(2) is found
+    family.end_day(4, lambda: replace(FIRST, accounts=None))
+    assert family.proposals(4) is None
+
+
+def leaf_rates(trees: TreeList) -> np.ndarray:
+    """Return the average precision of the shares of frauds in leaves, tree by tree, on TEST."""
+    train, test = leaves_of(trees, FIRST.features), leaves_of(trees, TEST.features)
+    found = []
+    for tree in range(len(trees)):
+        n = np.bincount(train[:, tree], minlength=int(trees.n_leaves[tree]))
+        f = np.bincount(train[FIRST.is_fraud, tree], minlength=len(n))
+        ap = average_precision(TEST.is_fraud, (f / n)[test[:, tree]])
+        assert ap is not None
+        found.append(ap)
+    return np.array(found)
+
+
+def test_grown_trees_tell_frauds() -> None:
+    """Leaves as features are worth something to others."""
+    trees = grow_trees(BINNING, FIRST, n_trees=6, seed=1)
+    assert trees is not None
+    assert leaf_rates(trees).max() > 4 * TEST.is_fraud.mean()
+
+
+def test_trees_grow_on_what_the_scorer_leaves_over() -> None:
+    """A scorer that knows the first feature leaves the second to be split first."""
+    z = 2.0 * np.nan_to_num(FIRST.features[:, 0]) - 4.0
+    matured = replace(FIRST, base_logits=z.astype(np.float64))
+    before = grow_trees(BINNING, FIRST, n_trees=10, seed=1)
+    after = grow_trees(BINNING, matured, n_trees=10, seed=1)
+    assert before is not None
+    assert after is not None
+    share = [np.mean(trees.feature[trees.starts[:-1]] == 0) for trees in (before, after)]
+    assert share[1] < share[0]
+
+
+def test_trees_need_accounts_and_both_outcomes() -> None:
+    """Else nothing vouches for who is in a leaf, or there is nothing to tell apart."""
+    with pytest.raises(InvalidInputError, match="accounts"):
+        grow_trees(BINNING, replace(FIRST, accounts=None), n_trees=2, seed=1)
+    legit = FIRST.take(np.flatnonzero(~FIRST.is_fraud))
+    with pytest.raises(InvalidInputError, match="both outcomes"):
+        grow_trees(BINNING, legit, n_trees=2, seed=1)
