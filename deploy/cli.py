@@ -19,6 +19,7 @@ from deploy import commands, membership
 from deploy.backtest import BacktestConfig, run_backtest
 from deploy.demo import Demo, DemoConfig, stop_demo
 from deploy.figures import bank_figures, figures_table, summary_figures
+from deploy.foreign import ForeignConfig, write_foreign
 from deploy.report import write_report
 from deploy.results import write_results
 from deploy.topics import bank_plan, consortium_plan, create_topics
@@ -269,6 +270,24 @@ def simulate(
             )
         )
         console.print(f"{sent.transactions:,} transactions and {sent.labels:,} labels sent")
+
+
+@app.command()
+def foreign(
+    output: Annotated[Path, typer.Argument(help="A .parquet file; its mapping goes beside it.")],
+    rows: Annotated[int, typer.Option(help="Payments of all banks.")] = 300_000,
+    attributes: Annotated[int, typer.Option(help="Anonymous attributes.")] = 200,
+    banks: Annotated[int, typer.Option(help="How many.")] = 8,
+    days: Annotated[int, typer.Option(help="Of event time.")] = 150,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same payments.")] = 1,
+) -> None:
+    """Make up payments of another world: hundreds of attributes, most of them useless."""
+    with _errors():
+        config = ForeignConfig(
+            n_rows=rows, n_attributes=attributes, n_banks=banks, n_days=days, seed=seed
+        )
+        mapping = write_foreign(config, output)
+        console.print(f"{rows:,} payments in {output}; its mapping: {mapping}", soft_wrap=True)
 
 
 @app.command()

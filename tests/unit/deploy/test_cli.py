@@ -69,7 +69,8 @@ def test_commands_are_those_of_the_manual():
     """None is lost when the file is cut differently."""
     found = {" ".join(words) for words, one in COMMANDS.items() if not hasattr(one, "commands")}
     assert found >= {
-        "demo", "demo-stop", "simulate", "replay", "backtest", "label", "version", "kafka up",
+        "demo", "demo-stop", "simulate", "foreign", "replay", "backtest", "label", "version",
+        "kafka up",
         "kafka down", "topics create", "bank init", "bank run", "amalgamator init",
         "amalgamator admit", "amalgamator run", "alerts tail",
     }  # fmt: skip
@@ -102,6 +103,9 @@ def test_words_that_are_no_command_line_exit_2(words):
         (("backtest", "x.csv", "--mapping", MAPPING, "--alert-rate", "1"), "alert rate"),
         (("backtest", "x.csv", "--mapping", MAPPING, "--label-delay-d", "0"), "label delay"),
         (("backtest", "x.csv", "--mapping", MAPPING, "--cadence-s", "60"), "cadence"),
+        (("foreign", "x.csv"), "x.csv: expected a name that ends with .parquet"),
+        (("foreign", "absent/x.parquet", "--rows", "900"), "absent/x.parquet"),
+        (("foreign", "x.parquet", "--banks", "1"), "n_banks: expected 2 to 99, got 1"),
         (("bank", "init", "My Bank"), "'My Bank'"),
         (("amalgamator", "admit", "absent.toml", "one", "00"), "absent.toml"),
         (("label", "absent.toml", "T", "A"), "absent.toml"),
