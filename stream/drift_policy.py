@@ -12,6 +12,8 @@ from models.schema import Schema
 Kind = Literal["calibration", "feature"]
 Signal = Literal["ratio", "loss", "psi"]
 KINDS: tuple[Kind, ...] = ("calibration", "feature")
+MIN_MEMORY = 35
+"""The longest window of a detector."""
 _OF_OUTCOMES = ("fraud", "f_", "risk_", "legit_age", "last_label", "episode", "first_fraud")
 DETECTORS = ("adwin", "page_hinkley", "kswin")
 
@@ -40,7 +42,7 @@ class DriftPolicy:
     loss_floor
         Share of the expected log-loss by which the excess must have grown, > 0.
     memory
-        Points of a series that detectors are made again from, > 0.
+        Points of a series that detectors are made again from, at least ``MIN_MEMORY``.
     cooling_d
         Days that an expert forgets faster after an alarm, and in which a detector does not repeat
         itself, > 0.
@@ -73,7 +75,9 @@ class DriftPolicy:
         known = {*self.calibration_detectors, *self.feature_detectors}
         if not known <= set(DETECTORS):
             raise InvalidInputError(f"detectors: expected of {DETECTORS}, got {sorted(known)}")
-        counts = (self.min_rows, self.min_points, self.memory, self.cooling_d)
+        if not self.memory >= MIN_MEMORY:
+            raise InvalidInputError(f"memory: expected {MIN_MEMORY} or more, got {self.memory}")
+        counts = (self.min_rows, self.min_points, self.cooling_d)
         if not all(count >= 1 for count in counts) or not self.settle_d >= 0:
             raise InvalidInputError(f"drift: expected counts above 0, got {counts}")
         floors = (self.min_frauds, self.psi_floor, self.ratio_floor - 1.0, self.loss_floor)
