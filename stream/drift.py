@@ -49,6 +49,7 @@ _LAG = 7
 _RECENT = 7
 _MAX_POINT = 4.0
 _MAX_EXCESS = 3.0
+_MAD_TO_SD = 1.4826
 
 
 class DriftWatch:
@@ -215,7 +216,7 @@ class DriftWatch:
             return []
         usual = _in_deviations(reference, signal)
         middle = float(np.median(usual))
-        spread = max(float(np.sqrt(np.mean((usual - middle) ** 2))), 1.0)  # waves of fraud count
+        spread = max(_MAD_TO_SD * float(np.median(np.abs(usual - middle))), 1.0)
         newest = (float(_in_deviations(held[-1:], signal)[0]) - middle) / spread
         series = expert * len(_SIGNALS) + signal
         point = min(max(newest, -_MAX_POINT), _MAX_POINT)

@@ -15,6 +15,7 @@ KINDS: tuple[Kind, ...] = ("calibration", "feature")
 MIN_MEMORY = 35
 """The longest window of a detector."""
 _OF_OUTCOMES = ("fraud", "f_", "risk_", "legit_age", "last_label", "episode", "first_fraud")
+_SLOW = ("spike",)
 DETECTORS = ("adwin", "page_hinkley", "kswin")
 
 
@@ -120,8 +121,9 @@ def watched_columns(schema: Schema) -> NDArray[np.int64]:
     """Return the features that payments alone make.
 
     Counts and ages of frauds are left out: they move with every wave of fraud and with what others
-    publish, and calibration is the place to see whether that matters.
+    publish, and calibration is the place to see whether that matters. So are counts and ages of
+    spikes, which take months to settle and say late what amounts and ratios say at once.
     """
     names = [name.rpartition(".")[2] for name in schema.feature_names]
-    watched = [not name.startswith(_OF_OUTCOMES) for name in names]
+    watched = [not name.startswith(_OF_OUTCOMES + _SLOW) for name in names]
     return np.flatnonzero(watched).astype(np.int64)

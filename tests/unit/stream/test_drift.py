@@ -212,8 +212,12 @@ def test_detectors_are_made_anew_from_the_newer_half() -> None:
 def test_the_features_that_payments_make_are_watched() -> None:
     schema = Schema(entity_kinds=("terminal", "device"))
     names = [schema.feature_names[i] for i in watched_columns(schema)]
-    assert {"log_amount", "night", "n_30d", "spike_age", "gap_d", "device.n_7d"} <= set(names)
-    assert not [n for n in names if "fraud" in n or "risk" in n or ".f_" in n or "label" in n]
+    assert {"log_amount", "night", "n_30d", "z_30d", "gap_d", "device.n_7d"} <= set(names)
+    assert not [
+        n
+        for n in names
+        if "fraud" in n or "spike" in n or "risk" in n or ".f_" in n or "label" in n
+    ]
 
 
 @pytest.mark.parametrize(
