@@ -18,6 +18,7 @@ from rich.text import Text
 from deploy import commands, membership
 from deploy.backtest import BacktestConfig, run_backtest
 from deploy.demo import Demo, DemoConfig, stop_demo
+from deploy.drift_bench import DRIFTS, drift_table, measure_drift
 from deploy.figures import bank_figures, figures_table, summary_figures
 from deploy.foreign import ForeignConfig, write_foreign
 from deploy.report import write_report
@@ -359,6 +360,21 @@ def backtest(
         if report is not None:
             write_report(report, result, banks, figures)
             console.print(f"report: {report}", soft_wrap=True)
+
+
+@app.command()
+def drift(
+    seeds: Annotated[int, typer.Option(help="Simulated banks, of seeds 1, 2, ...")] = 3,
+    only: Annotated[list[str] | None, typer.Option(help="One kind of drift; repeatable.")] = None,
+    results: Results = None,
+) -> None:
+    """Inject drift into simulated streams: how soon it is seen, how often it is cried."""
+    with _errors(), Progress(console=console, transient=True) as progress:
+        task = progress.add_task("seeds", total=float(seeds))
+        figures = measure_drift(seeds, only or list(DRIFTS), lambda: progress.advance(task))
+        console.print(drift_table(figures))
+        if results is not None:
+            write_results(results, _command(), figures, now=datetime.now(UTC))
 
 
 @app.command()

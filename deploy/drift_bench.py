@@ -10,6 +10,7 @@ drift to be found.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,11 @@ from rich.table import Table
 from deploy.bank_formats import LabelledBatch
 from deploy.scenarios import FraudRates
 from deploy.simulator import SimulationConfig, bank_parts
+from models.errors import InvalidInputError
 from models.features.accounts import DAY_MS
 from models.features.accounts import N_FEATURES as N_ACCOUNT
 from models.mapping import Mapping as BankMapping
+from models.mapping import load_mapping
 from models.records import Label
 from models.schema import Schema
 from stream.drift import DriftWatch
@@ -30,9 +33,9 @@ from stream.pipeline import Pipeline, PipelineConfig
 from stream.pipeline_state import State, dump, restore
 
 QUIET_D = 77
-"""Days before the change; comparisons begin on the 45th."""
+"""Days before the change; comparisons begin on the 52nd."""
 AFTER_D = 42
-_FIRST_COMPARED_D = 45
+_FIRST_COMPARED_D = 51
 _LABEL_DELAY_D = 7
 _SPENDING = 1.6
 _GRADUAL_D = 28
@@ -40,6 +43,7 @@ _UNIT = 100.0
 _HIDDEN = 0.6
 _MORE_FRAUD = 3.0
 _N_ATTRIBUTES = 2
+_MAPPING = Path(__file__).parent / "mappings" / "simulated.toml"
 _SCHEMA = Schema(entity_kinds=("terminal",))
 _N_ROWS = len(_SCHEMA.feature_names)
 _COLUMNS = np.r_[watched_columns(_SCHEMA), _N_ROWS : _N_ROWS + _N_ATTRIBUTES]
@@ -288,6 +292,29 @@ def _finds(injected: Injected, alarm: DriftAlarm) -> bool:
     if alarm.kind != injected.kind:
         return False
     return injected.features is None or alarm.subject in injected.features
+
+
+def measure_drift(
+    n_seeds: int, drifts: Sequence[str], done: Callable[[], object]
+) -> dict[str, float]:
+    """Return the figures of seeds 1 to ``n_seeds``; ``done`` is called after each.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no seed, or a drift that nobody knows.
+    """
+    unknown = sorted(set(drifts) - set(DRIFTS))
+    if unknown or not n_seeds >= 1:
+        known = ", ".join(repr(name) for name in DRIFTS)
+        raise InvalidInputError(
+            f"drift: expected 1 seed or more and drifts of {known}, got {n_seeds} and {unknown}"
+        )
+    mapping, found = load_mapping(_MAPPING), []
+    for seed in range(1, n_seeds + 1):
+        found.append(measure_seed(mapping, seed, drifts))
+        done()
+    return summarise(found)
 
 
 def summarise(seeds: Sequence[DriftFigures]) -> dict[str, float]:

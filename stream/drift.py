@@ -8,7 +8,7 @@ calibrated scores and then in those of quiet days. A score is compared with its 
 nights and weekends need no care.
 
 *Features*, one by one: the population stability index of a day against the same weekday of the
-four weeks before. What lies below a floor counts as nothing.
+second to fifth week before. What lies below a floor counts as nothing.
 
 Detectors find the change; an alarm needs besides that it is large enough to matter. After an alarm
 a new reference is gathered, so one change gives one alarm, and an expert whose calibration broke
@@ -41,14 +41,15 @@ from stream.drift_tracks import Detector, Tracks
 
 _SIGNALS: tuple[Signal, ...] = ("ratio", "loss")
 _HOME = "stream.drift_detectors"  # brings river, which a worker without drift watch does not load
-_WEEKS = 4
-_RING = 7 * _WEEKS
+_WEEKS = range(2, 6)  # back: a change that takes weeks must not hide in its own reference
+_RING = 35
 _DAY = N_SUMS  # column of a point, after the sums
 _N_POINTS = 84
 _LAG = 7
 _RECENT = 7
 _MAX_POINT = 4.0
 _MAX_EXCESS = 3.0
+_MAD_TO_SD = 1.4826
 
 
 class DriftWatch:
@@ -153,7 +154,7 @@ class DriftWatch:
         return alarms
 
     def _compare(self, feature: int, day: int) -> list[DriftAlarm]:
-        weekdays = [(day - 7 * back) % _RING for back in range(1, _WEEKS + 1)]
+        weekdays = [(day - 7 * back) % _RING for back in _WEEKS]
         first = int(self._feature_start[feature])
         oldest = max(first, day - _RING)
         slots = [slot for slot in weekdays if oldest <= self._day_of[slot] < day]
@@ -215,7 +216,7 @@ class DriftWatch:
             return []
         usual = _in_deviations(reference, signal)
         middle = float(np.median(usual))
-        spread = max(float(np.sqrt(np.mean((usual - middle) ** 2))), 1.0)  # waves of fraud count
+        spread = max(_MAD_TO_SD * float(np.median(np.abs(usual - middle))), 1.0)
         newest = (float(_in_deviations(held[-1:], signal)[0]) - middle) / spread
         series = expert * len(_SIGNALS) + signal
         point = min(max(newest, -_MAX_POINT), _MAX_POINT)

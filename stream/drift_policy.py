@@ -12,7 +12,10 @@ from models.schema import Schema
 Kind = Literal["calibration", "feature"]
 Signal = Literal["ratio", "loss", "psi"]
 KINDS: tuple[Kind, ...] = ("calibration", "feature")
+MIN_MEMORY = 35
+"""The longest window of a detector."""
 _OF_OUTCOMES = ("fraud", "f_", "risk_", "legit_age", "last_label", "episode", "first_fraud")
+_SLOW = ("spike",)
 DETECTORS = ("adwin", "page_hinkley", "kswin")
 
 
@@ -40,7 +43,7 @@ class DriftPolicy:
     loss_floor
         Share of the expected log-loss by which the excess must have grown, > 0.
     memory
-        Points of a series that detectors are made again from, > 0.
+        Points of a series that detectors are made again from, at least ``MIN_MEMORY``.
     cooling_d
         Days that an expert forgets faster after an alarm, and in which a detector does not repeat
         itself, > 0.
@@ -73,7 +76,9 @@ class DriftPolicy:
         known = {*self.calibration_detectors, *self.feature_detectors}
         if not known <= set(DETECTORS):
             raise InvalidInputError(f"detectors: expected of {DETECTORS}, got {sorted(known)}")
-        counts = (self.min_rows, self.min_points, self.memory, self.cooling_d)
+        if not self.memory >= MIN_MEMORY:
+            raise InvalidInputError(f"memory: expected {MIN_MEMORY} or more, got {self.memory}")
+        counts = (self.min_rows, self.min_points, self.cooling_d)
         if not all(count >= 1 for count in counts) or not self.settle_d >= 0:
             raise InvalidInputError(f"drift: expected counts above 0, got {counts}")
         floors = (self.min_frauds, self.psi_floor, self.ratio_floor - 1.0, self.loss_floor)
@@ -116,8 +121,9 @@ def watched_columns(schema: Schema) -> NDArray[np.int64]:
     """Return the features that payments alone make.
 
     Counts and ages of frauds are left out: they move with every wave of fraud and with what others
-    publish, and calibration is the place to see whether that matters.
+    publish, and calibration is the place to see whether that matters. So are counts and ages of
+    spikes, which take months to settle and say late what amounts and ratios say at once.
     """
     names = [name.rpartition(".")[2] for name in schema.feature_names]
-    watched = [not name.startswith(_OF_OUTCOMES) for name in names]
+    watched = [not name.startswith(_OF_OUTCOMES + _SLOW) for name in names]
     return np.flatnonzero(watched).astype(np.int64)

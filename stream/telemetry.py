@@ -1,8 +1,12 @@
 """Every metric of the worker, on a registry that is handed in."""
 
+import math
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from models.fields import REASONS as DECODE_REASONS
+from stream.drift_policy import DETECTORS, KINDS, DriftAlarm
 
 PIPELINE_REASONS = (
     "duplicate_transaction",
@@ -75,6 +79,7 @@ class Telemetry:
         self.expert_weight = Gauge(
             prefix + "expert_weight", "Weight in the blend.", ("expert",), registry=registry
         )
+        self.drift = DriftTelemetry(registry)
         self._touch()
 
     def _touch(self) -> None:
@@ -90,3 +95,66 @@ class Telemetry:
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class DriftTelemetry:
+    """What a worker that watches for drift, or aligns its amounts, shows beside the rest.
+
+    Parameters
+    ----------
+    registry
+        Where the metrics are registered.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        prefix = "amalgam_stream_"
+        self.alarms = Counter(
+            prefix + "drift_alarms_total",
+            "Something is no longer as it was.",
+            ("kind", "detector"),
+            registry=registry,
+        )
+        self.psi_max = Gauge(
+            prefix + "drift_psi_max",
+            "Largest stability index of a feature on the last day.",
+            registry=registry,
+        )
+        self.calibration_ratio = Gauge(
+            prefix + "expert_calibration_ratio",
+            "Frauds over expected frauds in the last week; 0 while not known.",
+            ("expert",),
+            registry=registry,
+        )
+        self.forgetting = Gauge(
+            prefix + "expert_forgetting_ratio",
+            "Factor on the rate of forgetting; 1 when quiet.",
+            ("expert",),
+            registry=registry,
+        )
+        self.unit_factor = Gauge(
+            prefix + "unit_factor",
+            "Reference currency per unit of an unknown one; 0 until aligned.",
+            registry=registry,
+        )
+        for expert in ("own", "merged"):
+            self.calibration_ratio.labels(expert)
+            self.forgetting.labels(expert).set(1.0)
+        for kind in KINDS:
+            for detector in DETECTORS:
+                self.alarms.labels(kind, detector)
+
+    def drifted(self, alarms: Iterable[DriftAlarm]) -> None:
+        """Count alarms of a day's end."""
+        for alarm in alarms:
+            self.alarms.labels(alarm.kind, alarm.detector).inc()
+
+    def calibrated(self, expert: str, *, ratio: float, forgetting: float) -> None:
+        """Show an expert's calibration, and how much faster it forgets; NaN is not shown."""
+        if math.isfinite(ratio):
+            self.calibration_ratio.labels(expert).set(ratio)
+        self.forgetting.labels(expert).set(forgetting)
+
+    def stable(self, psi_max: float) -> None:
+        """Show the largest stability index; NaN, where nothing was compared, is not shown."""
+        if math.isfinite(psi_max):
+            self.psi_max.set(psi_max)

@@ -1,10 +1,12 @@
 """Metrics: every series exists from the start, under names that dashboards may rely on."""
 
+import math
 import re
 
 from prometheus_client import CollectorRegistry
 
 from models.fields import REASONS
+from stream.drift_policy import DriftAlarm
 from stream.telemetry import DEAD_LETTER_REASONS, LABEL_OUTCOMES, Telemetry
 
 
@@ -17,10 +19,32 @@ def test_every_series_exists_before_anything_happened() -> None:
         ("dead_letters_total", "reason", DEAD_LETTER_REASONS),
         ("labels_total", "outcome", LABEL_OUTCOMES),
         ("expert_weight", "expert", ("own", "merged")),
+        ("expert_calibration_ratio", "expert", ("own", "merged")),
     ]
     for name, label, values in series:
         for value in values:
             assert registry.get_sample_value(f"amalgam_stream_{name}", {label: value}) == 0
+
+
+def test_drift_is_counted_by_kind_and_detector_and_only_numbers_are_shown() -> None:
+    """A gauge that was set to NaN would hide the last known value."""
+    registry = CollectorRegistry()
+    telemetry = Telemetry(registry).drift
+    seen = {"kind": "calibration", "detector": "adwin"}
+    assert registry.get_sample_value("amalgam_stream_drift_alarms_total", seen) == 0
+    alarm = DriftAlarm(
+        kind="calibration", subject=0, detector="adwin", signal="loss", day=1, magnitude=0.5
+    )
+    telemetry.drifted([alarm, alarm])
+    assert registry.get_sample_value("amalgam_stream_drift_alarms_total", seen) == 2
+    own = {"expert": "own"}
+    assert registry.get_sample_value("amalgam_stream_expert_forgetting_ratio", own) == 1
+    for ratio, psi, forgetting in ((1.5, 0.2, 8.0), (math.nan, math.nan, 1.0)):
+        telemetry.calibrated("own", ratio=ratio, forgetting=forgetting)
+        telemetry.stable(psi)
+    assert registry.get_sample_value("amalgam_stream_expert_calibration_ratio", own) == 1.5
+    assert registry.get_sample_value("amalgam_stream_expert_forgetting_ratio", own) == 1
+    assert registry.get_sample_value("amalgam_stream_drift_psi_max") == 0.2
 
 
 def test_every_reason_of_decoding_is_one_of_a_dead_letter() -> None:
