@@ -27,7 +27,8 @@ from models.schema import Schema, attribute_specs
 from models.words import Words
 from stream.experts import LearningPolicy
 from stream.judge import JudgePolicy
-from stream.pipeline import Pipeline, PipelineConfig, Scored
+from stream.pipeline import Pipeline, Scored
+from stream.pipeline_config import PipelineConfig
 from stream.proposals import ProposalPolicy
 
 DAY_MS = 86_400_000

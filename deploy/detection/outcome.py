@@ -32,7 +32,7 @@ class BankOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WeightNote(msgspec.Struct, frozen=True, kw_only=True):
-    """How a bank weighed its experts, or the consortium a member, from a day on (days since 1970)."""
+    """How a bank weighed its experts, or the consortium a member, from a day (since 1970) on."""
 
     day: int
     bank: str
