@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amalgamator.core import Amalgamator
-from amalgamator.policy import BasisPolicy, FoldConfig
+from amalgamator.policy import BasisPolicy, FoldConfig, TrustPolicy
 from amalgamator.registry import Member, Registry
 from deploy.bank_rows import BankRows, bank_stream, kept_apart, read_bank_rows
 from deploy.local import LocalConsortium
@@ -300,7 +300,11 @@ class _Consortium:
 
 
 def local_amalgamator(
-    names: tuple[str, ...], schema: Schema, learning: LearningPolicy
+    names: tuple[str, ...],
+    schema: Schema,
+    learning: LearningPolicy,
+    *,
+    trust: TrustPolicy | None = TrustPolicy(),
 ) -> Amalgamator:
     """Return an amalgamator in lockstep for banks of this process, which need no keys."""
     unused = Verifier(Signer(bytes(32)).public_key)  # nothing is signed within one process
@@ -316,6 +320,7 @@ def local_amalgamator(
         basis=BasisPolicy(
             min_n=learning.first_n, min_frauds=learning.first_frauds, growth=learning.growth
         ),
+        trust=trust,
     )
     registry = Registry(consortium="local", entity_kinds=schema.entity_kinds, members=members)
     return Amalgamator(registry, fold, lockstep=True)

@@ -16,6 +16,7 @@ from amalgamator.core import Amalgamator
 from models.errors import InvalidInputError
 from models.records import Label, TransactionBatch
 from models.release import Release
+from models.summary import Contribution
 from stream.pipeline import Pipeline, Scored
 
 
@@ -47,6 +48,8 @@ class BankStream:
 
 OnScored = Callable[[str, slice, Scored], None]
 OnRelease = Callable[[Release], None]
+Tamper = Callable[[Contribution], Sequence[Contribution]]
+"""What a member that lies publishes in place of one of its contributions."""
 
 
 class LocalConsortium:
@@ -60,6 +63,8 @@ class LocalConsortium:
         In lockstep mode; None for banks that stay alone.
     cadence_ms
         Length of an epoch in event time, a multiple of the pipelines' tick.
+    tampers
+        Member -> what becomes of its contributions on their way.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class LocalConsortium:
         amalgamator: Amalgamator | None,
         *,
         cadence_ms: int,
+        tampers: Mapping[str, Tamper] | None = None,
     ) -> None:
         ticks = {pipeline.config.tick_ms for pipeline in pipelines.values()}
         if len(ticks) != 1 or cadence_ms % next(iter(ticks)):
@@ -79,6 +85,7 @@ class LocalConsortium:
         self._cadence_ms = cadence_ms
         self._tick_ms = ticks.pop()
         self._seq = dict.fromkeys(self._pipelines, 0)
+        self._tampers = {} if tampers is None else dict(tampers)
 
     def run(
         self,
@@ -125,12 +132,8 @@ class LocalConsortium:
         if self._amalgamator is None:
             return
         for member, pipeline in self._pipelines.items():
-            contributions = pipeline.contributions(epoch)
-            seqs = [self._seq[member] + 1 + i for i in range(len(contributions))]
-            for contribution, seq in zip(contributions, seqs, strict=True):
-                self._amalgamator.accept(contribution, seq)
-            pipeline.published(seqs)
-            self._seq[member] = seqs[-1]
+            sent = pipeline.contributions(epoch)
+            pipeline.published([self._send(member, one, self._amalgamator) for one in sent])
         release = self._amalgamator.close_epoch(epoch)
         if release is None:
             return
@@ -138,6 +141,14 @@ class LocalConsortium:
             pipeline.install(release)
         if on_release is not None:
             on_release(release)
+
+    def _send(self, member: str, contribution: Contribution, amalgamator: Amalgamator) -> int:
+        """Hand a contribution over, or what is made of it; return its sequence number."""
+        tamper = self._tampers.get(member)
+        for one in [contribution] if tamper is None else tamper(contribution):
+            self._seq[member] += 1
+            amalgamator.accept(one, self._seq[member])
+        return self._seq[member]
 
 
 class _Cursor:

@@ -7,7 +7,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from models.entity_risk import PSEUDONYM_BYTES, EvidenceCells, aggregate, pseudonym
+from models.entity_risk import PSEUDONYM_BYTES, EvidenceCells, aggregate, capped, pseudonym
 from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING
 from models.features.entities import (
     ENTITY,
@@ -159,6 +159,7 @@ class EntityTable:
         seq: int,
         weight: float,
         weights: tuple[tuple[str, str, float], ...],
+        max_frauds: int = 0,
     ) -> None:
         """Replace the others' evidence by a release's, own contributions taken out.
 
@@ -172,6 +173,8 @@ class EntityTable:
             With which own counts were added.
         weights
             (member, worker, weight) of all; when they change, everything is installed afresh.
+        max_frauds
+            The cap under which own counts were added, see `models.entity_risk.capped`.
         """
         if weights != self._weights:
             self._forget_others()
@@ -179,6 +182,7 @@ class EntityTable:
         newest = max(evidence, default=0)
         for day in sorted(evidence):
             own = self._own_in_release(day, seq)
+            own = None if own is None else capped(own, max_frauds)
             identity = _identity(evidence[day], own)
             if day > newest - RING and self._installed.get(day) != identity:
                 self._install_day(day, evidence[day], own, weight, with_hours=day >= newest - 1)

@@ -356,6 +356,7 @@ class Pipeline:
             seq=own[0].seq if own else -1,
             weight=own[0].weight if own else 0.0,
             weights=tuple((s.member, s.worker, s.weight) for s in release.sources),
+            max_frauds=own[0].max_frauds if own else 0,
         )
         collecting = release.next_basis or release.basis
         is_new_scorer = not _same(self.shared.weights, release.weights)
