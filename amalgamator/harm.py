@@ -102,7 +102,10 @@ def judge_statistics(
             verdicts[member] = Verdict(0.0, "curvature", 0.0)
         else:
             models[member] = model
+    majority = len(models) // 2 + 1
     while (found := _most_harmful(models, prior, config, policy)).worst is not None:
+        if len(models) == majority:
+            break
         verdicts[found.worst] = Verdict(0.0, "harm", found.harm[found.worst])
         del models[found.worst]
     scales = _norm_scales({m: model.sums for m, model in models.items()}, prior, policy)

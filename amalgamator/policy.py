@@ -75,7 +75,7 @@ class TrustPolicy:
     flag_d: int = 7
     prior_frauds: float = 10.0
     full_ratio: float = 0.3
-    max_harm: float = 0.15
+    max_harm: float = 0.2
     max_norm_ratio: float = 3.0
 
     def __post_init__(self) -> None:

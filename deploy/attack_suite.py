@@ -1,8 +1,7 @@
 """What attacks cost the honest banks, with the defence off and on."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from deploy.attacks import ATTACKS, Attack
 from deploy.backtest import local_amalgamator
 from deploy.bank_rows import BankRows, bank_stream, read_bank_rows
 from deploy.local import LocalConsortium
+from deploy.scenarios import FraudRates
 from deploy.simulated_files import write_days
 from deploy.simulator import SimulationConfig, simulate
 from models.errors import InvalidInputError
@@ -38,6 +38,8 @@ class SuiteConfig:
     ----------
     file, mapping, split, bank_column, label_delay_d, cadence_s
         As in `deploy.backtest.BacktestConfig`.
+    entity_kinds
+        Those of the mapping that are used; None: all.
     scored_from, scored_to
         Days since 1970 that are evaluated, both included; None: from the middle, to the end.
     attacks
@@ -55,6 +57,7 @@ class SuiteConfig:
     mapping: Path
     split: str | None = None
     bank_column: str | None = None
+    entity_kinds: tuple[str, ...] | None = None
     label_delay_d: float = 7.0
     scored_from: int | None = None
     scored_to: int | None = None
@@ -134,22 +137,39 @@ class Outcome:
         return sum(self.defended.doubted_days[bank] for bank in self.honest)
 
 
-def simulated_file(path: Path, *, seed: int) -> Path:
-    """Write 45 days of five simulated banks that share terminals and merchants."""
-    config = SimulationConfig(n_days=45, n_customers=900, n_terminals=400, n_merchants=100)
-    names = [f"bank-{i + 1}" for i in range(len(config.bank_shares))]
-    write_days(simulate(config, np.random.default_rng(seed)), names, path)
-    return path
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """All honest, undefended and defended; and what came of each attack."""
+
+    clean: Run
+    defended: Run
+    outcomes: tuple[Outcome, ...]
 
 
-def simulated_suite(attacks: tuple[str, ...], path: Path, *, seed: int) -> SuiteConfig:
-    """Return the suite on simulated payments, which are written to ``path``."""
+def simulated_suite(
+    attacks: tuple[str, ...], path: Path, *, seed: int, n_days: int = 30
+) -> SuiteConfig:
+    """Return the suite on five simulated banks that share terminals, written to ``path``."""
+    simulation = SimulationConfig(
+        n_days=n_days,
+        n_customers=900,
+        n_terminals=300,
+        n_merchants=60,
+        growth=0.0,
+        rates=FraudRates(terminals=0.6),
+    )
+    names = [f"bank-{i + 1}" for i in range(len(simulation.bank_shares))]
+    write_days(simulate(simulation, np.random.default_rng(seed)), names, path)
     return SuiteConfig(
-        file=simulated_file(path, seed=seed), mapping=SIMULATED, label_delay_d=3.0, attacks=attacks
+        file=path,
+        mapping=SIMULATED,
+        entity_kinds=("terminal",),
+        label_delay_d=3.0,
+        attacks=attacks,
     )
 
 
-def run_suite(config: SuiteConfig, on_progress: OnProgress) -> tuple[Run, Run, list[Outcome]]:
+def run_suite(config: SuiteConfig, on_progress: OnProgress) -> Suite:
     """Run everybody honest, undefended and defended, then each attack likewise.
 
     Parameters
@@ -159,9 +179,7 @@ def run_suite(config: SuiteConfig, on_progress: OnProgress) -> tuple[Run, Run, l
     on_progress
         Called with what comes next.
     """
-    data = read_bank_rows(
-        config.file, config.mapping, split=config.split, bank_column=config.bank_column
-    )
+    data = _read(config)
     nobody = Attack(text="all are honest", n_liars=0)
     on_progress("all honest, undefended")
     clean = run_once(config, data, nobody, None)
@@ -179,7 +197,20 @@ def run_suite(config: SuiteConfig, on_progress: OnProgress) -> tuple[Run, Run, l
             defended=run_once(config, data, ATTACKS[name], config.trust),
         )
         outcomes.append(outcome)
-    return clean, defended, outcomes
+    return Suite(clean=clean, defended=defended, outcomes=tuple(outcomes))
+
+
+def _read(config: SuiteConfig) -> BankRows:
+    data = read_bank_rows(
+        config.file, config.mapping, split=config.split, bank_column=config.bank_column
+    )
+    if config.entity_kinds is None:
+        return data
+    missing = sorted(set(config.entity_kinds) - set(data.batch.entities))
+    if missing:
+        raise InvalidInputError(f"entity kinds: expected some of the mapping's, got {missing[0]}")
+    entities = {kind: data.batch.entities[kind] for kind in config.entity_kinds}
+    return replace(data, batch=replace(data.batch, entities=entities))
 
 
 def run_once(config: SuiteConfig, data: BankRows, attack: Attack, trust: TrustPolicy | None) -> Run:
@@ -294,7 +325,7 @@ class _Consortium:
         return found
 
 
-def suite_table(outcomes: Sequence[Outcome]) -> Table:
+def suite_table(suite: Suite) -> Table:
     """Return the console table: average precision, mean of the honest banks."""
     table = Table(
         title="average precision, mean of the honest banks",
@@ -309,7 +340,7 @@ def suite_table(outcomes: Sequence[Outcome]) -> Table:
     table.add_column("liars' weights")
     table.add_column("why")
     table.add_column("false days", justify="right")
-    for one in outcomes:
+    for one in suite.outcomes:
         banks, liars = one.honest, one.defended.liars
         table.add_row(
             one.name,
@@ -326,8 +357,9 @@ def suite_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def suite_figures(clean: Run, defended: Run, outcomes: Sequence[Outcome]) -> dict[str, float]:
+def suite_figures(suite: Suite) -> dict[str, float]:
     """Return the figures by name."""
+    clean, defended = suite.clean, suite.defended
     banks = list(clean.alone)
     figures = {
         "clean_average_precision": clean.macro(banks),
@@ -335,7 +367,7 @@ def suite_figures(clean: Run, defended: Run, outcomes: Sequence[Outcome]) -> dic
         "defence_cost": 1.0 - defended.macro(banks) / clean.macro(banks),
         "clean_doubted_days": float(sum(defended.doubted_days.values())),
     }
-    for one in outcomes:
+    for one in suite.outcomes:
         honest = one.honest
         figures |= {
             f"{one.name}_alone": one.alone,
@@ -346,9 +378,3 @@ def suite_figures(clean: Run, defended: Run, outcomes: Sequence[Outcome]) -> dic
             f"{one.name}_false_days": float(one.false_days),
         }
     return figures
-
-
-def temporary_simulation(attacks: tuple[str, ...], *, seed: int) -> tuple[SuiteConfig, object]:
-    """Return the suite on simulated payments and what keeps their file, for as long as it lives."""
-    folder = tempfile.TemporaryDirectory()
-    return simulated_suite(attacks, Path(folder.name) / "payments.parquet", seed=seed), folder

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -16,13 +17,15 @@ from rich.progress import Progress
 from rich.text import Text
 
 from deploy import commands, membership
+from deploy.attack_suite import SuiteConfig, run_suite, simulated_suite, suite_figures, suite_table
+from deploy.attacks import ATTACKS
 from deploy.backtest import BacktestConfig, run_backtest
 from deploy.demo import Demo, DemoConfig, stop_demo
 from deploy.figures import bank_figures, figures_table, summary_figures
 from deploy.report import write_report
 from deploy.results import write_results
 from deploy.topics import bank_plan, consortium_plan, create_topics
-from models.errors import AmalgamError
+from models.errors import AmalgamError, InvalidInputError
 
 STATE = Path(".amalgam")
 app = typer.Typer(
@@ -332,6 +335,52 @@ def backtest(
         if report is not None:
             write_report(report, result, banks, figures)
             console.print(f"report: {report}", soft_wrap=True)
+
+
+@app.command()
+def attack(
+    file: Annotated[
+        Path | None, typer.Argument(help="CSV or Parquet with a label column; none: simulated.")
+    ] = None,
+    mapping: Annotated[Path | None, typer.Option(help="Where its columns lie (TOML).")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Accounts to banks: SEED:SHARE,SHARE,... or 'handbook'.")
+    ] = None,
+    bank_column: Annotated[str | None, typer.Option(help="Or the column that says so.")] = None,
+    attacks: Annotated[
+        list[str] | None, typer.Option("--attack", help="Name of one; again for more; none: all.")
+    ] = None,
+    label_delay_d: Annotated[float, typer.Option(help="Days until a fraud is reported.")] = 7.0,
+    scored_from: Annotated[str | None, typer.Option(help="First day evaluated, ISO 8601.")] = None,
+    scored_to: Annotated[str | None, typer.Option(help="Last day evaluated.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the simulated payments.")] = 1,
+    results: Results = None,
+) -> None:
+    """Let some banks lie: what it costs the others, with the defence off and on."""
+    with _errors(), TemporaryDirectory() as folder:
+        names = tuple(attacks or ATTACKS)
+        if file is None:
+            config = simulated_suite(names, Path(folder) / "payments.parquet", seed=seed)
+        elif mapping is None:
+            raise InvalidInputError(f"{file}: expected --mapping")
+        else:
+            config = SuiteConfig(
+                file=file,
+                mapping=mapping,
+                split=split,
+                bank_column=bank_column,
+                label_delay_d=label_delay_d,
+                scored_from=commands.day_of(scored_from),
+                scored_to=commands.day_of(scored_to),
+                attacks=names,
+            )
+        with console.status("reading") as status:
+            suite = run_suite(config, status.update)
+        console.print(suite_table(suite))
+        figures = suite_figures(suite)
+        console.print(f"defence_cost {figures['defence_cost']:.4f}")
+        if results is not None:
+            write_results(results, _command(), figures, now=datetime.now(UTC))
 
 
 @app.command()

@@ -69,8 +69,8 @@ def test_commands_are_those_of_the_manual():
     """None is lost when the file is cut differently."""
     found = {" ".join(words) for words, one in COMMANDS.items() if not hasattr(one, "commands")}
     assert found >= {
-        "demo", "demo-stop", "simulate", "replay", "backtest", "label", "version", "kafka up",
-        "kafka down", "topics create", "bank init", "bank run", "amalgamator init",
+        "demo", "demo-stop", "simulate", "replay", "backtest", "attack", "label", "version",
+        "kafka up", "kafka down", "topics create", "bank init", "bank run", "amalgamator init",
         "amalgamator admit", "amalgamator run", "alerts tail",
     }  # fmt: skip
 
@@ -112,6 +112,8 @@ def test_words_that_are_no_command_line_exit_2(words):
         (("amalgamator", "init", "eu", "--entity-kind", 'te"r'), "--entity-kind"),
         (("amalgamator", "admit", "absent.toml", "Bad Name", "00"), "'Bad Name'"),
         (("label", "absent.toml", "T", "A", "--at", "2026-01-31T12:00:00"), "--at"),
+        (("attack", "payments.csv"), "expected --mapping"),
+        (("attack", "--attack", "bribe"), "got bribe"),
         (("alerts", "tail", "north"), "amalgam kafka up"),
         (("alerts", "tail", "North", "--bootstrap", "broker:1"), "'North'"),
     ],
