@@ -3,7 +3,7 @@
 Each member's sums define a quadratic model of its own log-loss, L_r(w) = w'A_r w / 2 - b_r'w. A
 sender's presence moves the solution from w_without to w_with; it harms r by L_r(w_with) -
 L_r(w_without), held against the most that r could gain, L_r(prior) - L_r(w_r), w_r being its own
-solution.
+solution, and ``prior_gain`` more: what a few frauds seem to teach is mostly chance.
 """
 
 from collections.abc import Mapping, Sequence
@@ -158,7 +158,7 @@ def _model(
     )
     if not own.is_positive:
         return None
-    return _Model(sums, loss(sums, prior) - loss(sums, own.x))
+    return _Model(sums, max(loss(sums, prior) - loss(sums, own.x), 0.0))
 
 
 def _is_positive(sums: MemberSums, ridge: float) -> bool:
@@ -226,7 +226,7 @@ def _most_harmful(
             curvature - model.sums.curvature, pull, ridge=config.ridge, tolerance=0.05
         ).x
         said = sorted(
-            (losses[voter] - loss(other.sums, start + step)) / max(other.best_gain, 1e-9)
+            (losses[voter] - loss(other.sums, start + step)) / (other.best_gain + policy.prior_gain)
             for voter, other in models.items()
             if voter != sender
         )

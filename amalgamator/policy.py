@@ -61,6 +61,9 @@ class TrustPolicy:
     max_harm
         A sender's statistics are left out if most others lose more than this share of what they
         could learn at best by its presence, > 0.
+    prior_gain
+        Nats of log-loss added to what a member could learn, > 0: one that has seen little feels
+        less harm.
     max_norm_ratio
         Statistics are scaled down to this multiple of the members' median norm, >= 1.
 
@@ -75,7 +78,8 @@ class TrustPolicy:
     flag_d: int = 7
     prior_frauds: float = 10.0
     full_ratio: float = 0.3
-    max_harm: float = 0.2
+    max_harm: float = 0.12
+    prior_gain: float = 50.0
     max_norm_ratio: float = 3.0
 
     def __post_init__(self) -> None:
@@ -89,10 +93,11 @@ class TrustPolicy:
                 "trust: expected prior_frauds > 0 and full_ratio in (0, 1], got "
                 f"{self.prior_frauds} and {self.full_ratio}"
             )
-        if not (0.0 < self.max_harm < inf and 1.0 <= self.max_norm_ratio < inf):
+        is_positive = 0.0 < self.max_harm < inf and 0.0 < self.prior_gain < inf
+        if not (is_positive and 1.0 <= self.max_norm_ratio < inf):
             raise InvalidInputError(
-                "trust: expected max_harm > 0 and max_norm_ratio >= 1, got "
-                f"{self.max_harm} and {self.max_norm_ratio}"
+                "trust: expected max_harm > 0, prior_gain > 0 and max_norm_ratio >= 1, got "
+                f"{self.max_harm}, {self.prior_gain} and {self.max_norm_ratio}"
             )
 
 

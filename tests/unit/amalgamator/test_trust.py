@@ -216,6 +216,7 @@ def test_an_empty_state_gives_an_empty_report() -> None:
         {"prior_frauds": float("nan")},
         {"full_ratio": 1.1},
         {"max_harm": 0.0},
+        {"prior_gain": 0.0},
         {"max_norm_ratio": 0.9},
     ],
 )
