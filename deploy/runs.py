@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amalgamator.core import Amalgamator
-from amalgamator.policy import BasisPolicy, FoldConfig, StructurePolicy
+from amalgamator.policy import BasisPolicy, FoldConfig, StructurePolicy, TrustPolicy
 from amalgamator.registry import Member, Registry
 from deploy.bank_rows import BankRows, bank_stream
-from deploy.local import Absence, LocalConsortium
+from deploy.local import Absence, LocalConsortium, Tamper
 from models.budget import BudgetPolicy
 from models.errors import InvalidInputError
 from models.families.registry import FamilySpec
@@ -73,8 +73,10 @@ class RunPlan:
         Of every bank that ``banks`` does not name.
     banks
         Name -> plan.
-    proposing, structure, learning
-        See there.
+    tampers
+        Name -> what a bank that lies publishes in place of a contribution.
+    proposing, structure, trust, learning
+        See there; without trust all count as they come.
     """
 
     label_delay_s: float = 7 * 86_400.0
@@ -83,8 +85,10 @@ class RunPlan:
     alert_rate: float = 0.01
     usual: BankPlan = BankPlan()
     banks: Mapping[str, BankPlan] = field(default_factory=dict)
+    tampers: Mapping[str, Tamper] = field(default_factory=dict)
     proposing: ProposalPolicy = ProposalPolicy()
     structure: StructurePolicy = StructurePolicy()
+    trust: TrustPolicy | None = TrustPolicy()
     learning: LearningPolicy = LearningPolicy()
 
     def of(self, bank: str) -> BankPlan:
@@ -183,6 +187,7 @@ def local_amalgamator(
     learning: LearningPolicy,
     *,
     structure: StructurePolicy = StructurePolicy(),
+    trust: TrustPolicy | None = TrustPolicy(),
 ) -> Amalgamator:
     """Return an amalgamator in lockstep for banks of this process, which need no keys."""
     unused = Verifier(Signer(bytes(32)).public_key)  # nothing is signed within one process
@@ -199,6 +204,7 @@ def local_amalgamator(
             min_n=learning.first_n, min_frauds=learning.first_frauds, growth=learning.growth
         ),
         structure=structure,
+        trust=trust,
     )
     registry = Registry(
         consortium="local",
@@ -239,7 +245,7 @@ class ConsortiumRun:
             name: Pipeline(pipeline_config(plan, name, schema)) for name in data.names
         }
         self.amalgamator = local_amalgamator(
-            data.names, schema, plan.learning, structure=plan.structure
+            data.names, schema, plan.learning, structure=plan.structure, trust=plan.trust
         )
         self.result = RunResult(
             own=np.full(n, np.nan),
@@ -269,6 +275,7 @@ class ConsortiumRun:
             self.amalgamator,
             cadence_ms=ms(self._plan.cadence_s),
             away={name: absence for name, absence in away.items() if absence is not None},
+            tampers=self._plan.tampers,
         ).run(
             streams,
             on_scored=self._take,

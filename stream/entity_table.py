@@ -7,7 +7,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from models.entity_risk import PSEUDONYM_BYTES, EvidenceCells, aggregate, pseudonym
+from models.entity_risk import PSEUDONYM_BYTES, EvidenceCells, aggregate, capped, pseudonym
 from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING
 from models.features.entities import (
     ENTITY,
@@ -160,6 +160,7 @@ class EntityTable:
         seq: int,
         weight: float,
         weights: tuple[tuple[str, str, float], ...],
+        max_frauds: int = 0,
     ) -> None:
         """Replace the others' evidence by a release's, own contributions taken out.
 
@@ -173,6 +174,8 @@ class EntityTable:
             With which own counts were added.
         weights
             (member, worker, weight) of all; when they change, everything is installed afresh.
+        max_frauds
+            The cap under which own counts were added, see `models.entity_risk.capped`.
         """
         if weights != self._weights:
             self._forget_others()
@@ -184,6 +187,7 @@ class EntityTable:
             if known is not None and known[0] is evidence[day] and known[1] is own:
                 continue  # the very same values, which need not be hashed to be known again
             self._seen[day] = (evidence[day], own)
+            own = None if own is None else capped(own, max_frauds)
             identity = _identity(evidence[day], own)
             if day > newest - RING and self._installed.get(day) != identity:
                 self._install_day(day, evidence[day], own, weight, with_hours=day >= newest - 1)

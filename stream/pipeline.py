@@ -350,6 +350,7 @@ class Pipeline:
             seq=own[0].seq if own else -1,
             weight=own[0].weight if own else 0.0,
             weights=tuple((s.member, s.worker, s.weight) for s in release.sources),
+            max_frauds=own[0].max_frauds if own else 0,
         )
         before = self.panel.shared.weights
         if self.panel.install(release, self._retained_for_all):
