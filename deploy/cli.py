@@ -22,6 +22,8 @@ from deploy.figures import bank_figures, figures_table, summary_figures
 from deploy.report import write_report
 from deploy.results import write_results
 from deploy.topics import bank_plan, consortium_plan, create_topics
+from deploy.twin_command import TwinConfig, run_twin
+from deploy.twin_fidelity import fidelity_table
 from models.errors import AmalgamError
 
 STATE = Path(".amalgam")
@@ -332,6 +334,52 @@ def backtest(
         if report is not None:
             write_report(report, result, banks, figures)
             console.print(f"report: {report}", soft_wrap=True)
+
+
+@app.command()
+def twin(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet with a label column.")],
+    output: Annotated[Path, typer.Argument(help="Parquet file of synthetic transactions.")],
+    mapping: Annotated[Path, typer.Option(help="Where the file's columns lie (TOML).")],
+    split: Annotated[
+        str | None, typer.Option(help="Accounts to banks: SEED:SHARE,SHARE,... or 'handbook'.")
+    ] = None,
+    bank_column: Annotated[str | None, typer.Option(help="Or the column that says so.")] = None,
+    n: Annotated[int | None, typer.Option(help="Transactions; default: as in the file.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same transactions.")] = 1,
+    rate: Annotated[float | None, typer.Option(help="Transactions a day; as in the file.")] = None,
+    fraud_share: Annotated[float | None, typer.Option(help="In [0, 1]; as in the file.")] = None,
+    cut: Annotated[str | None, typer.Option(help="Day from which rows judge the twin.")] = None,
+    label_delay_d: Annotated[float, typer.Option(help="Days until a fraud is reported.")] = 7.0,
+    results: Results = None,
+) -> None:
+    """Draw synthetic transactions from the banks' summaries of a file; say how close they are."""
+    with _errors():
+        config = TwinConfig(
+            file=file,
+            mapping=mapping,
+            output=output,
+            split=split,
+            bank_column=bank_column,
+            n=n,
+            seed=seed,
+            rate=rate,
+            fraud_share=fraud_share,
+            cut=commands.day_of(cut),
+            label_delay_d=label_delay_d,
+        )
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("transactions", total=1.0)
+            made = run_twin(config, lambda part: progress.update(task, completed=part))
+        figures = made.fidelity.figures()
+        console.print(fidelity_table(made.names, made.fidelity))
+        for figure, value in figures.items():
+            console.print(f"{figure:<34} {value:.4g}")
+        console.print(
+            f"{made.n:,} transactions, {made.n_frauds:,} frauds in {output}", soft_wrap=True
+        )
+        if results is not None:
+            write_results(results, _command(), figures, now=datetime.now(UTC))
 
 
 @app.command()
