@@ -36,8 +36,8 @@ class DistilPolicy:
         Of the first weights and of the order, >= 0.
     """
 
-    epochs: int = 60
-    batch: int = 128
+    epochs: int = 40
+    batch: int = 256
     peak_rate: float = 4e-3
     decay: float = 1e-4
     seed: int = 0

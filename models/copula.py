@@ -6,7 +6,7 @@ absent. With x = (z of all features, p of all features) the summary of a class i
 
     n += v      sums += v x      products += v x x^T (upper triangle)
 
-v is 1 for a fraud; of the legitimate one in 40 counts, by hash of the transaction, with v = 40.
+v is 1 for a fraud; of the legitimate one in 10 counts, by hash of the transaction, with v = 10.
 Everything is an integer, so merged sums are those of pooled rows to the bit, in any order.
 """
 
@@ -22,9 +22,10 @@ from models.basis import Basis
 from models.errors import InvalidInputError, QuarantinedError
 from models.normal import quantile
 
+_BLOCK = 2**20  # rows, whose sums a float64 holds exactly
 UNIT = 64
 """A score of 1.0 in the integers of the sums."""
-THINNING = 40
+THINNING = 10
 MAX_SCORE = 4 * UNIT
 MAX_ROWS = 2**40
 """Rows of a class, v counted, that one contribution may speak of: sums stay within int64."""
@@ -49,37 +50,67 @@ def bin_scores(basis: Basis) -> NDArray[np.int32]:
 
 
 def is_sampled(transaction_hash: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Return which legitimate transactions count: one in 40, the same on every run."""
+    """Return which legitimate transactions count: one in 10, the same on every run."""
     mixed = (transaction_hash ^ np.uint64(0x5851F42D4C957F2D)) * np.uint64(0x9E3779B97F4A7C15)
     sampled: NDArray[np.bool_] = (mixed >> np.uint64(32)) % np.uint64(THINNING) == 0
     return sampled
 
 
 @nb.njit(cache=True)
-def _add(active, scores, is_fraud, sampled, n, sums, products):  # type: ignore[no-untyped-def]  # compiled
-    n_features = sums.shape[1] // 2
-    x = np.empty(2 * n_features, np.int32)
+def _add(active, scores, is_fraud, sampled, n, z_sums, zz, zq, qq):  # type: ignore[no-untyped-def]  # compiled
+    """Sum scores z, and absences q = 1 - p, which are few: most rows cost the zz part alone.
+
+    The sums are float64, which holds these whole numbers exactly and goes four at a time.
+    """
+    d = z_sums.shape[1]
+    z, gone = np.empty(d), np.empty(d, np.int64)
     for i in range(active.shape[0]):
         c = 1 if is_fraud[i] else 0
         if c == 0 and not sampled[i]:
             continue
-        v = np.int32(1 if c == 1 else THINNING)
-        for j in range(n_features):
+        v = 1.0 if c == 1 else float(THINNING)
+        n_gone = 0
+        for j in range(d):
             a = active[i, 1 + j]
-            x[j] = scores[a] if a >= 0 else 0
-            x[n_features + j] = 1 if a >= 0 else 0
+            z[j] = scores[a] if a >= 0 else 0.0
+            if a < 0:
+                gone[n_gone] = j
+                n_gone += 1
         n[c] += v
-        start = 0
-        for j in range(2 * n_features):
-            value = v * x[j]
-            width = 2 * n_features - j
-            if value != 0:
-                sums[c, j] += value
-                row = products[c, start : start + width]
-                rest = x[j:]
-                for k in range(width):
-                    row[k] += value * rest[k]
-            start += width
+        for j in range(d):
+            value = v * z[j]
+            if value != 0.0:
+                z_sums[c, j] += value
+                row = zz[c, j]
+                for k in range(j, d):
+                    row[k] += value * z[k]
+        for g in gone[:n_gone]:
+            for k in range(d):
+                zq[c, g, k] += v * z[k]
+            for h in gone[:n_gone]:
+                qq[c, g, h] += v
+
+
+@nb.njit(cache=True)
+def _assemble(n, z_sums, zz, zq, qq, sums, products):  # type: ignore[no-untyped-def]  # compiled
+    """Turn absences into presences p = 1 - q, and pack."""
+    d = z_sums.shape[1]
+    for c in range(2):
+        place = 0
+        for i in range(d):
+            sums[c, i] += np.int64(z_sums[c, i])
+            sums[c, d + i] += np.int64(n[c] - qq[c, i, i])
+            for j in range(i, d):
+                products[c, place] += np.int64(zz[c, i, j])
+                place += 1
+            for j in range(d):
+                products[c, place] += np.int64(z_sums[c, i] - zq[c, j, i])
+                place += 1
+        for i in range(d):
+            for j in range(i, d):
+                both = n[c] - qq[c, i, i] - qq[c, j, j] + qq[c, i, j]
+                products[c, place] += np.int64(both)
+                place += 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +167,14 @@ class Moments:
         sampled
             Result of `is_sampled`.
         """
-        _add(active, scores, is_fraud, sampled, self.n, self.sums, self.products)
+        d = self.n_features
+        shapes = ((2,), (2, d), (2, d, d), (2, d, d), (2, d, d))
+        for start in range(0, len(active), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            added = [np.zeros(shape) for shape in shapes]
+            _add(active[block], scores, is_fraud[block], sampled[block], *added)
+            _assemble(*added, self.sums, self.products)
+            self.n[:] += added[0].astype(np.int64)
 
     def merged(self, other: "Moments") -> "Moments":
         """Return the sums of both; the operands stay as they are.

@@ -35,9 +35,7 @@ def feature_groups(schema: Schema) -> NDArray[np.int64]:
     return np.array([kinds.get(kind, 0) for kind in of_features], np.int64)
 
 
-def draw_probes(
-    twin: Twin, n: int, seed: int, *, groups: NDArray[np.int64]
-) -> NDArray[np.float32]:
+def draw_probes(twin: Twin, n: int, seed: int, *, groups: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return n synthetic transactions, the same for the same twin and seed.
 
     Each is drawn from the twin, 3 of 10 like a fraud, and takes some features from a second one, 7

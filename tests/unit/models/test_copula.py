@@ -59,7 +59,7 @@ def test_a_bin_scores_the_normal_quantile_of_its_middle_rank() -> None:
 
 @given(rows=ROWS)
 def test_sums_are_those_of_a_plain_loop(rows) -> None:
-    """Scores and presences, a fraud once, a sampled legitimate row forty times."""
+    """Scores and presences, a fraud once, a sampled legitimate row ten times."""
     z_of = {-1.0: 0, 0.5: 1, 1.5: 2, 3.0: 3, 7.0: 3}
     n, sums, products = np.zeros(2), np.zeros((2, 6)), np.zeros((2, 6, 6))
     for *values, fraud, sampled in rows:
@@ -96,7 +96,7 @@ def test_other_features_do_not_merge() -> None:
         Moments.empty(3).merged(Moments.empty(2))
 
 
-def test_one_in_forty_is_sampled_and_always_the_same() -> None:
+def test_one_in_ten_is_sampled_and_always_the_same() -> None:
     """Within five standard deviations of the binomial share."""
     hashes = np.random.default_rng(0).integers(0, 2**63, 400_000).astype(np.uint64)
     taken = is_sampled(hashes)
