@@ -57,11 +57,25 @@ def is_sampled(transaction_hash: NDArray[np.uint64]) -> NDArray[np.bool_]:
 
 
 @nb.njit(cache=True)
-def _add(active, scores, is_fraud, sampled, n, z_sums, zz, zq, qq):  # type: ignore[no-untyped-def]  # compiled
+def _read(active, scores, z, gone):  # type: ignore[no-untyped-def]  # compiled
+    """Fill in a row's scores and which features it lacks; return how many."""
+    n_gone = 0
+    for j in range(len(z)):
+        a = active[1 + j]
+        z[j] = scores[a] if a >= 0 else 0.0
+        if a < 0:
+            gone[n_gone] = j
+            n_gone += 1
+    return n_gone
+
+
+@nb.njit(cache=True)
+def _add(active, scores, is_fraud, sampled, totals):  # type: ignore[no-untyped-def]  # compiled
     """Sum scores z, and absences q = 1 - p, which are few: most rows cost the zz part alone.
 
     The sums are float64, which holds these whole numbers exactly and goes four at a time.
     """
+    n, z_sums, zz, zq, qq = totals
     d = z_sums.shape[1]
     z, gone = np.empty(d), np.empty(d, np.int64)
     for i in range(active.shape[0]):
@@ -69,13 +83,7 @@ def _add(active, scores, is_fraud, sampled, n, z_sums, zz, zq, qq):  # type: ign
         if c == 0 and not sampled[i]:
             continue
         v = 1.0 if c == 1 else float(THINNING)
-        n_gone = 0
-        for j in range(d):
-            a = active[i, 1 + j]
-            z[j] = scores[a] if a >= 0 else 0.0
-            if a < 0:
-                gone[n_gone] = j
-                n_gone += 1
+        n_gone = _read(active[i], scores, z, gone)
         n[c] += v
         for j in range(d):
             value = v * z[j]
@@ -92,8 +100,9 @@ def _add(active, scores, is_fraud, sampled, n, z_sums, zz, zq, qq):  # type: ign
 
 
 @nb.njit(cache=True)
-def _assemble(n, z_sums, zz, zq, qq, sums, products):  # type: ignore[no-untyped-def]  # compiled
+def _assemble(totals, sums, products):  # type: ignore[no-untyped-def]  # compiled
     """Turn absences into presences p = 1 - q, and pack."""
+    n, z_sums, zz, zq, qq = totals
     d = z_sums.shape[1]
     for c in range(2):
         place = 0
@@ -171,9 +180,9 @@ class Moments:
         shapes = ((2,), (2, d), (2, d, d), (2, d, d), (2, d, d))
         for start in range(0, len(active), _BLOCK):
             block = slice(start, start + _BLOCK)
-            added = [np.zeros(shape) for shape in shapes]
-            _add(active[block], scores, is_fraud[block], sampled[block], *added)
-            _assemble(*added, self.sums, self.products)
+            added = tuple(np.zeros(shape) for shape in shapes)
+            _add(active[block], scores, is_fraud[block], sampled[block], added)
+            _assemble(added, self.sums, self.products)
             self.n[:] += added[0].astype(np.int64)
 
     def merged(self, other: "Moments") -> "Moments":

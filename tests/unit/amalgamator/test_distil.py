@@ -33,7 +33,7 @@ def asked(n: int, seed: int):
 
 
 def test_the_student_learns_the_weighted_mean_of_the_members() -> None:
-    """It explains 95 % of fresh rows' variance; members are 1 too high and 3 too low, weighed 3:1."""
+    """It explains 95 % of fresh rows' variance; members are 1 too high, 3 too low, weighed 3:1."""
     rows, truth = asked(3_000, 0)
     answers = {"a": (truth + 1).astype(np.float32), "b": (truth - 3).astype(np.float32)}
     flat = distil(BASIS, rows, answers, {"a": 3.0, "b": 1.0}, QUICK)

@@ -64,9 +64,10 @@ def test_sums_are_those_of_a_plain_loop(rows) -> None:
     n, sums, products = np.zeros(2), np.zeros((2, 6)), np.zeros((2, 6, 6))
     for *values, fraud, sampled in rows:
         v = 1 if fraud else THINNING * sampled
-        first = [SCORES[1 + z_of[x]] if x == x else 0 for x in values[:1]]
-        second = [SCORES[5 + (x >= 5.0)] if x == x else 0 for x in values[1:2]]
-        x = np.array([*first, *second, 0, *(float(value == value) for value in values)])
+        there = ~np.isnan(values)
+        first = SCORES[1 + z_of[values[0]]] if there[0] else 0
+        second = SCORES[5 + (values[1] >= 5.0)] if there[1] else 0
+        x = np.array([first, second, 0, *there.astype(float)])
         n[int(fraud)] += v
         sums[int(fraud)] += v * x
         products[int(fraud)] += v * np.outer(x, x)
