@@ -11,9 +11,9 @@ from rich.table import Table
 
 from amalgamator.policy import TrustPolicy
 from deploy.attacks import ATTACKS, Attack
-from deploy.runs import local_amalgamator
 from deploy.bank_rows import BankRows, bank_stream, read_bank_rows
 from deploy.local import LocalConsortium
+from deploy.runs import local_amalgamator
 from deploy.scenarios import FraudRates
 from deploy.simulated_files import write_days
 from deploy.simulator import SimulationConfig, simulate
@@ -22,7 +22,8 @@ from models.evaluation import average_precision
 from models.release import Release
 from models.schema import Schema
 from stream.experts import LearningPolicy
-from stream.pipeline import Pipeline, PipelineConfig, Scored
+from stream.pipeline import Pipeline, Scored
+from stream.pipeline_config import PipelineConfig
 
 _DAY_MS = 86_400_000
 _SECRET = b"attacks: no secret, nothing leaves this process"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
 from deploy import cli_evaluation, commands, membership
 from deploy.cli_common import Bootstrap, Results, StateDir, command_line, console, errors
@@ -16,7 +15,6 @@ from deploy.demo import Demo, DemoConfig, stop_demo
 from deploy.foreign import ForeignConfig, write_foreign
 from deploy.results import write_results
 from deploy.topics import bank_plan, consortium_plan, create_topics
-from models.errors import AmalgamError, InvalidInputError
 
 STATE = Path(".amalgam")
 app = typer.Typer(
@@ -40,6 +38,7 @@ for name, group in (
 ):
     app.add_typer(group, name=name)
 cli_evaluation.register(app)
+
 
 @app.command()
 def demo(
