@@ -8,15 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from amalgamator.moments import merged_moments
 from amalgamator.policy import FoldConfig
 from amalgamator.state import Pairs, by_bucket, of_part
 from amalgamator.structure import choose_trees, due_period, proposals_of, standing_of
-from models.basis import Basis
-from models.basis_builder import build_basis
+from models.basis import MAX_WEIGHTS, Basis
+from models.basis_builder import build_basis, schema_crosses
+from models.cross_choice import choose_crosses, only_crosses, with_crosses
 from models.families.scorecard import solve, unpack
 from models.histograms import N_CELLS
 from models.release import Release
 from models.summary import ContributionKey
+from models.tree_checks import TreeLimits
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +111,32 @@ class ScorerFold:
         return total > 0.0 and covered >= self._config.basis.switch_coverage * total
 
     def _due_basis(self, pairs: Pairs, scorer: Scorer) -> Basis | None:
-        """Return a basis with edges for more data, or with other trees, if one is due."""
+        """Return a basis with edges for more data, or with other trees, if one is due.
+
+        Its crosses are the schema's and those that the moments of the basis in force ask for.
+        """
+        due = self._plain_due_basis(pairs, scorer)
+        if due is None or scorer.basis is None:
+            return due
+        plain = only_crosses(due, schema_crosses(self._config.schema))
+        moments = merged_moments(pairs, scorer.basis, self._config)
+        if moments is None:
+            return plain
+        shape, room = self._config.shape, MAX_WEIGHTS - plain.n_weights - self._tree_room(plain)
+        chosen = choose_crosses(
+            moments,
+            plain,
+            most=shape.proposed_crosses,
+            most_weights=min(shape.cross_weights, room),
+        )
+        return with_crosses(plain, chosen)
+
+    def _tree_room(self, basis: Basis) -> int:
+        """Return the weights that trees to come may need beside those that are there."""
+        n_more = max(self._config.structure.max_trees - len(basis.trees), 0)
+        return n_more * TreeLimits().max_leaves
+
+    def _plain_due_basis(self, pairs: Pairs, scorer: Scorer) -> Basis | None:
         basis = scorer.basis
         histograms = of_part(pairs, "histograms")
         due = self._config.basis.number_due(*self._matured(histograms))

@@ -276,6 +276,32 @@ def _encode(rows, fine, coarse, selected, crossed, crosses, widths, offsets, out
             out[i, column] = active if left >= 0 and right >= 0 else -1
 
 
+def first_weights(basis: Basis) -> NDArray[np.int64]:
+    """Return the first weight of each feature's bins, shape (n_features,), MISSING without any."""
+    first = np.full(basis.n_features, MISSING, np.int64)
+    first[basis.selected] = basis.offsets[1 : 1 + len(basis.selected)]
+    return first
+
+
+def feature_weights(basis: Basis, active: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return encoded rows whose columns 1 to n_features are the bins of the features in order.
+
+    Parameters
+    ----------
+    basis
+        That encoded the rows.
+    active
+        Result of `encode`; returned as it is where every feature has weights. Otherwise a feature
+        without weights is MISSING in every row, and crosses and trees are left out.
+    """
+    if len(basis.selected) == basis.n_features:
+        return active
+    out = np.full((len(active), 1 + basis.n_features), MISSING, np.int32)
+    out[:, 0] = active[:, 0]
+    out[:, 1 + basis.selected] = active[:, 1 : 1 + len(basis.selected)]
+    return out
+
+
 def view(basis: Basis, rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return rows in which each category is replaced by the number that stands for it.
 

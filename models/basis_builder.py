@@ -37,12 +37,19 @@ class BasisShape:
         Transactions of the usual fraud rate that are added to each category's.
     category_min_n
         Transactions below which a category is not told apart, in the consortium as a whole.
+    proposed_crosses
+        Pairs of features that are crossed beside the schema's, where moments show that their
+        dependence differs between the classes, >= 0; see `models.cross_choice`.
+    cross_weights
+        Weights that all these share, >= 0.
     """
 
     attribute_weights: int = 1_000
     attribute_bins: tuple[int, int] = (4, 16)
     category_prior: float = 20.0
     category_min_n: int = 20
+    proposed_crosses: int = 12
+    cross_weights: int = 800
 
     def __post_init__(self) -> None:
         least, most = self.attribute_bins
@@ -53,6 +60,11 @@ class BasisShape:
             )
         if not (self.category_prior > 0.0 and self.category_min_n >= 1):
             raise InvalidInputError("basis shape: expected category_prior > 0, category_min_n >= 1")
+        if not (self.proposed_crosses >= 0 and self.cross_weights >= 0):
+            raise InvalidInputError(
+                "basis shape: expected proposed_crosses, cross_weights >= 0, "
+                f"got {self.proposed_crosses} and {self.cross_weights}"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,8 +119,6 @@ def build_basis(
         c.edges(COARSE_QUANTILES if j < n_plain else _ATTRIBUTE_COARSE)
         for j, c in enumerate(columns)
     ]
-    position = {name: i for i, name in enumerate(names)}
-    crosses = [(position[a], position[b]) for a, b in schema.crosses]
     return Basis(
         number=number,
         schema_hash=schema.hash,
@@ -117,7 +127,7 @@ def build_basis(
         coarse_edges=np.concatenate(coarse),
         n_coarse_edges=_lengths(coarse),
         selected=np.array([*range(n_plain), *chosen], np.int32),
-        crosses=np.array(crosses, np.int32).reshape(-1, 2),
+        crosses=np.array(schema_crosses(schema), np.int32).reshape(-1, 2),
         category_cells=np.concatenate([column.cells for column in columns]),
         category_logits=np.concatenate([column.logits for column in columns]),
         n_categories=_lengths([column.cells for column in columns]),
@@ -125,6 +135,12 @@ def build_basis(
         drawn=made_from[0],
         grown=made_from[1],
     )
+
+
+def schema_crosses(schema: Schema) -> list[tuple[int, int]]:
+    """Return the schema's pairs as positions of features."""
+    position = {name: i for i, name in enumerate(schema.feature_names)}
+    return [(position[a], position[b]) for a, b in schema.crosses]
 
 
 def _lengths(arrays: Sequence[NDArray[np.generic]]) -> NDArray[np.int32]:

@@ -13,6 +13,8 @@ from typing import Any, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from models.copula import THINNING as MOMENTS_THINNING
+from models.copula import check_moments
 from models.envelope import ArrayHeader, ContributionHeader, Kind, seal
 from models.errors import InvalidInputError, InvalidTreesError, QuarantinedError
 from models.histograms import N_CELLS
@@ -59,6 +61,11 @@ RULES: Mapping[str, tuple[ArrayRule, ...]] = {
     "statistics": (
         ArrayRule("curvature", "<f4", (None,)),
         ArrayRule("gradient", "<f8", (None,)),
+    ),
+    "moments": (
+        ArrayRule("n", "<i8", (2,)),
+        ArrayRule("sums", "<i8", (2, None)),
+        ArrayRule("products", "<i8", (2, None)),
     ),
     "trees": (
         ArrayRule("n_nodes", "<i4", (None,)),
@@ -306,6 +313,13 @@ def _check_statistics(arrays: Arrays, header: ContributionHeader, schema: Schema
             raise QuarantinedError("range", "curvature: expected 0 <= a_ij <= min(a_ii, a_jj)")
 
 
+def _check_moments(arrays: Arrays, header: ContributionHeader, schema: Schema) -> None:
+    _demand(header.bucket == 0 and header.basis >= 1, "expected bucket 0 and basis at least 1")
+    check_moments(arrays, schema.n_features)
+    bounds = np.array([MOMENTS_THINNING * header.n, header.n])
+    _demand(bool(np.all(arrays["n"] <= bounds)), "n: expected no more rows than have matured")
+
+
 def _check_trees(arrays: Arrays, header: ContributionHeader, schema: Schema) -> None:
     _demand(header.bucket == 0 and header.basis >= 1, "expected bucket 0 and basis at least 1")
     try:
@@ -342,6 +356,7 @@ def _demand(holds: bool, expectation: str) -> None:
 _CHECKS: Mapping[Part, Callable[[Arrays, ContributionHeader, Schema], None]] = {
     "histograms": _check_histograms,
     "statistics": _check_statistics,
+    "moments": _check_moments,
     "trees": _check_trees,
     "evidence": _check_evidence,
     "epoch": _check_epoch,

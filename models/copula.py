@@ -2,7 +2,8 @@
 
 Each feature gives a score z, the normal quantile of the middle of its bin's rank among the
 feature's bins on the basis, in 64ths, and a presence p of 0 or 1; z is 0 where the feature is
-absent. With x = (z of all features, p of all features) the summary of a class is::
+absent. A feature without weights on the basis counts as absent. With x = (z of all features,
+p of all features) the summary of a class is::
 
     n += v      sums += v x      products += v x x^T (upper triangle)
 
@@ -18,7 +19,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.basis import Basis
+from models.basis import Basis, first_weights
 from models.errors import InvalidInputError, QuarantinedError
 from models.normal import quantile
 
@@ -41,10 +42,10 @@ def bin_scores(basis: Basis) -> NDArray[np.int32]:
         Gives the bins: bin b of k scores the normal quantile of (b + 1/2) / k.
     """
     scores = np.zeros(basis.n_weights, np.int32)
-    offsets = basis.offsets
-    for j, n_edges in enumerate(basis.n_edges.tolist()):
+    firsts = first_weights(basis)
+    for j in basis.selected.tolist():
+        n_edges, first = int(basis.n_edges[j]), int(firsts[j])
         ranks = (np.arange(n_edges + 1) + 0.5) / (n_edges + 1)
-        first = int(offsets[1 + j])
         scores[first : first + n_edges + 1] = np.rint(UNIT * quantile(ranks)).astype(np.int32)
     return scores
 
@@ -168,7 +169,7 @@ class Moments:
         Parameters
         ----------
         active
-            Result of `models.basis.encode`.
+            Result of `models.basis.feature_weights`.
         scores
             Result of `bin_scores` for the same basis.
         is_fraud

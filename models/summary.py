@@ -20,7 +20,7 @@ TREE_ARRAYS = (
     "leaf_n",
     "leaf_accounts",
 )
-Part = Literal["histograms", "statistics", "trees", "evidence", "epoch"]
+Part = Literal["histograms", "statistics", "moments", "trees", "evidence", "epoch"]
 
 
 class ContributionKey(NamedTuple):
@@ -45,7 +45,8 @@ class Contribution:
     epoch
         Cadence index at publication (event or wall time // cadence).
     basis
-        Number of the basis that ``statistics`` and ``trees`` refer to; 0 for the other parts.
+        Number of the basis that ``statistics``, ``moments`` and ``trees`` refer to; 0 for the
+        other parts.
     n
         Matured transactions behind the numbers, >= 0.
     arrays
@@ -55,6 +56,8 @@ class Contribution:
           uint32, all of shape (n_cells,), sorted by (feature, is_fraud, cell), no repeats.
         - ``statistics``: ``curvature`` float32 of shape (w * (w + 1) / 2,), the upper
           triangle row by row of A; ``gradient`` float64 of shape (w,), b.
+        - ``moments``: the arrays of `models.copula.Moments`: ``n`` int64 (2,), ``sums`` int64
+          (2, m), ``products`` int64 (2, m * (m + 1) / 2), m = 2 * n_features.
         - ``trees``: the arrays of a `models.trees.TreeList` without values of leaves, and
           ``period`` int32 (1,), see `proposal_arrays`.
         - ``evidence``: the fields of `models.entity_risk.EvidenceCells`.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.basis import Basis, encode
+from models.basis import MISSING, Basis, encode, feature_weights, first_weights
 from models.copula import UNIT, Moments, bin_scores
 from models.correlation import correlated, factor, nearest_correlation
 from models.errors import InvalidInputError
@@ -238,21 +238,18 @@ def _bins(
     counts: NDArray[np.float64], basis: Basis
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Return for each feature the probability and the score of its bins."""
-    scores, offsets = bin_scores(basis).astype(np.float64) / UNIT, basis.offsets
-    low = lower_edges().astype(np.float64)
-    low[0] = -np.inf
+    scores, firsts = bin_scores(basis).astype(np.float64) / UNIT, first_weights(basis)
     representative = np.repeat(lower_edges()[:, None], basis.n_features, axis=1)
-    bins = (
-        encode(basis, representative)[:, 1 : 1 + basis.n_features]
-        - offsets[1:-1][: basis.n_features]
-    )
+    active = feature_weights(basis, encode(basis, representative))
     out = []
-    for j in range(basis.n_features):
+    for j, first in enumerate(firsts.tolist()):
+        if first == MISSING:
+            out.append((np.ones(1), np.zeros(1)))
+            continue
         width = int(basis.n_edges[j]) + 1
-        mass = np.bincount(bins[:, j], counts[j], minlength=width)
+        mass = np.bincount(active[:, 1 + j] - first, counts[j], minlength=width)
         total = mass.sum()
         share = mass / total if total > 0.0 else np.full(width, 1.0 / width)
-        first = int(offsets[1 + j])
         out.append((share, scores[first : first + width]))
     return out
 

@@ -13,6 +13,7 @@ from models.features.accounts import DAY_MS
 from models.histograms import add_rows, empty_counts
 from models.matured import Matured
 from models.schema import Schema
+from stream.moments import MomentLearner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,8 @@ class LearningPolicy:
         Matured transactions and frauds before the first basis.
     growth
         A new basis is made when the matured transactions have grown by this factor.
+    moments
+        Whether moments of the features are learnt and published with the statistics.
     """
 
     prior_logit: float = -4.5
@@ -42,6 +45,7 @@ class LearningPolicy:
     first_n: int = 3_000
     first_frauds: int = 30
     growth: float = 1.4
+    moments: bool = False
 
 
 class OwnExpert:
@@ -156,6 +160,10 @@ class SharedExpert:
     ----------
     basis, weights
         In force, None before a release holds them.
+    collecting
+        The basis that statistics and moments are learnt for, None before a release asks.
+    moments
+        Learnt from the same rows.
     """
 
     def __init__(self, schema: Schema, policy: LearningPolicy) -> None:
@@ -164,6 +172,7 @@ class SharedExpert:
         self.basis: Basis | None = None
         self.weights: NDArray[np.float64] | None = None
         self.collecting: Basis | None = None
+        self.moments = MomentLearner(is_on=policy.moments)
         self._open: dict[int, Statistics] = {}
         self._changed: set[int] = set()
 
@@ -194,6 +203,7 @@ class SharedExpert:
                 active, rows.is_fraud, self._reference(rows, active), kept=is_kept(rows.hashes)
             )
             self._changed.add(one)
+            self.moments.add(rows, active)
 
     def _statistics(self, bucket: int) -> Statistics:
         if bucket not in self._open:
@@ -208,10 +218,11 @@ class SharedExpert:
         return self.score(rows.features)
 
     def restart(self) -> None:
-        """Drop counts and statistics: they are of another unit."""
+        """Drop counts, statistics and moments: they are of another unit."""
         self.counts[:] = 0
         self._open.clear()
         self._changed.clear()
+        self.moments.begin(self.collecting)
 
     def needs_rows(self, collecting: Basis | None) -> bool:
         """Return whether a release's basis is one that rows must be encoded for afresh."""
@@ -242,6 +253,7 @@ class SharedExpert:
             self.collecting = collecting
             self._open.clear()
             self._changed.clear()
+            self.moments.begin(collecting)
             for block in retained.blocks():
                 self._add(block)
 
@@ -276,6 +288,7 @@ class SharedExpert:
         for bucket, statistics in self._open.items():
             out |= _statistics_arrays(f"open/{bucket}", statistics)
         out["changed"] = np.array(sorted(self._changed), np.int64)
+        out |= {f"moments/{name}": array for name, array in self.moments.arrays().items()}
         return out
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
@@ -286,6 +299,9 @@ class SharedExpert:
         buckets = {int(name.split("/")[1]) for name in arrays if name.startswith("open/")}
         self._open = {b: _load_statistics(f"open/{b}", arrays) for b in sorted(buckets)}
         self._changed = set(np.asarray(arrays["changed"]).tolist())
+        prefix = "moments/"
+        of_moments = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        self.moments.load(self.collecting, of_moments)
 
 
 def _scorer_arrays(

@@ -154,6 +154,10 @@ class Panel:
             Piece("statistics", bucket, basis, n, {"curvature": packed, "gradient": gradient})
             for bucket, (n, packed, gradient) in self.shared.contributions(now_ms).items()
         ]
+        moments = self.shared.moments.settled()
+        if moments is not None and moments.n.any():
+            held = {name: array.copy() for name, array in moments.arrays().items()}
+            pieces.append(Piece("moments", 0, basis, self.shared.n, held))
         pieces.append(Piece("histograms", 0, 0, self.shared.n, to_cells(self.shared.counts)))
         trees = self.proposer.take()
         if trees is not None:

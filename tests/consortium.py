@@ -117,6 +117,44 @@ def statistics(member: str, bucket: int, *, basis: int, n_weights: int, seed: in
     )
 
 
+def moments(
+    member: str,
+    *,
+    basis: Basis,
+    n: int,
+    seed: int,
+    linked: tuple[int, int] | None = None,
+) -> Contribution:
+    """Return moments of n rows, a tenth of them frauds, in which two features may go together.
+
+    Features are independent but for the ``linked`` ones, which in frauds have the same sign.
+    """
+    rng = np.random.default_rng(seed)
+    d = len(SCHEMA.feature_names)
+    z = np.clip(np.rint(64 * rng.normal(size=(n, d))), -256, 256).astype(np.int64)
+    is_fraud = np.arange(n) % 10 == 0
+    if linked is not None:
+        a, b = linked
+        z[is_fraud, b] = np.sign(z[is_fraud, a]) * np.abs(z[is_fraud, b])
+    x = np.concatenate([z, np.ones_like(z)], axis=1)
+    upper = np.triu_indices(2 * d)
+    of_class = [x[~is_fraud], x[is_fraud]]
+    v = np.array([10, 1])
+    return Contribution(
+        key=ContributionKey(member, "0", "moments", 0),
+        epoch=2,
+        basis=basis.number,
+        n=10 * n,
+        arrays={
+            "n": v * [len(one) for one in of_class],
+            "sums": np.array([k * one.sum(axis=0) for k, one in zip(v, of_class, strict=True)]),
+            "products": np.array(
+                [k * (one.T @ one)[upper] for k, one in zip(v, of_class, strict=True)]
+            ),
+        },
+    )
+
+
 def proposal(
     member: str, period: int, *, basis: Basis, n_trees: int, seed: int, n: int = 150
 ) -> Contribution:

@@ -97,3 +97,32 @@ def solve_positive(matrix: NDArray[np.float64], target: NDArray[np.float64]) -> 
     solution = target.copy()
     _substitute(matrix, solution)
     return solution
+
+
+@nb.njit(cache=True)
+def _invert(u, out):  # type: ignore[no-untyped-def]  # compiled
+    """Fill row k of out with the solution of U^T U x = e_k."""
+    n = u.shape[0]
+    for k in range(n):
+        out[k, k] = 1.0
+        _substitute(u, out[k])
+
+
+def inverse_positive(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the inverse of a matrix, symmetric to the bit.
+
+    Parameters
+    ----------
+    matrix
+        As in `solve_positive`, overwritten too.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If ``matrix`` is not positive definite.
+    """
+    if not _factor(matrix):
+        raise np.linalg.LinAlgError("the matrix is not positive definite")
+    out = np.zeros_like(matrix)
+    _invert(matrix, out)
+    return np.asarray((out + out.T) / 2.0)

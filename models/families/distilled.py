@@ -6,7 +6,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.basis import Basis, encode
+from models.basis import Basis, encode, feature_weights, first_weights
 from models.families.network import check_parameters, forward
 from models.families.scorecard import MAX_LOGIT
 
@@ -46,10 +46,10 @@ def inputs(basis: Basis, rows: NDArray[np.float32]) -> NDArray[np.float32]:
     Returns
     -------
     ndarray of shape (n, 2 * n_features), float32
-        The bin is 0 where the feature is absent, -1 where it has one bin only.
+        The bin is 0 where the feature is absent or without weights, -1 where it has one bin only.
     """
-    active = encode(basis, rows)
-    first = basis.offsets[1 : 1 + basis.n_features]
+    active = feature_weights(basis, encode(basis, rows))
+    first = first_weights(basis)
     out = np.empty((len(rows), n_inputs(basis.n_features)), np.float32)
     _inputs(active, first, first + basis.n_edges, out)
     return out

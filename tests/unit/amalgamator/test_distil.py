@@ -18,7 +18,9 @@ BASIS = Basis(
     n_edges=np.full(3, 23, np.int32),
     coarse_edges=np.empty(0, np.float32),
     n_coarse_edges=np.zeros(3, np.int32),
+    selected=np.arange(3, dtype=np.int32),
     crosses=np.empty((0, 2), np.int32),
+    n_categories=np.zeros(3, np.int32),
 )
 
 

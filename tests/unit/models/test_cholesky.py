@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.families.cholesky import solve_positive
+from models.families.cholesky import inverse_positive, solve_positive
 
 SIZES = (1, 2, 63, 64, 65, 130, 600)
 
@@ -97,3 +97,18 @@ def test_an_indefinite_matrix_with_a_good_diagonal_is_refused(n: int) -> None:
     matrix[0, -1] = matrix[-1, 0] = 1.5
     with pytest.raises(np.linalg.LinAlgError):
         solve_positive(matrix, np.ones(n))
+
+
+@pytest.mark.parametrize("n", [1, 5, 64, 130])
+def test_the_inverse_is_that_of_lapack_and_symmetric(n: int) -> None:
+    """The eigenvalues lie in [1, 5]."""
+    matrix, _ = system(n)
+    got = inverse_positive(matrix.copy())
+    assert np.abs(got - np.linalg.inv(matrix)).max() < 1e-12
+    assert np.array_equal(got, got.T)
+
+
+def test_no_inverse_without_a_positive_definite_matrix() -> None:
+    """As for a solution."""
+    with pytest.raises(np.linalg.LinAlgError):
+        inverse_positive(np.array([[1.0, 2.0], [2.0, 1.0]]))

@@ -62,6 +62,18 @@ def assert_equal(left: Contribution, right: Contribution) -> None:
         assert array.tobytes() == other.tobytes()
 
 
+def two_rows() -> dict[str, np.ndarray]:
+    """Return moments of a legitimate row, which counts ten times, and of a fraud."""
+    d = len(SCHEMA.feature_names)
+    z = np.array([np.arange(d) - 10, 20 - np.arange(d)])
+    present = np.ones((2, d), np.int64)
+    z[1, 0] = present[1, 0] = 0
+    x, n = np.concatenate([z, present], axis=1), np.array([10, 1])
+    upper = np.triu_indices(2 * d)
+    products = [k * np.outer(row, row)[upper] for k, row in zip(n, x, strict=True)]
+    return {"n": n, "sums": n[:, None] * x, "products": np.array(products)}
+
+
 def golden_contributions() -> dict[str, Contribution]:
     """Return one small, fixed contribution of each part."""
     n_weights = 3
@@ -76,6 +88,7 @@ def golden_contributions() -> dict[str, Contribution]:
             "curvature": np.array([3, 1, 0.5, 2, 0.25, 1], np.float32),
             "gradient": np.array([0.5, -1.25, 3.0]),
         },
+        "moments": two_rows(),
         "evidence": {
             "name": np.arange(n_weights * 16, dtype=np.uint8).reshape(n_weights, 16),
             "kind": np.zeros(n_weights, np.uint8),
@@ -108,7 +121,7 @@ def golden_contributions() -> dict[str, Contribution]:
         part: Contribution(
             key=ContributionKey("alpha", "0", part, bucket.get(part, 0)),  # type: ignore[arg-type]  # names of parts
             epoch=17,
-            basis=1 if part in ("statistics", "trees") else 0,
+            basis=1 if part in ("statistics", "moments", "trees") else 0,
             n=8,
             arrays=arrays,
         )
@@ -255,6 +268,7 @@ def test_a_header_in_another_encoding_is_refused() -> None:
 EVIDENCE = golden_contributions()["evidence"]
 HISTOGRAMS = golden_contributions()["histograms"]
 STATISTICS = golden_contributions()["statistics"]
+MOMENTS = golden_contributions()["moments"]
 
 
 @pytest.mark.parametrize(
@@ -284,10 +298,21 @@ STATISTICS = golden_contributions()["statistics"]
         (STATISTICS, "curvature", 1, 2.5, "range"),
         (STATISTICS, "curvature", 5, 0.1, "range"),
         (STATISTICS, "gradient", 0, -np.inf, "finite"),
+        (MOMENTS, "n", 0, -1, "range"),
+        (MOMENTS, "n", 0, 81, "range"),
+        (MOMENTS, "n", 1, 9, "range"),
+        (MOMENTS, "sums", (0, 0), 2_561, "range"),
+        (MOMENTS, "sums", (1, -1), 2, "range"),
+        (MOMENTS, "products", (0, 0), -1, "range"),
+        (MOMENTS, "products", (0, 1), 901, "range"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(
-    contribution: Contribution, name: str, position: int, value: float, reason: str
+    contribution: Contribution,
+    name: str,
+    position: int | tuple[int, int],
+    value: float,
+    reason: str,
 ) -> None:
     """One wrong entry in one array, honestly signed."""
     array = contribution.arrays[name].copy()
@@ -320,6 +345,18 @@ def test_curvature_of_another_size_than_the_gradient_is_refused() -> None:
     with pytest.raises(QuarantinedError) as refusal:
         decode(encode_contribution(replace(STATISTICS, arrays=arrays), context_of(), SIGNER))
     assert refusal.value.reason == "shape"
+
+
+def test_moments_of_another_schema_or_key_are_refused() -> None:
+    """Their length says how many features they are of; they have one bucket and a basis."""
+    short = {**MOMENTS.arrays, "sums": MOMENTS.arrays["sums"][:, 2:]}
+    with pytest.raises(QuarantinedError) as refusal:
+        decode(encode_contribution(replace(MOMENTS, arrays=short), context_of(), SIGNER))
+    assert refusal.value.reason == "shape"
+    for change in ({"basis": 0}, {"bucket": 1}):
+        with pytest.raises(QuarantinedError) as refusal:
+            decode(resealed("moments", lambda fields, change=change: fields.update(change)))
+        assert refusal.value.reason == "range"
 
 
 def test_encoding_refuses_arrays_that_are_not_registered() -> None:

@@ -1,5 +1,6 @@
 """Moments: plain sums of scores and presences, exact under any merge, and their checks."""
 
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.basis import Basis, encode
+from models.basis import Basis, encode, feature_weights
 from models.copula import (
     MAX_SCORE,
     THINNING,
@@ -28,7 +29,9 @@ BASIS = Basis(
     n_edges=np.array([3, 1, 0], np.int32),
     coarse_edges=np.array([1.0, 5.0], np.float32),
     n_coarse_edges=np.array([1, 1, 0], np.int32),
+    selected=np.arange(3, dtype=np.int32),
     crosses=np.array([[0, 1]], np.int32),
+    n_categories=np.zeros(3, np.int32),
 )
 SCORES = bin_scores(BASIS)
 VALUE = st.sampled_from([-1.0, 0.5, 1.5, 3.0, 7.0, float("nan")])
@@ -89,6 +92,21 @@ def test_merged_is_pooled_in_any_order(a, b, c) -> None:
     assert same(two.merged(one), one.merged(two))
     assert same(one.merged(Moments.empty(3)), one)
     assert all(np.array_equal(array, before[name]) for name, array in one.arrays().items())
+
+
+@given(rows=ROWS)
+def test_a_feature_without_weights_counts_as_absent(rows) -> None:
+    """Its column may then be anything; the others' sums stay as they were."""
+    x = np.array([row[:3] for row in rows], np.float32).reshape(-1, 3)
+    y, sampled = (np.array([row[i] for row in rows], bool) for i in (3, 4))
+    narrow = replace(BASIS, selected=np.array([0, 2], np.int32))
+    out = Moments.empty(3)
+    encoded = feature_weights(narrow, encode(narrow, x))
+    out.add(encoded, bin_scores(narrow), y, sampled=sampled)
+    x[:, 1] = np.nan
+    expected = Moments.empty(3)
+    expected.add(encode(BASIS, x), SCORES, y, sampled=sampled)
+    same(out, expected)
 
 
 def test_other_features_do_not_merge() -> None:

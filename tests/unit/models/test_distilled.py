@@ -1,5 +1,7 @@
 """The frozen student: its inputs and its scores."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,9 @@ BASIS = Basis(
     n_edges=np.array([2, 1, 0], np.int32),
     coarse_edges=np.empty(0, np.float32),
     n_coarse_edges=np.zeros(3, np.int32),
+    selected=np.arange(3, dtype=np.int32),
     crosses=np.empty((0, 2), np.int32),
+    n_categories=np.zeros(3, np.int32),
 )
 NAN = float("nan")
 
@@ -30,6 +34,15 @@ def test_inputs_are_bins_from_minus_one_to_one_and_what_is_absent() -> None:
         [0, 0, 0, 1, 1, 1],
     ]
     assert inputs(BASIS, rows).tolist() == expected
+
+
+def test_a_feature_without_weights_is_absent_to_the_network() -> None:
+    """The others keep their places."""
+    rows = np.array([[-3, 4, 9], [2, NAN, 1]], np.float32)
+    narrow = replace(BASIS, selected=np.array([1, 2], np.int32))
+    rows_without = rows.copy()
+    rows_without[:, 0] = NAN
+    assert inputs(narrow, rows).tolist() == inputs(BASIS, rows_without).tolist()
 
 
 def test_scores_are_the_networks_within_bounds() -> None:

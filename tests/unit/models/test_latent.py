@@ -55,7 +55,9 @@ BASIS = Basis(
     n_edges=np.array([3, 1], np.int32),
     coarse_edges=np.empty(0, np.float32),
     n_coarse_edges=np.array([0, 0], np.int32),
+    selected=np.arange(2, dtype=np.int32),
     crosses=np.empty((0, 2), np.int32),
+    n_categories=np.zeros(2, np.int32),
 )
 
 

@@ -7,12 +7,14 @@ import pytest
 
 from models.basis import Basis, encode
 from models.basis_builder import build_basis
+from models.copula import bin_scores, is_sampled
 from models.families.scorecard import is_kept, unpack
 from models.features.accounts import DAY_MS
 from models.histograms import add_rows, empty_counts
 from models.matured import Matured
 from models.schema import Schema
 from stream.experts import LearningPolicy, OwnExpert, SharedExpert
+from stream.moments import MAX_FEATURES, MomentLearner
 
 SCHEMA = Schema(entity_kinds=())
 POLICY = LearningPolicy(
@@ -328,3 +330,78 @@ def test_a_restored_expert_goes_on_to_the_bit(kind: str) -> None:
     assert left.keys() == right.keys()
     assert all(left[name].tobytes() == right[name].tobytes() for name in left)
     assert again.score(SECOND.features).tobytes() == expert.score(SECOND.features).tobytes()
+
+
+def moments_of(basis: Basis, some: Matured) -> dict[str, np.ndarray]:
+    """Return the sums of scores and presences, row by row as the definition says."""
+    z, present = np.zeros(some.features.shape, np.int64), ~np.isnan(some.features)
+    scores, active = bin_scores(basis), encode(basis, some.features)
+    for j in range(z.shape[1]):
+        z[present[:, j], j] = scores[active[present[:, j], 1 + j]]
+    x = np.concatenate([z, present.astype(np.int64)], axis=1)
+    v = np.where(some.is_fraud, 1, np.where(is_sampled(some.hashes), 10, 0))
+    upper = np.triu_indices(x.shape[1])
+    classes = (~some.is_fraud, some.is_fraud)
+    return {
+        "n": np.array([v[c].sum() for c in classes]),
+        "sums": np.array([(v[c, None] * x[c]).sum(axis=0) for c in classes]),
+        "products": np.array([((v[c, None] * x[c]).T @ x[c])[upper] for c in classes]),
+    }
+
+
+def a_watcher() -> SharedExpert:
+    """Return an expert that learns moments, for the first basis."""
+    expert = SharedExpert(SCHEMA, replace(POLICY, moments=True))
+    expert.install(None, None, BASIS, rows(0, 0))
+    return expert
+
+
+def test_moments_are_the_sums_over_retained_and_later_rows() -> None:
+    """Of the basis collected for, and of nothing before it."""
+    expert, several = a_watcher(), [rows(300, 1), rows(1, 2), rows(200, 3)]
+    for some in several:
+        expert.learn(some)
+    expected = moments_of(BASIS, together(*several))
+    found = expert.moments.arrays()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    later = a_basis(rows(2_000, 9), 2)
+    expert.install(None, None, later, together(*several[1:]))
+    expected = moments_of(later, together(*several[1:]))
+    found = expert.moments.arrays()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    expert.restart()
+    assert not expert.moments.arrays()["products"].any()
+
+
+def test_moments_go_on_after_a_restart() -> None:
+    """Rows that wait for the kernel are in the state."""
+    expert = a_watcher()
+    expert.learn(rows(100, 1))
+    other = SharedExpert(SCHEMA, replace(POLICY, moments=True))
+    other.load({name: array.copy() for name, array in expert.arrays().items()})
+    for one in (expert, other):
+        one.learn(rows(50, 2))
+    assert all(np.array_equal(a, other.arrays()[name]) for name, a in expert.arrays().items())
+
+
+def test_moments_are_learnt_only_where_they_are_wanted() -> None:
+    """Off by default, and with too many features."""
+    expert = a_shared()
+    expert.learn(rows(100, 1))
+    assert expert.moments.settled() is None
+    assert not any(name.startswith("moments/") for name in expert.arrays())
+    wide = MomentLearner(is_on=True)
+    n = MAX_FEATURES + 1
+    none = np.zeros(n, np.int32)
+    wide.begin(
+        replace(
+            BASIS,
+            edges=np.empty(0, np.float32),
+            n_edges=none,
+            coarse_edges=np.empty(0, np.float32),
+            n_coarse_edges=none,
+            n_categories=none,
+            crosses=np.empty((0, 2), np.int32),
+        )
+    )
+    assert wide.settled() is None
