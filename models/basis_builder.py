@@ -39,7 +39,7 @@ class BasisShape:
         Transactions below which a category is not told apart, in the consortium as a whole.
     """
 
-    attribute_weights: int = 1_000
+    attribute_weights: int = 400
     attribute_bins: tuple[int, int] = (4, 16)
     category_prior: float = 20.0
     category_min_n: int = 20
