@@ -274,7 +274,7 @@ class Demo:
         for bank, path in files.settings.items():
             settings = read_settings(path, {})
             membership = read_membership(settings)
-            pipelines[bank] = Pipeline(pipeline_config(settings, membership))
+            pipelines[bank] = Pipeline(pipeline_config(settings, membership, self._mappings[bank]))
             streams[bank] = bank_stream(self._parts[bank], self._config.label_delay_d * _DAY_MS)
         registry_file = Path(files.amalgamator["AMALGAM_AMALGAMATOR_REGISTRY_FILE"])
         amalgamator = Amalgamator(
