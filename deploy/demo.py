@@ -35,6 +35,12 @@ from stream.worker import decisions_of
 
 CONSORTIUM = "amalgam"
 KINDS = ("terminal", "merchant", "device")
+FAMILIES = {  # each bank runs what it likes; rhinepay relies on the scorecards alone
+    "alpenkasse": ("lightgbm {refit_d = 7}",),
+    "costabanco": ('river {model = "river.linear_model.LogisticRegression"}',),
+    "nordbank": ('river {model = "river.tree.HoeffdingAdaptiveTreeClassifier"}',),
+    "polkabank": ("lightgbm {refit_d = 7, num_leaves = 7, n_trees = 100}",),
+}
 _DAY_MS = 86_400_000
 _READY_TIMEOUT_S = 120.0
 _PLAIN_EVERY_S = 5.0
@@ -167,6 +173,7 @@ class Demo:
                 "label_horizon_s": config.label_delay_d * 86_400.0,
                 "alert_rate": 0.015,
             },
+            families=FAMILIES,
         )
         return write_consortium(config.directory, plan)
 

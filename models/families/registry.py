@@ -12,7 +12,7 @@ FamilySpec = str
 """A family as a configuration's text, see `make_family`."""
 
 _HOMES = {
-    "lightgbm": ("models.families.batch", "batch"),
+    "lightgbm": ("models.families.batch", ""),
     "mlp": ("models.families.mlp", "mlp"),
     "river": ("models.families.river_family", ""),
 }
