@@ -8,7 +8,7 @@ from typing import Literal
 
 from models.budget import BudgetPolicy
 from models.errors import InvalidInputError, SettingsError
-from models.families.registry import make_family
+from models.families.registry import make_families
 from models.keys import Signer, Verifier, load_signer
 from models.mapping import Mapping as BankMapping
 from models.schema import Schema, attribute_specs
@@ -239,7 +239,10 @@ def pipeline_config(
     SettingsError
         If a family cannot be made.
     """
-    _check_families(settings)
+    try:  # once here, so that a wrong one stops the service before it connects
+        make_families(settings.families, seed=settings.seed)
+    except SettingsError as error:
+        raise SettingsError(f"families ({PREFIX}FAMILIES): {error}") from error
     return PipelineConfig(
         member=settings.member,
         worker=settings.worker,
@@ -257,15 +260,3 @@ def pipeline_config(
         drift=DriftPolicy() if settings.drift_watch else None,
         is_unit_known=mapping.is_unit_known,
     )
-
-
-def _check_families(settings: Settings) -> None:
-    """Make each family once, so that a wrong one stops the service before it connects."""
-    names: list[str] = []
-    for spec in settings.families:
-        try:
-            names.append(make_family(spec, seed=settings.seed).name)
-        except SettingsError as error:
-            raise SettingsError(f"families ({PREFIX}FAMILIES): {error}") from error
-    twice = sorted({name for name in names if names.count(name) > 1})
-    _demand(not twice, "families", f"one of a kind, got several of {', '.join(twice)}")

@@ -388,7 +388,7 @@ def test_the_pipeline_gets_families_seed_trees_and_drift(tmp_path: Path) -> None
         (["lightgbm {n_tree = 1}"], "got 'n_tree'; did you mean 'n_trees'"),
         (["lightgbm {"], "expected a TOML inline table"),
         (["river"], "expected all of its keys"),
-        ([RIVER, "lightgbm", RIVER], "expected one of a kind, got several of river$"),
+        ([RIVER, "lightgbm", RIVER], "expected one family of a kind, got several of river$"),
     ],
 )
 def test_a_wrong_family_is_refused_by_its_key(families: list[str], message: str) -> None:
