@@ -74,7 +74,7 @@ class DemoConfig:
 
     directory: Path
     kafka_libs: Path
-    seconds: float = 170.0
+    seconds: float = 160.0
     days: int = 45
     customers: int = 2_000
     label_delay_d: int = 3
