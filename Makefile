@@ -31,7 +31,7 @@ $(STAMPS)/mlp: $(STAMPS)/core deploy/requirements-mlp.txt
 demo: $(STAMPS)/core  ## five banks on a real Kafka, live, then a final table
 	$(BIN)/amalgam demo
 
-test: $(STAMPS)/core  ## everything, a real Kafka included
+test: $(STAMPS)/core $(STAMPS)/mlp  ## everything, a real Kafka and the neural families included
 	$(BIN)/python -m pytest
 
 check: $(STAMPS)/core  ## format, lint, types, tests without a broker
@@ -45,7 +45,7 @@ bench: $(STAMPS)/core  ## what a payment costs, piece by piece and beside the pe
 
 backtest: $(STAMPS)/core  ## the Handbook's data through the consortium, figures and report
 	$(BIN)/amalgam backtest $(DATA) --mapping deploy/mappings/handbook.toml --split handbook \
-	  --scored-from 2018-07-15 --scored-to 2018-09-30 \
+	  --scored-from 2018-07-15 --scored-to 2018-09-30 --family lightgbm \
 	  --results deploy/bench/results/backtest.json --report .amalgam/backtest.html
 
 fmt: $(STAMPS)/core  ## format, and mend what ruff can mend

@@ -108,10 +108,11 @@ class ReleaseNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlendNote:
-    """How a bank weighed its experts on a day; its own is the first, the merged one the second."""
+    """How a bank weighed its experts, which are named in the same order, on a day."""
 
     day_ms: int
     bank: int
+    experts: tuple[str, ...]
     weights: tuple[float, ...]
 
 
@@ -316,5 +317,11 @@ class ConsortiumRun:
         if tick_ms % DAY_MS:
             return
         for i, name in enumerate(self._data.names):
-            weights = self.pipelines[name].judge.blend.weights.tolist()
-            self.result.blends.append(BlendNote(day_ms=tick_ms, bank=i, weights=tuple(weights)))
+            pipeline = self.pipelines[name]
+            note = BlendNote(
+                day_ms=tick_ms,
+                bank=i,
+                experts=pipeline.panel.names,
+                weights=tuple(pipeline.judge.blend.weights.tolist()),
+            )
+            self.result.blends.append(note)
