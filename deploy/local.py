@@ -16,6 +16,7 @@ from amalgamator.core import Amalgamator
 from models.errors import InvalidInputError
 from models.records import Label, TransactionBatch
 from models.release import Release
+from models.summary import Contribution
 from stream.pipeline import Pipeline, Scored
 
 
@@ -50,6 +51,8 @@ Absence = tuple[int, int]
 
 OnScored = Callable[[str, slice, Scored], None]
 OnRelease = Callable[[Release], None]
+Tamper = Callable[[Contribution], Sequence[Contribution]]
+"""What a member that lies publishes in place of one of its contributions."""
 
 
 class LocalConsortium:
@@ -65,6 +68,8 @@ class LocalConsortium:
         Length of an epoch in event time, a multiple of the pipelines' tick.
     away
         Member -> when it neither publishes nor takes releases.
+    tampers
+        Member -> what becomes of its contributions on their way.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class LocalConsortium:
         *,
         cadence_ms: int,
         away: Mapping[str, Absence] | None = None,
+        tampers: Mapping[str, Tamper] | None = None,
     ) -> None:
         ticks = {pipeline.config.tick_ms for pipeline in pipelines.values()}
         if len(ticks) != 1 or cadence_ms % next(iter(ticks)):
@@ -85,6 +91,7 @@ class LocalConsortium:
         self._cadence_ms = cadence_ms
         self._tick_ms = ticks.pop()
         self._away = dict(away or {})
+        self._tampers = dict(tampers or {})
         self._seq = dict.fromkeys(self._pipelines, 0)
 
     def run(
@@ -133,12 +140,8 @@ class LocalConsortium:
             return
         there = {m: p for m, p in self._pipelines.items() if not self._is_away(m, epoch)}
         for member, pipeline in there.items():
-            contributions = pipeline.contributions(epoch)
-            seqs = [self._seq[member] + 1 + i for i in range(len(contributions))]
-            for contribution, seq in zip(contributions, seqs, strict=True):
-                self._amalgamator.accept(contribution, seq)
-            pipeline.published(seqs)
-            self._seq[member] = seqs[-1]
+            sent = pipeline.contributions(epoch)
+            pipeline.published([self._send(member, one, self._amalgamator) for one in sent])
         release = self._amalgamator.close_epoch(epoch)
         if release is None:
             return
@@ -146,6 +149,14 @@ class LocalConsortium:
             pipeline.install(release)
         if on_release is not None:
             on_release(release)
+
+    def _send(self, member: str, contribution: Contribution, amalgamator: Amalgamator) -> int:
+        """Hand a contribution over, or what is made of it; return its sequence number."""
+        tamper = self._tampers.get(member)
+        for one in [contribution] if tamper is None else tamper(contribution):
+            self._seq[member] += 1
+            amalgamator.accept(one, self._seq[member])
+        return self._seq[member]
 
     def _is_away(self, member: str, epoch: int) -> bool:
         since_ms, until_ms = self._away.get(member, (0, 0))
