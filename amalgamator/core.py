@@ -11,6 +11,7 @@ from amalgamator.gate import Accepted, Gate, GateLimits, Refused, Seen
 from amalgamator.policy import FoldConfig
 from amalgamator.registry import Registry
 from amalgamator.state import FoldState, Held
+from amalgamator.trust import TrustReport
 from models.release import Release
 from models.release_codec import seal_release
 from models.summary import Contribution, ContributionKey
@@ -58,6 +59,11 @@ class Amalgamator:
     def state(self) -> FoldState:
         """The newest contribution of each key, as of now."""
         return FoldState(dict(self._newest))
+
+    @property
+    def trust(self) -> TrustReport:
+        """What each member counted for in the last fold, and why."""
+        return self._folder.report
 
     def set_registry(self, registry: Registry) -> None:
         """Take another registry; members that are gone or expelled leave nothing behind."""

@@ -5,13 +5,20 @@ order in which they came: every sum runs over sorted keys, and what a `Folder` r
 fold to the next it remembers per input, so that it gives the same bits as folding from nothing.
 """
 
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
 from amalgamator.evidence import merge_cells
 from amalgamator.policy import BasisPolicy, FoldConfig
-from amalgamator.scorer import ScorerFold, Stamp, stamp_of
+from amalgamator.scorer import Scorer, ScorerFold, Stamp
 from amalgamator.state import FoldState, Pairs, by_bucket, of_part
-from models.entity_risk import EvidenceCells
+from amalgamator.trust import Trust, TrustReport
+from models.entity_risk import EvidenceCells, capped
 from models.release import Release, Source
 from models.release_codec import Digests, seal_release
+from models.summary import Contribution
 
 __all__ = ["BasisPolicy", "FoldConfig", "FoldState", "Folder", "fold"]
 
@@ -28,12 +35,18 @@ class Folder:
     ----------
     digests
         Content hashes of the last release's parts.
+    report
+        What each member counted for in the last release, and why.
     """
 
     def __init__(self, config: FoldConfig) -> None:
         self._config = config
         self._days: dict[int, tuple[Stamp, EvidenceCells]] = {}
         self._scorers = ScorerFold(config)
+        self._trust = Trust(config)
+        self._weights: dict[str, float] = {}
+        self._max_frauds = 0 if config.trust is None else config.trust.max_frauds
+        self.report = TrustReport()
         self.digests = Digests()
 
     def fold(
@@ -41,7 +54,9 @@ class Folder:
     ) -> Release:
         """Return the sealed release of everything held, numbered after ``previous``."""
         pairs = state.pairs()
-        scorer = self._scorers.fold(pairs, previous)
+        scorer = self._weighed(pairs, previous, exact=False)
+        if self._scorers.is_indefinite and self._config.trust is not None:
+            scorer = self._weighed(pairs, previous, exact=True)
         release = seal_release(
             Release(
                 number=1 if previous is None else previous.number + 1,
@@ -59,18 +74,25 @@ class Folder:
         self.digests.keep_only(release)
         return release
 
+    def _weighed(self, pairs: Pairs, previous: Release | None, *, exact: bool) -> Scorer:
+        self.report = self._trust.judge(pairs, exact=exact)
+        self._weights = self.report.evidence_weights(self._config)
+        self._scorers.reweigh(self.report.statistics_weights(self._config))
+        return self._scorers.fold(pairs, previous)
+
     def _sources(self, pairs: Pairs) -> tuple[Source, ...]:
         newest: dict[tuple[str, str], int] = {}
         for key, held in pairs:
             worker = (key.member, key.worker)
             newest[worker] = max(newest.get(worker, 0), held.seq)
+        statistics = self.report.statistics_weights(self._config)
         return tuple(
-            Source(member, worker, seq, self._config.weight_of(member))
+            Source(member, worker, seq, self._weights[member], statistics[member], self._max_frauds)
             for (member, worker), seq in sorted(newest.items())
         )
 
     def _evidence(self, pairs: Pairs) -> dict[int, EvidenceCells]:
-        by_day = by_bucket(pairs)
+        by_day = by_bucket([pair for pair in pairs if self._weights[pair[0].member] > 0.0])
         oldest = max(by_day, default=0) - self._config.evidence_days + 1
         recent = {day: of_day for day, of_day in by_day.items() if day >= oldest}
         self._days = {day: cached for day, cached in self._days.items() if day in recent}
@@ -78,15 +100,19 @@ class Folder:
         return {day: cells for day, cells in merged.items() if len(cells)}
 
     def _merge_day(self, day: int, pairs: Pairs) -> EvidenceCells:
-        stamp = stamp_of(pairs, self._config)
+        stamp = tuple((key, held.seq, self._weights[key.member]) for key, held in pairs)
         cached = self._days.get(day)
         if cached is not None and cached[0] == stamp:
             return cached[1]
         cells = merge_cells(
-            [(held.contribution.arrays, self._config.weight_of(key.member)) for key, held in pairs]
+            [(self._capped(held.contribution), self._weights[key.member]) for key, held in pairs]
         )
         self._days[day] = (stamp, cells)
         return cells
+
+    def _capped(self, contribution: Contribution) -> Mapping[str, NDArray[np.generic]]:
+        cells = EvidenceCells(**contribution.arrays)  # type: ignore[arg-type]  # as the codec gave them
+        return capped(cells, self._max_frauds).arrays()
 
 
 def fold(

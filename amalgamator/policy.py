@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from models.basis_builder import BasisShape
 from models.errors import InvalidInputError
@@ -70,6 +71,67 @@ class StructurePolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrustPolicy:
+    """When a member's contributions count less, or not at all.
+
+    Parameters
+    ----------
+    max_frauds
+        Cap on a sender's frauds of one entity and day, see `models.entity_risk.capped`; 0: none.
+    window_d
+        Days of evidence that are judged, the newest one, which is not over, left out.
+    flag_d
+        Days for which an entity counts as flagged after a fraud there.
+    prior_frauds
+        Frauds that a sender is taken to have got right before anything is known of it, > 0: so
+        many must be missing before it loses half of its weight.
+    full_ratio
+        Share of the expected frauds from which on a sender counts in full, in (0, 1]; below half
+        of it nothing of its evidence counts.
+    max_harm
+        A sender's statistics are left out if most others lose more than this share of what they
+        could learn at best by its presence, > 0.
+    prior_gain
+        Nats of log-loss added to what a member could learn, > 0: one that has seen little feels
+        less harm.
+    max_norm_ratio
+        Statistics are scaled down to this multiple of the members' median norm, >= 1.
+
+    Raises
+    ------
+    InvalidInputError
+        If a field is outside its range.
+    """
+
+    max_frauds: int = 8
+    window_d: int = 28
+    flag_d: int = 7
+    prior_frauds: float = 10.0
+    full_ratio: float = 0.3
+    max_harm: float = 0.12
+    prior_gain: float = 50.0
+    max_norm_ratio: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not (self.max_frauds >= 0 and self.window_d >= 1 and self.flag_d >= 1):
+            raise InvalidInputError(
+                "trust: expected max_frauds >= 0, window_d >= 1 and flag_d >= 1, got "
+                f"{self.max_frauds}, {self.window_d} and {self.flag_d}"
+            )
+        if not (0.0 < self.prior_frauds < inf and 0.0 < self.full_ratio <= 1.0):
+            raise InvalidInputError(
+                "trust: expected prior_frauds > 0 and full_ratio in (0, 1], got "
+                f"{self.prior_frauds} and {self.full_ratio}"
+            )
+        is_positive = 0.0 < self.max_harm < inf and 0.0 < self.prior_gain < inf
+        if not (is_positive and 1.0 <= self.max_norm_ratio < inf):
+            raise InvalidInputError(
+                "trust: expected max_harm > 0, prior_gain > 0 and max_norm_ratio >= 1, got "
+                f"{self.max_harm}, {self.prior_gain} and {self.max_norm_ratio}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FoldConfig:
     """What a fold needs beside the state.
 
@@ -93,6 +155,8 @@ class FoldConfig:
         How trees enter it.
     shape
         How large it gets.
+    trust
+        When a member counts less; None: all count as they come.
     """
 
     schema: Schema
@@ -105,6 +169,7 @@ class FoldConfig:
     basis: BasisPolicy = BasisPolicy()
     structure: StructurePolicy = StructurePolicy()
     shape: BasisShape = BasisShape()
+    trust: TrustPolicy | None = TrustPolicy()
 
     def __post_init__(self) -> None:
         if not (self.ridge > 0.0 and self.half_life_d > 0.0):

@@ -48,12 +48,22 @@ class ScorerFold:
 
     The sum over members (sorted) is taken per bucket, then buckets are added in ascending order,
     so a remembered bucket gives the same bits as one that is added anew.
+
+    Attributes
+    ----------
+    is_indefinite
+        Whether the last fold left the weights as they were because a sum had no solution.
     """
 
     def __init__(self, config: FoldConfig) -> None:
         self._config = config
         self._buckets: dict[int, tuple[Stamp, _Sums]] = {}
         self._solved: tuple[tuple[int, Stamp], NDArray[np.float64]] | None = None
+        self.is_indefinite = False
+
+    def reweigh(self, weights: Mapping[str, float]) -> None:
+        """Take other factors on the members' statistics and histograms."""
+        self._config = replace(self._config, weights=weights)
 
     def fold(self, pairs: Pairs, previous: Release | None) -> Scorer:
         """Return the scorer for sorted contributions, given the release before.
@@ -62,6 +72,7 @@ class ScorerFold:
         the present one follow its statistics while enough members still publish those, and stay
         as they are otherwise.
         """
+        self.is_indefinite = False
         scorer = (
             Scorer(None, None, None)
             if previous is None
@@ -151,7 +162,11 @@ class ScorerFold:
     def _weights(self, pairs: Pairs, basis: Basis) -> NDArray[np.float64] | None:
         """Return the solution for all statistics of ``basis``; None if there is none."""
         n_weights = basis.n_weights
-        used = _statistics_for(pairs, basis)
+        used = [
+            pair
+            for pair in _statistics_for(pairs, basis)
+            if self._config.weight_of(pair[0].member) > 0.0
+        ]
         identity = (basis.number, stamp_of(used, self._config))
         if self._solved is not None and self._solved[0] == identity:
             return self._solved[1]
@@ -165,6 +180,7 @@ class ScorerFold:
             )
         except np.linalg.LinAlgError:
             log.warning("statistics of basis %d are not positive definite", basis.number)
+            self.is_indefinite = True
             return None
         if not bool(np.isfinite(weights).all()):
             log.warning("statistics of basis %d have no finite solution", basis.number)

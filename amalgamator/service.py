@@ -16,6 +16,7 @@ from amalgamator.ports import (
 )
 from amalgamator.release_log import ReleaseLog
 from amalgamator.telemetry import Telemetry
+from amalgamator.trust import MemberTrust
 from models.errors import DecodeError, UnavailableError
 from models.fragments import FragmentRecord, Reassembler
 from models.release import Release
@@ -82,6 +83,7 @@ class Service:
         self._reassemblers: dict[str, Reassembler] = {}
         self._unquarantined: list[QuarantineEntry] = []
         self._unpublished: list[FragmentRecord] = []
+        self._doubted: dict[str, MemberTrust] = {}
         self._is_caught_up = False
         self._last_fold_s = -float("inf")
         self._last_step_s = ports.clock.monotonic_s()
@@ -226,6 +228,7 @@ class Service:
         size_bytes = sum(len(record.value or b"") for record in self._unpublished)
         self._flush()
         self._telemetry.released(release, size_bytes)
+        self._report_trust()
         log.info(
             "released number=%d epoch=%d id=%s sources=%d size_bytes=%d fold_s=%.3f",
             release.number,
@@ -235,3 +238,19 @@ class Service:
             size_bytes,
             fold_s,
         )
+
+    def _report_trust(self) -> None:
+        """Say which members count otherwise than in the release before, and why."""
+        doubted = {one.member: one for one in self._amalgamator.trust.doubted()}
+        for member in sorted(doubted.keys() | self._doubted.keys()):
+            one = doubted.get(member, MemberTrust(member=member))
+            before = self._doubted.get(member, MemberTrust(member=member))
+            if (one.evidence, one.statistics) != (before.evidence, before.statistics):
+                log.warning(
+                    "trust member=%s evidence=%.3f statistics=%.3f why=%s",
+                    member,
+                    one.evidence,
+                    one.statistics,
+                    ",".join(one.why) or "-",
+                )
+        self._doubted = doubted

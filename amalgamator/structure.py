@@ -34,8 +34,12 @@ class Proposal(NamedTuple):
 
 def due_period(pairs: Pairs, basis: Basis, config: FoldConfig) -> int | None:
     """Return the period whose proposals the next basis should be made of, None if none is due."""
-    proposals = proposals_of(pairs, config)
-    newest = max((proposal.period for proposal in proposals), default=-1)
+    periods = [
+        int(np.asarray(held.contribution.arrays["period"])[0])
+        for key, held in of_part(pairs, "trees")
+        if config.weight_of(key.member) > 0.0
+    ]
+    newest = max(periods, default=-1)
     days = [key.bucket for key, _ in of_part(pairs, "evidence")]
     policy = config.structure
     if newest <= basis.grown or not days:

@@ -90,6 +90,12 @@ class Telemetry:
             "Wall clock of the last release.",
             registry=registry,
         )
+        self._weights = Gauge(
+            f"{_PREFIX}_member_weight",
+            "Factor on a member's evidence and on its statistics, 0 to 1.",
+            ["member", "part"],
+            registry=registry,
+        )
         self._contributions = Gauge(
             f"{_PREFIX}_contributions_held",
             "Keys that a contribution is held of.",
@@ -126,6 +132,10 @@ class Telemetry:
         self._cells.set(sum(len(cells) for cells in release.evidence.values()))
         self._sources.set(len(release.sources))
         self._merged_at.set(release.created_ms / 1_000)
+        self._weights.clear()
+        for source in release.sources:
+            self._weights.labels(source.member, "evidence").set(source.weight)
+            self._weights.labels(source.member, "statistics").set(source.statistics_weight)
 
     def holds(self, n_contributions: int, n_members: int) -> None:
         """Show how much is held, and of how many members."""

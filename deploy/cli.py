@@ -1,30 +1,20 @@
 """The ``amalgam`` command."""
 
 import os
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.text import Text
 
-from deploy import commands, membership
-from deploy.backtest import BacktestConfig, run_backtest
+from deploy import cli_evaluation, commands, membership
+from deploy.cli_common import Bootstrap, Results, StateDir, command_line, console, errors
 from deploy.demo import Demo, DemoConfig, stop_demo
-from deploy.drift_bench import DRIFTS, drift_table, measure_drift
-from deploy.figures import bank_figures, figures_table, summary_figures
 from deploy.foreign import ForeignConfig, write_foreign
-from deploy.report import write_report
 from deploy.results import write_results
 from deploy.topics import bank_plan, consortium_plan, create_topics
-from models.errors import AmalgamError
 
 STATE = Path(".amalgam")
 app = typer.Typer(
@@ -47,32 +37,7 @@ for name, group in (
     ("alerts", alerts_app),
 ):
     app.add_typer(group, name=name)
-
-console = Console(markup=False, highlight=False)  # texts hold names that others chose
-Bootstrap = Annotated[str, typer.Option(help="host:port of a broker, several with commas.")]
-StateDir = Annotated[Path, typer.Option("--state", help="Where local files are kept.")]
-Results = Annotated[Path | None, typer.Option(help="Write the measured figures to this JSON file.")]
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Turn our own errors into one line and exit code 2."""
-    try:
-        yield
-    except AmalgamError as error:
-        said = Text.assemble(("error: ", "red"), str(error))
-        Console(stderr=True).print(said, soft_wrap=True)
-        raise typer.Exit(2) from error
-
-
-def _command() -> str:
-    """Return what was typed; of files elsewhere the name alone: folders are nobody's business."""
-    return " ".join(["amalgam", *map(_without_folder, sys.argv[1:])])
-
-
-def _without_folder(word: str) -> str:
-    option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
-    return option + equals + (Path(value).name if value.startswith(("/", "../", "~")) else value)
+cli_evaluation.register(app)
 
 
 @app.command()
@@ -87,7 +52,7 @@ def demo(
     results: Results = None,
 ) -> None:
     """Show it: a real Kafka, five banks with five formats, the amalgamator, a live table."""
-    with _errors():
+    with errors():
         config = DemoConfig(
             directory=(state / "demo").resolve(),
             kafka_libs=(state / "kafka" / "libs").resolve(),
@@ -101,7 +66,7 @@ def demo(
         result = run.run()
         run.show_result(result)
         if results is not None:
-            write_results(results, _command(), result.figures(), now=datetime.now(UTC))
+            write_results(results, command_line(), result.figures(), now=datetime.now(UTC))
 
 
 @app.command("demo-stop")
@@ -116,7 +81,7 @@ def kafka_up(
     port: Annotated[int, typer.Option(help="To listen on.")] = 9092, state: StateDir = STATE
 ) -> None:
     """Start a broker in the background; its data stay in the state directory."""
-    with _errors():
+    with errors():
         bootstrap = commands.kafka_up(state.resolve(), port, os.environ)
         console.print(f"Apache Kafka answers at {bootstrap}")
 
@@ -137,7 +102,7 @@ def topics_create(
     partitions: Annotated[int, typer.Option(help="Of a bank's topics.")] = 4,
 ) -> None:
     """Create what is missing; what exists is left alone."""
-    with _errors():
+    with errors():
         plans = [plan for one in bank or [] for plan in bank_plan(one, partitions=partitions)]
         if consortium is not None:
             plans += consortium_plan(consortium, member or [])
@@ -151,7 +116,7 @@ def bank_init(
     directory: Annotated[Path, typer.Option("--into", help="Folder of the new files.")] = Path(),
 ) -> None:
     """Make a bank's private key, a settings file and a mapping to fill in."""
-    with _errors():
+    with errors():
         for line in membership.bank_init(name, directory / name):
             console.print(line, soft_wrap=True)
 
@@ -177,7 +142,7 @@ def amalgamator_init(
     directory: Annotated[Path, typer.Option("--into", help="Folder of the new files.")] = Path(),
 ) -> None:
     """Make a consortium: the amalgamator's key, a registry, and the file that members get."""
-    with _errors():
+    with errors():
         specs = membership.read_attributes(attribute or [], attributes)
         into = directory / consortium
         for line in membership.consortium_init(consortium, entity_kind, into, specs):
@@ -191,7 +156,7 @@ def amalgamator_admit(
     public_key: Annotated[str, typer.Argument(help="As `amalgam bank init` printed it.")],
 ) -> None:
     """Add a member to the registry; the amalgamator reads it at its next start."""
-    with _errors():
+    with errors():
         membership.admit(registry, name, public_key)
         console.print(f"{name} is a member")
 
@@ -216,7 +181,7 @@ def alerts_tail(
     state: StateDir = STATE,
 ) -> None:
     """Show a bank's alerts with their reasons as they come."""
-    with _errors():
+    with errors():
         address = bootstrap or commands.local_bootstrap(state.resolve())
         for line in commands.tail_alerts(
             address, bank, seconds=seconds, from_start=from_start, clock=time.monotonic
@@ -233,7 +198,7 @@ def label(
     at: Annotated[str | None, typer.Option(help="When it was said, ISO 8601; now.")] = None,
 ) -> None:
     """Say what a transaction was, as an analyst; sent in the bank's own format."""
-    with _errors():
+    with errors():
         now = commands.instant_of(at) if at else datetime.now(UTC)
         commands.send_label(settings, transaction_id, account_id, is_fraud=fraud, at=now)
         console.print(f"sent: {'fraud' if fraud else 'legitimate'}")
@@ -252,7 +217,7 @@ def simulate(
     label_delay_d: Annotated[float, typer.Option(help="To topics: days until a report.")] = 7.0,
 ) -> None:
     """Make up payments of five banks, with frauds that cross them: a file, or a bank's stream."""
-    with _errors():
+    with errors():
         if output.suffix != ".toml":
             n = commands.simulate_file(output, days=days, customers=customers, seed=seed)
             console.print(
@@ -283,7 +248,7 @@ def foreign(
     seed: Annotated[int, typer.Option(help="The same seed gives the same payments.")] = 1,
 ) -> None:
     """Make up payments of another world: hundreds of attributes, most of them useless."""
-    with _errors():
+    with errors():
         config = ForeignConfig(
             n_rows=rows, n_attributes=attributes, n_banks=banks, n_days=days, seed=seed
         )
@@ -302,7 +267,7 @@ def replay(
     label_delay_d: Annotated[float, typer.Option(help="Days until a fraud is reported.")] = 7.0,
 ) -> None:
     """Send a file through a bank's topics, labels after their delay."""
-    with _errors():
+    with errors():
         sent = commands.replay_file(
             commands.ReplayRequest(
                 file=file,
@@ -315,66 +280,6 @@ def replay(
             )
         )
         console.print(f"{sent.transactions:,} transactions and {sent.labels:,} labels sent")
-
-
-@app.command()
-def backtest(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet with a label column.")],
-    mapping: Annotated[Path, typer.Option(help="Where its columns lie (TOML).")],
-    split: Annotated[
-        str | None, typer.Option(help="Accounts to banks: SEED:SHARE,SHARE,... or 'handbook'.")
-    ] = None,
-    bank_column: Annotated[str | None, typer.Option(help="Or the column that says so.")] = None,
-    label_delay_d: Annotated[float, typer.Option(help="Days until a fraud is reported.")] = 7.0,
-    scored_from: Annotated[str | None, typer.Option(help="First day evaluated, ISO 8601.")] = None,
-    scored_to: Annotated[str | None, typer.Option(help="Last day evaluated.")] = None,
-    cadence_s: Annotated[float, typer.Option(help="Event seconds between summaries.")] = 3_600.0,
-    alert_rate: Annotated[float, typer.Option(help="Share that may alert.")] = 0.01,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
-    results: Results = None,
-) -> None:
-    """Run a file through the whole consortium in one process: alone, amalgamated, pooled."""
-    with _errors():
-        config = BacktestConfig(
-            file=file,
-            mapping=mapping,
-            split=split,
-            bank_column=bank_column,
-            label_delay_d=label_delay_d,
-            scored_from=commands.day_of(scored_from),
-            scored_to=commands.day_of(scored_to),
-            cadence_s=cadence_s,
-            alert_rate=alert_rate,
-        )
-        with Progress(console=console, transient=True) as progress:
-            task = progress.add_task("transactions", total=1.0)
-            result = run_backtest(config, lambda part: progress.update(task, completed=part))
-        banks = bank_figures(result)
-        figures = summary_figures(result, banks)
-        console.print(figures_table(banks))
-        for figure, value in figures.items():
-            if "bank-" not in figure:
-                console.print(f"{figure:<34} {value:.4g}")
-        if results is not None:
-            write_results(results, _command(), figures, now=datetime.now(UTC))
-        if report is not None:
-            write_report(report, result, banks, figures)
-            console.print(f"report: {report}", soft_wrap=True)
-
-
-@app.command()
-def drift(
-    seeds: Annotated[int, typer.Option(help="Simulated banks, of seeds 1, 2, ...")] = 3,
-    only: Annotated[list[str] | None, typer.Option(help="One kind of drift; repeatable.")] = None,
-    results: Results = None,
-) -> None:
-    """Inject drift into simulated streams: how soon it is seen, how often it is cried."""
-    with _errors(), Progress(console=console, transient=True) as progress:
-        task = progress.add_task("seeds", total=float(seeds))
-        figures = measure_drift(seeds, only or list(DRIFTS), lambda: progress.advance(task))
-        console.print(drift_table(figures))
-        if results is not None:
-            write_results(results, _command(), figures, now=datetime.now(UTC))
 
 
 @app.command()

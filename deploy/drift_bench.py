@@ -29,7 +29,8 @@ from models.records import Label
 from models.schema import Schema
 from stream.drift import DriftWatch
 from stream.drift_policy import DETECTORS, DriftAlarm, DriftPolicy, Kind, watched_columns
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 from stream.pipeline_state import State, dump, restore
 
 QUIET_D = 77

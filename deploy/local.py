@@ -91,8 +91,8 @@ class LocalConsortium:
         self._cadence_ms = cadence_ms
         self._tick_ms = ticks.pop()
         self._away = dict(away or {})
-        self._tampers = dict(tampers or {})
         self._seq = dict.fromkeys(self._pipelines, 0)
+        self._tampers = {} if tampers is None else dict(tampers)
 
     def run(
         self,
@@ -150,6 +150,10 @@ class LocalConsortium:
         if on_release is not None:
             on_release(release)
 
+    def _is_away(self, member: str, epoch: int) -> bool:
+        since_ms, until_ms = self._away.get(member, (0, 0))
+        return since_ms <= (epoch + 1) * self._cadence_ms < until_ms
+
     def _send(self, member: str, contribution: Contribution, amalgamator: Amalgamator) -> int:
         """Hand a contribution over, or what is made of it; return its sequence number."""
         tamper = self._tampers.get(member)
@@ -157,10 +161,6 @@ class LocalConsortium:
             self._seq[member] += 1
             amalgamator.accept(one, self._seq[member])
         return self._seq[member]
-
-    def _is_away(self, member: str, epoch: int) -> bool:
-        since_ms, until_ms = self._away.get(member, (0, 0))
-        return since_ms <= (epoch + 1) * self._cadence_ms < until_ms
 
 
 class _Cursor:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amalgamator.core import Amalgamator
-from amalgamator.policy import BasisPolicy, FoldConfig, StructurePolicy
+from amalgamator.policy import BasisPolicy, FoldConfig, StructurePolicy, TrustPolicy
 from amalgamator.registry import Member, Registry
 from deploy.bank_rows import BankRows, bank_stream
 from deploy.local import Absence, BankStream, LocalConsortium, Tamper
@@ -25,9 +25,11 @@ from models.records import TransactionBatch
 from models.release import Release
 from models.schema import Schema, attribute_specs
 from models.words import Words
+from stream.drift_policy import DriftPolicy
 from stream.experts import LearningPolicy
 from stream.judge import JudgePolicy
-from stream.pipeline import Pipeline, PipelineConfig, Scored
+from stream.pipeline import Pipeline, Scored
+from stream.pipeline_config import PipelineConfig
 from stream.proposals import ProposalPolicy
 
 DAY_MS = 86_400_000
@@ -53,10 +55,10 @@ class BankPlan:
         From and to when it neither publishes nor takes releases.
     amount_factor
         Its amounts come times this, as those of another currency would.
+    is_unit_known
+        Whether its amounts are taken to be in the reference currency; else the unit is found.
     relabel
         The outcomes that it learns from, where it lies or errs; None: the true ones.
-    tamper
-        What it publishes in place of a contribution, where it lies.
     """
 
     families: tuple[FamilySpec, ...] = ()
@@ -64,8 +66,8 @@ class BankPlan:
     joins_ms: int | None = None
     away_ms: Absence | None = None
     amount_factor: float = 1.0
+    is_unit_known: bool = True
     relabel: Relabel | None = None
-    tamper: Tamper | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +86,10 @@ class RunPlan:
         Of every bank that ``banks`` does not name.
     banks
         Name -> plan.
-    proposing, structure, learning
-        See there.
+    tampers
+        Name -> what a bank that lies publishes in place of a contribution.
+    proposing, structure, trust, learning, drift
+        See there; without trust all count as they come, without drift it is not watched.
     """
 
     label_delay_s: float = 7 * 86_400.0
@@ -94,9 +98,12 @@ class RunPlan:
     alert_rate: float = 0.01
     usual: BankPlan = BankPlan()
     banks: Mapping[str, BankPlan] = field(default_factory=dict)
+    tampers: Mapping[str, Tamper] = field(default_factory=dict)
     proposing: ProposalPolicy = ProposalPolicy()
     structure: StructurePolicy = StructurePolicy()
+    trust: TrustPolicy | None = TrustPolicy()
     learning: LearningPolicy = LearningPolicy()
+    drift: DriftPolicy | None = None
 
     def of(self, bank: str) -> BankPlan:
         """Return what a bank does."""
@@ -123,6 +130,16 @@ class BlendNote:
     weights: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustNote:
+    """What a member's evidence and statistics counted for on a day, factors in [0, 1]."""
+
+    day_ms: int
+    member: str
+    evidence: float
+    statistics: float
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class RunResult:
     """What a run gave for each row of the file, NaN where nothing was scored.
@@ -139,7 +156,7 @@ class RunResult:
         bool of shape (n,): rows that a bank took in.
     releases, n_releases, release_id
         The first release of each basis; how many came; the hash of the last.
-    blends
+    blends, trust
         Once a day and bank.
     reasons, bank_reasons
         How often a transform was a reason towards fraud in an alert, and of each bank's alerts.
@@ -156,6 +173,7 @@ class RunResult:
     n_releases: int = 0
     release_id: str = ""
     blends: list[BlendNote] = field(default_factory=list)
+    trust: list[TrustNote] = field(default_factory=list)
     families: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
     bank_reasons: dict[str, Counter[str]] = field(default_factory=dict)
@@ -185,6 +203,8 @@ def pipeline_config(plan: RunPlan, member: str, schema: Schema) -> PipelineConfi
         learning=plan.learning,
         proposing=plan.proposing,
         judging=JudgePolicy(budget=BudgetPolicy(rate=plan.alert_rate)),
+        drift=plan.drift,
+        is_unit_known=bank.is_unit_known,
     )
 
 
@@ -199,6 +219,7 @@ def local_amalgamator(
     learning: LearningPolicy,
     *,
     structure: StructurePolicy = StructurePolicy(),
+    trust: TrustPolicy | None = TrustPolicy(),
 ) -> Amalgamator:
     """Return an amalgamator in lockstep for banks of this process, which need no keys."""
     unused = Verifier(Signer(bytes(32)).public_key)  # nothing is signed within one process
@@ -215,6 +236,7 @@ def local_amalgamator(
             min_n=learning.first_n, min_frauds=learning.first_frauds, growth=learning.growth
         ),
         structure=structure,
+        trust=trust,
     )
     registry = Registry(
         consortium="local",
@@ -266,7 +288,7 @@ class ConsortiumRun:
             name: Pipeline(pipeline_config(plan, name, schema)) for name in data.names
         }
         self.amalgamator = local_amalgamator(
-            data.names, schema, plan.learning, structure=plan.structure
+            data.names, schema, plan.learning, structure=plan.structure, trust=plan.trust
         )
         self.result = RunResult(
             own=np.full(n, np.nan),
@@ -293,12 +315,12 @@ class ConsortiumRun:
             self.amalgamator,
             cadence_ms=ms(self._plan.cadence_s),
             away={name: one.away_ms for name, one in plans.items() if one.away_ms is not None},
-            tampers={name: one.tamper for name, one in plans.items() if one.tamper is not None},
+            tampers=self._plan.tampers,
         ).run(
             streams,
             on_scored=self._take,
             on_release=self._note_release,
-            on_tick=self._note_blends,
+            on_tick=self._note_day,
         )
         return self.result
 
@@ -345,9 +367,18 @@ class ConsortiumRun:
                 )
             )
 
-    def _note_blends(self, tick_ms: int) -> None:
+    def _note_day(self, tick_ms: int) -> None:
         if tick_ms % DAY_MS:
             return
         for i, name in enumerate(self._data.names):
             weights = self.pipelines[name].judge.blend.weights.tolist()
             self.result.blends.append(BlendNote(day_ms=tick_ms, bank=i, weights=tuple(weights)))
+        self.result.trust += [
+            TrustNote(
+                day_ms=tick_ms,
+                member=one.member,
+                evidence=one.evidence,
+                statistics=one.statistics,
+            )
+            for one in self.amalgamator.trust.members
+        ]

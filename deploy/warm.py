@@ -18,7 +18,8 @@ from models.keys import Signer, Verifier
 from models.mapping import load_mapping
 from models.schema import Schema
 from stream.experts import LearningPolicy
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 
 _DAY_MS = 86_400_000
 

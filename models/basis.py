@@ -8,8 +8,9 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from models.category_view import CategoryView
 from models.errors import InvalidInputError
-from models.histograms import N_CELLS, cells_of
+from models.histograms import N_CELLS
 from models.trees import TreeList, leaves_of, together
 
 MISSING = -1
@@ -222,15 +223,10 @@ class _Tables(NamedTuple):
     crosses: NDArray[np.int32]
     widths: NDArray[np.int64]
     offsets: NDArray[np.int64]
-    categorical: NDArray[np.int64]
-    logits: NDArray[np.float32]
+    categories: CategoryView
 
 
 def _tables(basis: Basis) -> _Tables:
-    categorical = np.flatnonzero(basis.n_categories)
-    logits = np.zeros((len(categorical), N_CELLS), np.float32)
-    row = np.repeat(np.arange(len(categorical)), basis.n_categories[categorical])
-    logits[row, basis.category_cells] = basis.category_logits
     return _Tables(
         fine=rows_of_edges(basis.edges, basis.n_edges),
         coarse=rows_of_edges(basis.coarse_edges, basis.n_coarse_edges),
@@ -239,8 +235,7 @@ def _tables(basis: Basis) -> _Tables:
         crosses=basis.crosses,
         widths=basis.n_coarse_edges.astype(np.int64) + 1,
         offsets=basis.offsets,
-        categorical=categorical,
-        logits=logits,
+        categories=CategoryView.of(basis.category_cells, basis.category_logits, basis.n_categories),
     )
 
 
@@ -281,26 +276,13 @@ def _encode(rows, fine, coarse, selected, crossed, crosses, widths, offsets, out
             out[i, column] = active if left >= 0 and right >= 0 else -1
 
 
-@nb.njit(cache=True)
-def _replace(rows, cells, column, logits):  # type: ignore[no-untyped-def]  # compiled
-    for i in range(rows.shape[0]):
-        if not np.isnan(rows[i, column]):
-            rows[i, column] = logits[cells[i]]
-
-
 def view(basis: Basis, rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return rows in which each category is replaced by the number that stands for it.
 
     That number is how much more often than usual it was fraud, in log-odds, by merged counts; 0 for
     a category that is not known. Rows without categories are returned as they are.
     """
-    tables = basis.tables
-    if not len(tables.categorical):
-        return rows
-    seen = rows.copy()
-    for k, column in enumerate(tables.categorical.tolist()):
-        _replace(seen, cells_of(rows[:, column]), column, tables.logits[k])
-    return seen
+    return basis.tables.categories.apply(rows)
 
 
 def encode(basis: Basis, rows: NDArray[np.float32]) -> NDArray[np.int32]:

@@ -3,13 +3,15 @@
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 PSEUDONYM_BYTES = 16
 NEVER_MS = -1
+STEP = 16
+"""Capped counts and the weights of evidence are multiples of 1 / 16: their products stay exact."""
 
 
 def pseudonym(secret: bytes, kind: str, entity_id: str) -> bytes:
@@ -115,3 +117,34 @@ def aggregate(cells: EvidenceCells) -> EvidenceCells:
         last_fraud_ms=np.maximum.reduceat(sorted_cells.last_fraud_ms, first),
         last_legit_ms=np.maximum.reduceat(sorted_cells.last_legit_ms, first),
     )
+
+
+def capped(cells: EvidenceCells, max_frauds: int) -> EvidenceCells:
+    """Return a day's cells with at most about ``max_frauds`` frauds of each entity.
+
+    Both counts of an entity that has more are scaled down alike, in all hours of the day, so that
+    its fraud rate stays; they are rounded to multiples of 1 / 16, so that a member that knows its
+    own cells takes exactly them out of a sum. 0 is no cap.
+
+    Parameters
+    ----------
+    cells
+        Of one sender; sorted.
+    max_frauds
+        Frauds of an entity and day, >= 0.
+    """
+    if max_frauds <= 0 or not len(cells):
+        return cells
+    same = (cells.name[1:] == cells.name[:-1]).all(axis=1) & (cells.kind[1:] == cells.kind[:-1])
+    first = np.flatnonzero(np.r_[True, ~same])
+    frauds = np.add.reduceat(cells.f.astype(np.float64), first)
+    if not (frauds > max_frauds).any():
+        return cells
+    sizes = np.diff(np.r_[first, len(cells)])
+    share = np.repeat(np.minimum(1.0, max_frauds / np.maximum(frauds, 1.0)), sizes)
+
+    def scaled(count: NDArray[np.float32]) -> NDArray[np.float32]:
+        fine = np.rint(count.astype(np.float64) * share * STEP) / STEP
+        return np.where(share < 1.0, fine, count).astype(np.float32)
+
+    return replace(cells, n=scaled(cells.n), f=scaled(cells.f))

@@ -138,6 +138,8 @@ class SourceHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, arra
     worker: Name
     seq: Count
     weight: float
+    statistics_weight: float
+    max_frauds: Count
 
 
 class ReleaseManifestHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -16,7 +16,7 @@ from models.errors import InvalidInputError
 from models.records import Reason
 from models.schema import ATTRIBUTE
 from models.tree_checks import rule_of_leaf
-from models.trees import TreeList, leaves_of
+from models.trees import leaves_of
 
 SMALLEST = 0.05
 """Contributions nearer to 0 than this (log-odds) are no reason."""
@@ -84,32 +84,44 @@ def explain(
         raise InvalidInputError(
             f"excess: expected {basis.n_transforms} columns, got {excess.shape}"
         )
-    sides = _sides(basis)
+    sides = _Sides(basis)
     out = []
     orders = np.argsort(-excess, axis=1, kind="stable").tolist()
     seen = view(basis, features)
     leaves = leaves_of(basis.trees, seen).tolist()
     rows = zip(seen.tolist(), leaves, excess.tolist(), orders, strict=True)
     for row, leaf, summands, order in rows:
-        told = _Teller(names, basis, row, [*sides, *_tree_sides(basis.trees, leaf)])
+        told = _Teller(names, basis, row, sides.of_row(leaf))
         towards = told.pick([t for t in order if summands[t] >= SMALLEST], n_towards)
         against = told.pick([t for t in order[::-1] if summands[t] <= -SMALLEST], n_against)
         out.append([told.reason(t, summands[t]) for t in (*towards, *against)])
     return out
 
 
-def _sides(basis: Basis) -> list[tuple[int, ...]]:
-    """Return the features that each transform but the trees looks at, the bias none."""
-    single: list[tuple[int, ...]] = [(j,) for j in basis.selected.tolist()]
-    return [(), *single, *(tuple(pair) for pair in basis.crosses.tolist())]
+class _Sides:
+    """The features that each transform looks at; of a tree, those on the way to a row's leaf."""
 
+    def __init__(self, basis: Basis) -> None:
+        crosses = [tuple(pair) for pair in basis.crosses.tolist()]
+        self._plain: list[tuple[int, ...]] = [(), *((j,) for j in basis.selected.tolist())]
+        self._plain += crosses
+        self._trees = basis.trees
+        self._of_leaf: dict[tuple[int, int], tuple[int, ...]] = {}
 
-def _tree_sides(trees: TreeList, leaves: Sequence[int]) -> list[tuple[int, ...]]:
-    """Return the features on the way to a row's leaf of each tree, from the root down."""
-    return [
-        tuple(dict.fromkeys(one.feature for one in rule_of_leaf(trees, tree, leaf)))
-        for tree, leaf in enumerate(leaves)
-    ]
+    def of_row(self, leaves: Sequence[int]) -> Callable[[int], tuple[int, ...]]:
+        """Return what gives the features of a transform for a row in these leaves."""
+
+        def of(transform: int) -> tuple[int, ...]:
+            tree = transform - len(self._plain)
+            return self._plain[transform] if tree < 0 else self._of_tree(tree, leaves[tree])
+
+        return of
+
+    def _of_tree(self, tree: int, leaf: int) -> tuple[int, ...]:
+        if (tree, leaf) not in self._of_leaf:
+            rule = rule_of_leaf(self._trees, tree, leaf)
+            self._of_leaf[tree, leaf] = tuple(condition.feature for condition in rule)
+        return self._of_leaf[tree, leaf]
 
 
 class _Teller:
@@ -120,7 +132,7 @@ class _Teller:
         names: Sequence[str],
         basis: Basis,
         row: Sequence[float],
-        sides: Sequence[tuple[int, ...]],
+        sides: Callable[[int], tuple[int, ...]],
     ) -> None:
         self._names, self._basis, self._row, self._sides = names, basis, row, sides
 
@@ -131,13 +143,13 @@ class _Teller:
         for t in transforms:
             if len(out) == n:
                 break
-            if not told.issuperset(self._sides[t]):
+            if not told.issuperset(self._sides(t)):
                 out.append(t)
-                told.update(self._sides[t])
+                told.update(self._sides(t))
         return out
 
     def reason(self, transform: int, contribution: float) -> Reason:
-        sides = self._sides[transform]
+        sides = self._sides(transform)
         return Reason(
             feature=" x ".join(self._names[j] for j in sides),
             contribution=round(contribution, 4),

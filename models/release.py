@@ -12,12 +12,19 @@ from models.entity_risk import EvidenceCells
 
 
 class Source(NamedTuple):
-    """What a release was folded from: the newest ``seq`` of a member's worker, and its weight."""
+    """What a release was folded from: the newest ``seq`` of a member's worker, and how it counted.
+
+    ``weight`` is the factor on its evidence and ``max_frauds`` the cap on it, see
+    `models.entity_risk.capped`, so that the member can take its own out again;
+    ``statistics_weight`` is the factor on its statistics and histograms.
+    """
 
     member: str
     worker: str
     seq: int
     weight: float
+    statistics_weight: float = 1.0
+    max_frauds: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

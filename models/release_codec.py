@@ -283,7 +283,7 @@ class ReleaseAssembler:
         return release
 
     def _assemble(self, manifest: ReleaseManifestHeader, hashes: PartHashes) -> Release:
-        sources = tuple(Source(s.member, s.worker, s.seq, s.weight) for s in manifest.sources)
+        sources = tuple(Source(*msgspec.structs.astuple(s)) for s in manifest.sources)
         if manifest.release_id != release_id_of(manifest.epoch, sources, hashes):
             raise QuarantinedError("release_id", "expected the hash of the manifest's content")
         basis = _typed(self._parts, manifest.basis, Basis)

@@ -7,7 +7,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from models.entity_risk import PSEUDONYM_BYTES, EvidenceCells, aggregate, pseudonym
+from models.entity_risk import PSEUDONYM_BYTES, EvidenceCells, aggregate, capped, pseudonym
 from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING
 from models.features.entities import (
     ENTITY,
@@ -58,6 +58,7 @@ class EntityTable:
         self._log: dict[int, list[tuple[NDArray[np.generic], ...]]] = {}
         self._changed: set[int] = set()
         self._published: dict[int, list[tuple[int, EvidenceCells]]] = {}
+        self._seen: dict[int, tuple[EvidenceCells, EvidenceCells | None]] = {}
         self._installed: dict[int, int] = {}
         self._touched: dict[int, NDArray[np.int64]] = {}
         self._touched_hours: dict[int, NDArray[np.int64]] = {}
@@ -159,6 +160,7 @@ class EntityTable:
         seq: int,
         weight: float,
         weights: tuple[tuple[str, str, float], ...],
+        max_frauds: int = 0,
     ) -> None:
         """Replace the others' evidence by a release's, own contributions taken out.
 
@@ -172,6 +174,8 @@ class EntityTable:
             With which own counts were added.
         weights
             (member, worker, weight) of all; when they change, everything is installed afresh.
+        max_frauds
+            The cap under which own counts were added, see `models.entity_risk.capped`.
         """
         if weights != self._weights:
             self._forget_others()
@@ -179,12 +183,18 @@ class EntityTable:
         newest = max(evidence, default=0)
         for day in sorted(evidence):
             own = self._own_in_release(day, seq)
+            known = self._seen.get(day)
+            if known is not None and known[0] is evidence[day] and known[1] is own:
+                continue  # the very same values, which need not be hashed to be known again
+            self._seen[day] = (evidence[day], own)
+            own = None if own is None else capped(own, max_frauds)
             identity = _identity(evidence[day], own)
             if day > newest - RING and self._installed.get(day) != identity:
                 self._install_day(day, evidence[day], own, weight, with_hours=day >= newest - 1)
                 self._installed[day] = identity
         for gone in [d for d in self._installed if d not in evidence]:
             del self._installed[gone]
+        self._seen = {day: seen for day, seen in self._seen.items() if day in evidence}
         for old in [d for d in self._published if d < newest - RING]:
             del self._published[old]
 
@@ -198,6 +208,7 @@ class EntityTable:
         self._touched.clear()
         self._touched_hours.clear()
         self._installed.clear()
+        self._seen.clear()
 
     def _own_in_release(self, day: int, seq: int) -> EvidenceCells | None:
         versions = [v for v in self._published.get(day, []) if v[0] <= seq]

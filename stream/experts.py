@@ -120,11 +120,11 @@ class OwnExpert:
             prior_logit=self._policy.prior_logit,
         )
 
-    def end_day(self) -> None:
-        """Solve for new weights, then forget a day's worth."""
+    def end_day(self, forgetting: float = 1.0) -> None:
+        """Solve for new weights, then forget a day's worth, or several where drift was found."""
         if self._statistics is not None:
             self.weights = self._solved()
-            self._statistics.decay(0.5 ** (1.0 / self._policy.half_life_d))
+            self._statistics.decay(0.5 ** (forgetting / self._policy.half_life_d))
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""
@@ -206,6 +206,12 @@ class SharedExpert:
         if self.collecting is not None and self.basis.number == self.collecting.number:
             return logits(active, self.weights)
         return self.score(rows.features)
+
+    def restart(self) -> None:
+        """Drop counts and statistics: they are of another unit."""
+        self.counts[:] = 0
+        self._open.clear()
+        self._changed.clear()
 
     def needs_rows(self, collecting: Basis | None) -> bool:
         """Return whether a release's basis is one that rows must be encoded for afresh."""

@@ -72,9 +72,12 @@ class Judge:
         alert, threshold = self.budget.choose(_known(logit, scores), event_ms)
         return logit, alert, threshold
 
-    def refit(self, log: RowLog, now_ms: int) -> None:
-        """Weigh the experts afresh by the outcomes that are known at ``now_ms``."""
-        window_ms = int(self._policy.blend.window_d * DAY_MS)
+    def refit(self, log: RowLog, now_ms: int, *, window: float = 1.0) -> None:
+        """Weigh the experts afresh by the outcomes that are known at ``now_ms``.
+
+        ``window``, in (0, 1], is the part of the usual window that is looked at.
+        """
+        window_ms = int(window * self._policy.blend.window_d * DAY_MS)
         rows = log.matured_since(now_ms - window_ms)
         known_ms = log.known_ms[rows]
         rows = rows[known_ms <= now_ms]

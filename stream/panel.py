@@ -56,6 +56,7 @@ class Panel:
         families: Sequence[Family],
         proposing: ProposalPolicy,
     ) -> None:
+        self._schema, self._policy = schema, policy
         self.own = OwnExpert(schema, policy)
         self.shared = SharedExpert(schema, policy)
         self.families = tuple(families)
@@ -75,14 +76,28 @@ class Panel:
         scores += [family.score(shared) for family in self.families]
         return np.column_stack(scores)
 
-    def learn(self, own: Matured, shared: Matured) -> None:
-        """Add outcomes."""
+    def learn(self, own: Matured, shared: Matured, shareable: Matured) -> None:
+        """Add outcomes.
+
+        Parameters
+        ----------
+        own, shared
+            The rows with own evidence alone, and with all.
+        shareable
+            Those of ``shared`` that the consortium may learn from.
+        """
         self.own.learn(own)
-        self.shared.learn(shared)
+        self.shared.learn(shareable)
         for family in self.families:
             family.learn(shared)
 
-    def end_day(self, day: int, retained: Callable[[], tuple[Matured, Matured]]) -> None:
+    def end_day(
+        self,
+        day: int,
+        retained: Callable[[], tuple[Matured, Matured]],
+        *,
+        forgetting: float = 1.0,
+    ) -> None:
         """Solve, refit and propose at the end of a UTC day of event time.
 
         Parameters
@@ -91,13 +106,34 @@ class Panel:
             The day that begins, days since 1970.
         retained
             Gives the matured rows still held, as the own and as the consortium's expert sees them.
+        forgetting
+            Days that the own scorecard forgets, >= 1: more than one where it drifts.
         """
         if self.own.wants_basis:
             self.own.rebase(retained()[0])
-        self.own.end_day()
+        self.own.end_day(forgetting)
         for family in self.families:
             family.end_day(day, lambda: retained()[1])
         self.proposer.end_day(day, self.shared.basis, lambda: retained()[1])
+
+    def realign(self, retained: Matured, families: Sequence[Family]) -> None:
+        """Begin anew in another unit of amounts; the consortium's scorer stays.
+
+        Parameters
+        ----------
+        retained
+            The matured rows still held, as the own expert sees them, in the new unit.
+        families
+            Untrained, in the place of the old ones.
+        """
+        self.own = OwnExpert(self._schema, self._policy)
+        self.own.learn(retained)
+        self.shared.restart()
+        self.families = tuple(families)
+        self.proposer.families = self.families
+        for family in self.families:
+            if self.shared.basis is not None:
+                family.install(self.shared.basis)
 
     def install(self, release: Release, retained: Callable[[], Matured]) -> bool:
         """Swap a release in; return whether rows were encoded for another basis."""

@@ -6,14 +6,14 @@ transaction is scored; so the result does not depend on how the stream was cut i
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.entity_risk import EvidenceCells
-from models.families.registry import FamilySpec, make_family
-from models.features.accounts import DAY_MS, HOUR_MS
+from models.families.base import Family
+from models.families.registry import make_family
+from models.features.accounts import DAY_MS
 from models.features.accounts import N_FEATURES as N_ACCOUNT
 from models.features.attributes import attribute_rows
 from models.features.entities import N_FEATURES as N_ENTITY
@@ -21,61 +21,19 @@ from models.features.entities import read
 from models.matured import Matured
 from models.records import Alert, Label, TransactionBatch
 from models.release import Release
-from models.schema import Schema
-from models.summary import Contribution, ContributionKey
+from models.summary import Contribution
 from stream.account_table import AccountTable
-from stream.admission import AdmissionPolicy, admit
+from stream.admission import admit
+from stream.drift import DriftWatch
+from stream.drift_policy import DriftAlarm, watched_columns
 from stream.entity_table import EntityTable
-from stream.experts import LearningPolicy
-from stream.judge import N_RECENT, Judge, JudgePolicy
+from stream.judge import N_RECENT, Judge
 from stream.label_join import LabelJoin, Rejected, hash_ids
-from stream.panel import Panel, Piece
-from stream.proposals import ProposalPolicy
+from stream.panel import Panel
+from stream.pipeline_config import PipelineConfig
 from stream.row_log import FRAUD, LEGIT, RowLog
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineConfig:
-    """What a worker needs to know.
-
-    Parameters
-    ----------
-    member, worker
-        Who publishes.
-    schema
-        The consortium's.
-    secret
-        The members' pseudonym key.
-    tick_ms
-        Quantum of maturing, > 0, divides a day.
-    label_horizon_ms
-        After it a transaction without a label counts as legitimate.
-    retention_ms
-        For how long matured rows are kept (late chargebacks, re-encoding, blend).
-    statistics_cadence_ms
-        Event time between publications of statistics and histograms; evidence goes every epoch.
-    families
-        The bank's own models beside the scorecard.
-    seed
-        Of whatever families draw.
-    learning, judging, admission, proposing
-        Policies of the scorecards, of blend and alerts, of what is taken in, of proposed trees.
-    """
-
-    member: str
-    worker: str = "0"
-    schema: Schema
-    secret: bytes = field(repr=False)
-    tick_ms: int = HOUR_MS
-    label_horizon_ms: int = 7 * DAY_MS
-    retention_ms: int = 90 * DAY_MS
-    statistics_cadence_ms: int = DAY_MS
-    families: tuple[FamilySpec, ...] = ()
-    seed: int = 0
-    learning: LearningPolicy = LearningPolicy()
-    judging: JudgePolicy = JudgePolicy()
-    admission: AdmissionPolicy = AdmissionPolicy()
-    proposing: ProposalPolicy = ProposalPolicy()
+from stream.summaries import Summaries
+from stream.units import UnitAlignment, rescale_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -127,8 +85,7 @@ class Pipeline:
         self.config = config
         self.accounts = AccountTable(config.secret)
         self.entities = EntityTable(schema.entity_kinds, config.secret)
-        families = [make_family(spec, seed=config.seed) for spec in config.families]
-        self.panel = Panel(schema, config.learning, families, config.proposing)
+        self.panel = Panel(schema, config.learning, self._families(), config.proposing)
         self.log = RowLog(
             n_entities=n_kinds,
             n_features=len(schema.feature_names),
@@ -141,8 +98,12 @@ class Pipeline:
         self.newest_ms: dict[int, int] = {}
         self.tick_ms = -1
         self.release_number = 0
-        self.statistics_due_ms = -1
-        self._cells: list[tuple[int, ContributionKey, EvidenceCells]] = []
+        self.summaries = Summaries(config.member, config.worker, config.statistics_cadence_ms)
+        self.units = UnitAlignment(is_known=config.is_unit_known)
+        self.drift = config.drift and DriftWatch(
+            config.drift, watched_columns(schema), self.panel.names
+        )
+        self.drift_alarms: list[DriftAlarm] = []
 
     def score(
         self, batch: TransactionBatch, *, clock_ms: int | None = None, source: int = 0
@@ -211,10 +172,14 @@ class Pipeline:
         account = self.accounts.rows(batch.account_id)
         features = np.empty((n, self.config.schema.n_features), np.float32)
         features[:, self.config.schema.n_features - attributes.shape[1] :] = attributes
-        self.accounts.observe(account, batch.event_time_ms, batch.amount, features)
+        amount = self.units.in_reference(batch.amount)
+        self.accounts.observe(account, batch.event_time_ms, amount, features)
         entity, own = self._read_entities(batch, features)
-        scores = self.panel.score(_own_rows(features, own), features)
+        own_rows = _own_rows(features, own)
+        scores = self._scores(own_rows, features)
         scores = scores.astype(np.float32).astype(np.float64)  # as the log keeps them
+        if self.drift:
+            self.drift.observe_scored(own_rows)
         self.log.append(
             {
                 "hash": hashes,
@@ -232,7 +197,7 @@ class Pipeline:
         chosen = np.flatnonzero(alert)
         alerts = self.judge.explain(
             batch.take(chosen),
-            (_own_rows(features[chosen], own[chosen]), features[chosen]),
+            (own_rows[chosen], features[chosen]),
             logit[chosen],
             threshold=threshold[chosen],
             release=self.release_number,
@@ -287,7 +252,10 @@ class Pipeline:
             return
         index = index[np.lexsort((index, self.log.known_ms[index]))]
         own, shared = self._matured(index)
-        self.panel.learn(own, shared)
+        self.panel.learn(own, shared, shared.take(self._shareable(index)))
+        if self.drift:
+            scores = self.log.scores[index].astype(np.float64)
+            self.drift.observe_matured(scores, shared.is_fraud)
         event_ms, known_ms = self.log.event_ms[index], shared.known_ms
         frauds = np.flatnonzero(shared.is_fraud)
         account = self.log.account[index[frauds]].astype(np.int64)
@@ -309,14 +277,41 @@ class Pipeline:
         )
         return replace(shared, features=_own_rows(features, self.log.own[index])), shared
 
+    def _retained_for_all(self) -> Matured:
+        known_ms = self.log.known_ms
+        index = np.flatnonzero((known_ms >= 0) & (known_ms <= self.tick_ms))
+        return self._matured(index[self._shareable(index)])[1]
+
     def _retained(self) -> tuple[Matured, Matured]:
         known_ms = self.log.known_ms
         return self._matured(np.flatnonzero((known_ms >= 0) & (known_ms <= self.tick_ms)))
 
+    def _families(self) -> list[Family]:
+        return [make_family(spec, seed=self.config.seed) for spec in self.config.families]
+
+    def _shareable(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the places of rows in the consortium's unit; all while the unit is being found."""
+        if not self.units.is_aligned:  # counted, to find the factor; nothing of it is published
+            return np.arange(len(index))
+        return np.flatnonzero(self.units.is_shareable(self.log.arrival_ms[index]))
+
+    def _align(self) -> None:
+        shared = self.panel.shared
+        found = self.units.align(shared.counts, shared.basis, self.tick_ms)
+        if found is not None:
+            rescale_state(self.accounts, self.log, found.factor)
+            self.panel.realign(self._retained()[0], self._families())
+            self._note_scorers({1})
+
     def _end_day(self) -> None:
-        self.panel.end_day(self.tick_ms // DAY_MS, self._retained)
+        if self.drift:
+            self.drift_alarms += self.drift.end_day(self.tick_ms // DAY_MS - 1)
+        self._align()
+        forgetting = self.drift.forgetting(0) if self.drift else 1.0
+        self.panel.end_day(self.tick_ms // DAY_MS, self._retained, forgetting=forgetting)
         self._note_scorers({0})
-        self.judge.refit(self.log, self.tick_ms)
+        window = self.drift.blend_window() if self.drift else 1.0
+        self.judge.refit(self.log, self.tick_ms, window=window)
         self.judge.rescore(self.log, self._rescored)
         self.log.drop_before(
             self.tick_ms - self.config.retention_ms, keep_from=self.labels.first_fresh(self.log)
@@ -331,36 +326,17 @@ class Pipeline:
 
     def contributions(self, epoch: int) -> list[Contribution]:
         """Return what changed since the last call as cumulative pieces, the closing one last."""
-        pieces: list[Piece] = []
-        if self.tick_ms >= self.statistics_due_ms:
-            self.statistics_due_ms = self.tick_ms + self.config.statistics_cadence_ms
-            pieces += self.panel.pieces(self.tick_ms)
-        changed = self.entities.changed_cells()
-        first = len(pieces)
-        pieces += [
-            Piece("evidence", day, 0, int(cells.n.sum()), cells.arrays())
-            for day, cells in changed.items()
-        ]
-        closing = {
-            "watermark_ms": np.array([self.watermark_ms], np.int64),
-            "n_contributions": np.array([len(pieces)], np.int64),
-        }
-        pieces.append(Piece("epoch", 0, 0, self.panel.shared.n, closing))
-        out = [self._signed_for(piece, epoch) for piece in pieces]
-        self._cells = [
-            (first + i, out[first + i].key, cells) for i, cells in enumerate(changed.values())
-        ]
-        return out
-
-    def _signed_for(self, piece: Piece, epoch: int) -> Contribution:
-        key = ContributionKey(self.config.member, self.config.worker, piece.part, piece.bucket)
-        return Contribution(key=key, epoch=epoch, basis=piece.basis, n=piece.n, arrays=piece.arrays)
+        return self.summaries.collect(
+            self.panel,
+            self.entities,
+            epoch=epoch,
+            now_ms={"tick": self.tick_ms, "watermark": self.watermark_ms},
+            is_aligned=self.units.is_aligned,
+        )
 
     def published(self, seqs: Sequence[int]) -> None:
         """Note the sequence numbers under which the last `contributions` went out, one for each."""
-        cells = {key.bucket: (seqs[i], cells) for i, key, cells in self._cells}
-        self.entities.published(cells, open_day=self.tick_ms // DAY_MS)
-        self._cells = []
+        self.summaries.published(self.entities, seqs, self.tick_ms)
 
     def install(self, release: Release) -> None:
         """Swap a release in; an older one than the installed is ignored."""
@@ -374,10 +350,11 @@ class Pipeline:
             seq=own[0].seq if own else -1,
             weight=own[0].weight if own else 0.0,
             weights=tuple((s.member, s.worker, s.weight) for s in release.sources),
+            max_frauds=own[0].max_frauds if own else 0,
         )
         before = self.panel.shared.weights
-        if self.panel.install(release, lambda: self._retained()[1]):
-            self.statistics_due_ms = self.tick_ms  # the others wait for them
+        if self.panel.install(release, self._retained_for_all):
+            self.summaries.due_ms = self.tick_ms  # the others wait for them
         if not _same(before, release.weights):
             self._note_scorers({1})
             self.judge.rescore(self.log, self._rescored)
@@ -385,7 +362,13 @@ class Pipeline:
     def _rescored(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the experts' scores of logged rows under what is in force now."""
         features = self.log.features[index]
-        return self.panel.score(_own_rows(features, self.log.own[index]), features)
+        return self._scores(_own_rows(features, self.log.own[index]), features)
+
+    def _scores(self, own: NDArray[np.float32], shared: NDArray[np.float32]) -> NDArray[np.float64]:
+        scores = self.panel.score(own, shared)
+        if not self.units.is_aligned:
+            scores[:, self.panel.cold] = np.nan
+        return scores
 
 
 def _segments(arrival_ms: NDArray[np.int64], tick_ms: int) -> Iterator[tuple[int, int]]:

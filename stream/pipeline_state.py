@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from models.errors import StateError
 from stream.account_table import AccountTable
 from stream.entity_table import EntityTable
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 from stream.row_log import RowLog
 
 VERSION = 3
@@ -46,7 +47,9 @@ class _Part(Protocol):
 
 
 def _parts(pipeline: Pipeline) -> dict[str, _Part]:
-    return {
+    watch: dict[str, _Part] = {"drift": pipeline.drift} if pipeline.drift else {}
+    return watch | {
+        "units": pipeline.units,
         "accounts": pipeline.accounts,
         "entities": pipeline.entities,
         "log": pipeline.log,
@@ -90,7 +93,7 @@ def dump(pipeline: Pipeline) -> State:
         newest_ms=pipeline.newest_ms,
         tick_ms=pipeline.tick_ms,
         release_number=pipeline.release_number,
-        statistics_due_ms=pipeline.statistics_due_ms,
+        statistics_due_ms=pipeline.summaries.due_ms,
         first_pending=pipeline.log.first_pending,
     )
     touched = {
@@ -138,7 +141,7 @@ def restore(config: PipelineConfig, state: State) -> Pipeline:
     pipeline.newest_ms = meta.newest_ms
     pipeline.tick_ms = meta.tick_ms
     pipeline.release_number = meta.release_number
-    pipeline.statistics_due_ms = meta.statistics_due_ms
+    pipeline.summaries.due_ms = meta.statistics_due_ms
     pipeline.log.first_pending = meta.first_pending
     for expert, (basis, weights) in pipeline.panel.scorers().items():
         pipeline.judge.restore_scorer(expert, basis, weights)

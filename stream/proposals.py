@@ -60,7 +60,7 @@ class Proposer:
     """
 
     def __init__(self, families: Sequence[Family], policy: ProposalPolicy) -> None:
-        self._families = tuple(families)
+        self.families = tuple(families)
         self._policy = policy
         self.trees: TreeList = together([])
         self.period = _NEVER
@@ -80,14 +80,14 @@ class Proposer:
             Gives the matured rows still held.
         """
         period, policy = day // self._policy.period_d, self._policy
-        if basis is None or period == self.period or not self._families or policy.n_trees == 0:
+        if basis is None or period == self.period or not self.families or policy.n_trees == 0:
             return
         matured = retained()
         if len(matured) < policy.min_n or np.count_nonzero(matured.is_fraud) < policy.min_frauds:
             return
         grown = [
             family.propose(basis, matured, n_trees=policy.n_trees, day=day)
-            for family in self._families
+            for family in self.families
         ]
         found = [trees for trees in grown if trees is not None and len(trees)]
         if found:

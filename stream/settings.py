@@ -14,7 +14,7 @@ from models.service_settings import read_service_settings
 from models.toml_table import TomlTable, read_toml
 from stream.admission import AdmissionPolicy
 from stream.judge import JudgePolicy
-from stream.pipeline import PipelineConfig
+from stream.pipeline_config import PipelineConfig
 
 PREFIX = "AMALGAM_STREAM_"
 Mode = Literal["live", "replay"]

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.outbox import Outbox
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 from stream.pipeline_state import State, restore
 from stream.store import Partition, StateStore
 

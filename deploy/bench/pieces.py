@@ -20,7 +20,8 @@ from models.mapping import Mapping, load_mapping
 from models.records import TransactionBatch, concatenate_batches
 from models.schema import Schema
 from models.topics import BankTopics
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 from stream.pipeline_state import State, dump, restore
 from stream.store import StateStore
 from stream.telemetry import Telemetry

@@ -14,10 +14,11 @@ from deploy.backtest import score_pooled
 from deploy.bank_rows import BankRows, read_bank_rows
 from deploy.detection.kept_rows import KeptRows, RowCollector, keep_rows, kept_rows
 from deploy.detection.measure import Systems, Window, bank_outcomes, cold_join, window_of
-from deploy.detection.outcome import Outcome, WeightNote
+from deploy.detection.outcome import DriftNote, Outcome, WeightNote
 from deploy.detection.plans import DetectionRun, Kind, RowSource
 from deploy.detection.yardsticks import YardstickRows, score_prequentially
 from deploy.runs import ConsortiumRun, RunResult, ms, schema_of
+from models.schema import Schema
 
 DAY_MS = 86_400_000
 OnShare = Callable[[float], None]
@@ -130,6 +131,15 @@ def _consortium(context: _Context) -> Outcome:
         result,
         release_id=result.release_id,
         blends=_blend_notes(result, data.names, experts),
+        trust=[
+            WeightNote(
+                day=note.day_ms // DAY_MS,
+                bank=note.member,
+                weights={"evidence": note.evidence, "statistics": note.statistics},
+            )
+            for note in result.trust
+        ],
+        drift=_drift_notes(consortium, schema_of(data.batch)),
         bases=[
             (note.since_ms // DAY_MS, note.basis, note.n_weights, note.n_trees)
             for note in result.releases
@@ -148,6 +158,24 @@ def _blend_notes(
             weights=dict(zip(experts[names[note.bank]], note.weights, strict=True)),
         )
         for note in result.blends
+    ]
+
+
+def _drift_notes(consortium: ConsortiumRun, schema: Schema) -> list[DriftNote]:
+    """Return alarms with names in place of positions."""
+    features = schema.feature_names
+    return [
+        DriftNote(
+            day=alarm.day,
+            bank=name,
+            kind=alarm.kind,
+            subject=(pipeline.panel.names if alarm.kind == "calibration" else features)[
+                alarm.subject
+            ],
+            detector=alarm.detector,
+        )
+        for name, pipeline in consortium.pipelines.items()
+        for alarm in pipeline.drift_alarms
     ]
 
 

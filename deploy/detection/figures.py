@@ -218,9 +218,9 @@ _SPLIT_FIGURES: Mapping[str, _Figure] = {
         ("all_scorecard", "currency_unaligned", "currency_aligned"), _loss_recovered
     ),
     "cold_bank_day21": _Figure(("cold",), _cold_settled),
-    "one_poisoner_honest": _Figure(("one_poisoner", "all_scorecard"), _honest_to_clean),
+    "one_poisoner_honest": _Figure(("one_poisoner", "clean_undefended"), _honest_to_clean),
     "two_poisoners_worst_vs_local": _Figure(("two_poisoners",), _honest_to_own),
-    "defence_cost": _Figure(("clean_defended", "all_scorecard"), _cost, is_cost=True),
+    "defence_cost": _Figure(("all_scorecard", "clean_undefended"), _cost, is_cost=True),
 }
 _SOURCE_FIGURES: Mapping[str, _Figure] = {
     "worst_bank_vs_best_local": _Figure(("amalgamated", "local_lightgbm"), _worst_to_local),

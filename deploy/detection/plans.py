@@ -9,6 +9,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
+from deploy.attacks import flip_labels
 from deploy.runs import BankPlan, RunPlan
 from models.errors import InvalidInputError
 from models.families.registry import FamilySpec
@@ -125,6 +126,7 @@ def split_runs(banks: Sequence[str], first_ms: int) -> tuple[DetectionRun, ...]:
         _about("cold", banks[-1], BankPlan(joins_ms=first_ms), needs=BASE),
         _about("away", banks[1], BankPlan(away_ms=_absence(first_ms))),
         *currency_runs(banks[2]),
+        *poison_runs(banks),
         # `probe_only` has its place here: banks that publish nothing and only answer questions.
     )
 
@@ -134,7 +136,31 @@ def currency_runs(bank: str) -> tuple[DetectionRun, ...]:
 
     With the currency known they would be those of `BASE`.
     """
-    return (_about("currency_unaligned", bank, BankPlan(amount_factor=FOREIGN_UNIT)),)
+    return (
+        _about("currency_unaligned", bank, BankPlan(amount_factor=FOREIGN_UNIT)),
+        _about("currency_aligned", bank, BankPlan(amount_factor=FOREIGN_UNIT, is_unit_known=False)),
+    )
+
+
+def poison_runs(banks: Sequence[str]) -> tuple[DetectionRun, ...]:
+    """Return the runs in which the second largest bank lies, or the next one too, and a clean one.
+
+    A liar learns and publishes the opposite of every outcome, in statistics and counts alike. All
+    other runs are defended, as the amalgamator is by itself; so `BASE` is the clean defended one.
+    """
+    one, two = tuple(banks[1:2]), tuple(banks[1:3])
+    return (
+        DetectionRun(name="clean_undefended", plan=RunPlan(trust=None)),
+        _poisoned("one_poisoner", one),
+        _poisoned("one_poisoner_undefended", one, is_defended=False),
+        _poisoned("two_poisoners", two),
+    )
+
+
+def _poisoned(name: str, liars: tuple[str, ...], *, is_defended: bool = True) -> DetectionRun:
+    banks = dict.fromkeys(liars, BankPlan(relabel=flip_labels))
+    plan = RunPlan(banks=banks) if is_defended else RunPlan(banks=banks, trust=None)
+    return DetectionRun(name=name, plan=plan, subjects=liars)
 
 
 def _absence(first_ms: int) -> tuple[int, int]:

@@ -20,9 +20,7 @@ from models.schema import Schema
 from models.trees import together
 
 DAY_MS = 86_400_000
-OPTIONS = BatchOptions(
-    refit_d=14, n_trees=300, num_leaves=31, learning_rate=0.05, min_n=1_000, n_proposed=0
-)
+OPTIONS = BatchOptions(refit_d=14, n_trees=300, num_leaves=31, learning_rate=0.05, min_n=1_000)
 _QUANTILES = np.linspace(0, 1, MAX_EDGES + 2)[1:-1]
 
 
@@ -50,7 +48,7 @@ class YardstickRows:
         return Matured(
             features=self.features[:end],
             is_fraud=self.is_fraud[:end],
-            hashes=np.zeros(end, np.uint64),
+            hashes=np.zeros(end, np.uint64),  # they would thin, which needs base_logits too
             known_ms=self.event_ms[:end] + delay_ms,
         )
 

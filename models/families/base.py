@@ -81,15 +81,6 @@ class Family(Protocol):
             UTC day of event time.
         """
 
-    def proposals(self, day: int) -> TreeList | None:
-        """Return trees for the consortium's basis, None where there are none.
-
-        Parameters
-        ----------
-        day
-            UTC day of event time.
-        """
-
 
 def read_options(kind: type[Options], given: Mapping[str, object], *, family: str) -> Options:
     """Return a frozen dataclass of options made of a table's keys.

@@ -268,10 +268,6 @@ class MlpFamily:
     def propose(self, basis: Basis, matured: Matured, *, n_trees: int, day: int) -> TreeList | None:
         """Return None: a net has no trees."""
 
-    def proposals(self, day: int) -> TreeList | None:
-        """Return None: a net has no trees."""
-        return None
-
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""
         out: dict[str, NDArray[np.generic]] = {

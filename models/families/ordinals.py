@@ -2,33 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Self
 
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from models.basis import Basis, rows_of_edges
+from models.category_view import CategoryView
 from models.errors import InvalidInputError
+from models.histograms import N_CELLS
 
 ABSENT = 0
 MAX_EDGES = 253  # so that the highest ordinal fits a byte
-_LANES = 8
-
-
-class Edges(Protocol):
-    """What a basis says about bins; see `models.basis.Basis`."""
-
-    @property
-    def number(self) -> int:
-        """Version of the basis, >= 1."""
-
-    @property
-    def edges(self) -> NDArray[np.float32]:
-        """Ascending bin edges, feature after feature."""
-
-    @property
-    def n_edges(self) -> NDArray[np.int32]:
-        """Edges of each feature, shape (n_features,)."""
+NO_CATEGORIES = CategoryView(np.empty(0, np.int64), np.empty((0, N_CELLS), np.float32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,6 +30,8 @@ class Binning:
         float32 of shape (sum of counts,): ascending bin edges, feature after feature.
     n_edges
         int32 of shape (n_features,), at most ``MAX_EDGES`` each.
+    categories
+        What stands for categories.
 
     Raises
     ------
@@ -53,6 +42,7 @@ class Binning:
     number: int
     edges: NDArray[np.float32]
     n_edges: NDArray[np.int32]
+    categories: CategoryView = NO_CATEGORIES
     table: NDArray[np.float32] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -63,12 +53,17 @@ class Binning:
             raise InvalidInputError(
                 f"edges: expected {int(counts.sum())} as the counts say, got {len(self.edges)}"
             )
-        object.__setattr__(self, "table", _table(self.edges, counts))
+        object.__setattr__(self, "table", rows_of_edges(self.edges, counts))
 
     @classmethod
-    def of(cls, basis: Edges) -> Self:
+    def of(cls, basis: Basis) -> Self:
         """Return the bins of a basis, as copies."""
-        return cls(number=basis.number, edges=basis.edges.copy(), n_edges=basis.n_edges.copy())
+        return cls(
+            number=basis.number,
+            edges=basis.edges.copy(),
+            n_edges=basis.n_edges.copy(),
+            categories=basis.tables.categories,
+        )
 
     @property
     def n_features(self) -> int:
@@ -85,6 +80,8 @@ class Binning:
             f"{prefix}/number": np.array([self.number], np.int64),
             f"{prefix}/edges": self.edges,
             f"{prefix}/n_edges": self.n_edges,
+            f"{prefix}/category_columns": self.categories.columns,
+            f"{prefix}/category_logits": self.categories.logits,
         }
 
     @classmethod
@@ -96,15 +93,11 @@ class Binning:
             number=int(arrays[f"{prefix}/number"][0]),
             edges=np.array(arrays[f"{prefix}/edges"], np.float32),
             n_edges=np.array(arrays[f"{prefix}/n_edges"], np.int32),
+            categories=CategoryView(
+                np.array(arrays[f"{prefix}/category_columns"], np.int64),
+                np.array(arrays[f"{prefix}/category_logits"], np.float32),
+            ),
         )
-
-
-def _table(edges: NDArray[np.float32], counts: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Return edges in rows of one width, filled up with NaN, which no value reaches."""
-    width = -(-max(int(counts.max(initial=0)), 1) // _LANES) * _LANES
-    table = np.full((len(counts), width), np.nan, np.float32)
-    table[np.arange(width) < counts[:, None]] = edges
-    return table
 
 
 @nb.njit(cache=True)
@@ -143,5 +136,5 @@ def ordinals(binning: Binning, rows: NDArray[np.float32]) -> NDArray[np.uint8]:
     if rows.ndim != 2 or rows.shape[1] != binning.n_features:
         raise InvalidInputError(f"rows: expected {binning.n_features} columns, got {rows.shape}")
     out = np.empty(rows.shape, np.uint8)
-    _ordinals(rows, binning.table, out)
+    _ordinals(binning.categories.apply(rows), binning.table, out)
     return out

@@ -29,6 +29,7 @@ from models.families.grown_trees import Leaf, Node, as_proposal, bounded, from_r
 from models.families.ordinals import ABSENT, Binning, ordinals
 from models.matured import Matured
 from models.toml_table import near_miss
+from models.tree_checks import TreeLimits
 from models.trees import TreeList
 
 P_MIN = 1e-6  # probabilities are kept this far from 0 and 1
@@ -55,10 +56,6 @@ class RiverOptions:
         Rows in the log at the end of a day that make the model begin anew, > ``renew_n``.
     min_n, min_frauds
         Matured transactions and frauds before it begins.
-    n_proposed
-        Trees that a tree model proposes at most, of those that it has when it begins anew.
-    min_accounts
-        Distinct accounts in a leaf of a proposal, at least.
     """
 
     model: str
@@ -69,14 +66,11 @@ class RiverOptions:
     log_n: int = 100_000
     min_n: int = 1_000
     min_frauds: int = 10
-    n_proposed: int = 32
-    min_accounts: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("every", "renew_d", "renew_n", "min_n", "min_frauds", "min_accounts"):
+        for name in ("every", "renew_d", "renew_n", "min_n", "min_frauds"):
             demand(getattr(self, name) >= 1, name, "1 or more")
         demand(self.log_n > self.renew_n, "log_n", "more than renew_n")
-        demand(0 <= self.n_proposed <= 128, "n_proposed", "0 to 128")
 
 
 def make(options: Mapping[str, object], *, seed: int) -> "RiverFamily":
@@ -192,7 +186,6 @@ class RiverFamily:
         self._seed = seed
         self._asked: Binning | None = None
         self._day = -1
-        self._proposals: TreeList | None = None
         self._begin(None)
 
     def _begin(self, binning: Binning | None) -> None:
@@ -253,7 +246,6 @@ class RiverFamily:
         frauds = int(matured.is_fraud.sum())
         if not (len(matured) >= options.min_n and options.min_frauds <= frauds < len(matured)):
             return
-        self._proposals = self._proposed(matured)
         rows = matured.take(np.flatnonzero(self._is_learnt(matured))[-options.renew_n :])
         self._begin(self._asked)
         self._day = day
@@ -264,34 +256,22 @@ class RiverFamily:
         members = list(self._model) if hasattr(self._model, "__iter__") else [self._model]
         return [each._root for each in members if hasattr(each, "_root")]  # noqa: SLF001  # river has no other way
 
-    def _proposed(self, matured: Matured) -> TreeList | None:
-        options = self._options
-        if self._fitted is None or matured.accounts is None or not options.n_proposed:
+    def propose(self, basis: Basis, matured: Matured, *, n_trees: int, day: int) -> TreeList | None:
+        """Return the model's trees as they are, if it has any and they are of the basis' bins."""
+        fitted = self._fitted
+        if fitted is None or matured.accounts is None:
+            return None
+        if not np.array_equal(fitted.edges, basis.edges):
             return None
         cut: list[Node | Leaf] = []
-        for root in self._roots():
+        for root in self._roots()[:n_trees]:
             try:
-                tree = from_river(root, self._fitted, levels(self._fitted))
+                tree = from_river(root, fitted, levels(fitted))
             except InvalidInputError:  # a split that is not numeric: this tree is not proposed
                 continue
             cut.append(bounded(tree, max_leaves=16, max_depth=6))
-        return as_proposal(
-            cut[: options.n_proposed],
-            matured.features,
-            matured.accounts,
-            min_accounts=options.min_accounts,
-        )
-
-    def propose(self, basis: Basis, matured: Matured, *, n_trees: int, day: int) -> TreeList | None:
-        """Return the trees of the model as it was when the present one began, if the edges are."""
-        fitted = self._fitted
-        if fitted is None or not np.array_equal(fitted.edges, basis.edges):
-            return None
-        return self._proposals
-
-    def proposals(self, day: int) -> TreeList | None:
-        """Return the trees of the model as it was when the present one began."""
-        return self._proposals
+        least = TreeLimits().min_accounts
+        return as_proposal(cut, matured.features, matured.accounts, min_accounts=least)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views): the log, of which the model follows."""
@@ -301,15 +281,12 @@ class RiverFamily:
         if self._fitted is not None:
             out |= self._fitted.arrays("fitted")
             out |= {"log/found": self._log.found, "log/is_fraud": self._log.is_fraud}
-        if self._proposals is not None:
-            out |= self._proposals.arrays("proposals")
         return out
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave: learn the log again."""
         self._day = int(arrays["day"][0])
         self._asked = Binning.load("asked", arrays)
-        self._proposals = TreeList.load("proposals", arrays)
         self._begin(Binning.load("fitted", arrays))
         if self._fitted is not None:
             found = np.array(arrays["log/found"], np.uint8)

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.families.cholesky import solve_positive
+from models.matured import Matured
 
 DULL_P = 0.02
 THINNING = 10
 MAX_LOGIT = 30.0
+_DULL_LOGIT = float(np.log(DULL_P / (1.0 - DULL_P)))
 
 
 @nb.njit(cache=True)
@@ -74,6 +76,20 @@ def is_kept(transaction_hash: NDArray[np.uint64]) -> NDArray[np.bool_]:
     mixed = transaction_hash * np.uint64(0x9E3779B97F4A7C15)
     kept: NDArray[np.bool_] = (mixed >> np.uint64(32)) % np.uint64(THINNING) == 0
     return kept
+
+
+def thinned(matured: Matured) -> tuple[Matured, NDArray[np.float32]]:
+    """Return the rows that matter and their weights, float32 of shape (n,).
+
+    As in the statistics: legitimate rows that the consortium's scorer put at p <= .02 are thinned
+    to a tenth of ten times the weight, by hash. Where it gave no score, all stay.
+    """
+    z = matured.base_logits
+    if z is None:
+        return matured, np.ones(len(matured), np.float32)
+    dull = ~matured.is_fraud & (z <= _DULL_LOGIT)
+    index = np.flatnonzero(~dull | is_kept(matured.hashes))
+    return matured.take(index), np.where(dull[index], float(THINNING), 1.0).astype(np.float32)
 
 
 class Statistics:

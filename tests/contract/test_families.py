@@ -21,7 +21,7 @@ SCHEMA = Schema(entity_kinds=())
 N_FEATURES = len(SCHEMA.feature_names)
 RATE = 0.05
 FAMILIES: dict[str, dict[str, object]] = {
-    "lightgbm": {"family": "lightgbm", "n_trees": 20, "min_n": 500, "refit_d": 3, "n_proposed": 4},
+    "lightgbm": {"family": "lightgbm", "n_trees": 20, "min_n": 500, "refit_d": 3},
     "mlp": {"family": "mlp", "min_n": 500, "epochs": 6, "batch_n": 64, "learning_rate": 0.003},
     "river linear": {
         "family": "river",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from amalgamator.evidence import merge_cells
 from amalgamator.fold import BasisPolicy, FoldConfig, Folder, FoldState, fold
+from amalgamator.policy import TrustPolicy
 from models.entity_risk import EvidenceCells
 from models.errors import InvalidInputError
 from models.release import Release, Source
@@ -18,6 +19,7 @@ from models.summary import Contribution
 from tests.consortium import MEMBERS, SCHEMA, a_log, closing, evidence, histograms, statistics
 
 CONFIG = FoldConfig(schema=SCHEMA, ridge=4.0, half_life_d=100.0)
+CAP = TrustPolicy().max_frauds
 SMALL = replace(CONFIG, basis=BasisPolicy(min_n=300, min_frauds=10, growth=2.0))
 
 
@@ -178,9 +180,9 @@ def test_a_release_names_the_newest_seq_of_each_worker() -> None:
     log = [*LOG, (closing("alpha", 2), 99)]
     sources = fold(state_of(log), replace(CONFIG, weights={"beta": 0.5}), 2, None).sources
     assert sources == (
-        Source("alpha", "0", 4, 1.0),
-        Source("beta", "0", 4, 0.5),
-        Source("gamma", "0", 4, 1.0),
+        Source("alpha", "0", 4, 1.0, 1.0, CAP),
+        Source("beta", "0", 4, 0.5, 0.5, CAP),
+        Source("gamma", "0", 4, 1.0, 1.0, CAP),
     )
 
 
@@ -351,19 +353,39 @@ def test_statistics_of_another_basis_are_left_out_even_if_they_have_its_size() -
     assert after.weights.tobytes() == second.weights.tobytes()
 
 
+def broken_statistics(n_weights: int) -> Contribution:
+    """Return a sum that is not positive definite, whatever else is added."""
+    bad = statistics("gamma", 701, basis=1, n_weights=n_weights, seed=1)
+    curvature = np.array(bad.arrays["curvature"])
+    curvature[1:9] = 1e6
+    return replace(bad, arrays={**bad.arrays, "curvature": curvature})
+
+
 def test_statistics_without_a_solution_leave_the_scorer_as_it_was(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A matrix that is not positive definite stops neither the fold nor the members."""
+    """Undefended: a matrix that is not positive definite stops neither the fold nor the members."""
     state, (_, second, _) = the_first_three()
     assert second.basis is not None
-    bad = statistics("gamma", 701, basis=1, n_weights=second.basis.n_weights, seed=1)
-    curvature = np.array(bad.arrays["curvature"])
-    curvature[1:9] = 1e6
-    broken = replace(bad, arrays={**bad.arrays, "curvature": curvature})
-    after = fold(state.add(broken, 9_000), SMALL, 3, second)
+    broken = broken_statistics(second.basis.n_weights)
+    after = fold(state.add(broken, 9_000), replace(SMALL, trust=None), 3, second)
     assert after.weights is second.weights
     assert "positive definite" in caplog.text
+
+
+def test_a_member_without_a_solution_is_left_out_and_the_fold_goes_on() -> None:
+    """The weights are those of the same log without it."""
+    state, (_, second, _) = the_first_three()
+    assert second.basis is not None
+    folder = Folder(SMALL)
+    broken = broken_statistics(second.basis.n_weights)
+    after = folder.fold(state.add(broken, 9_000), 3, second)
+    left = state.without(frozenset({"gamma"}))
+    without = fold(left, replace(SMALL, trust=None), 3, second)
+    assert after.weights is not None
+    assert without.weights is not None
+    assert after.weights.tobytes() == without.weights.tobytes()
+    assert [(one.member, one.why) for one in folder.report.doubted()] == [("gamma", ("curvature",))]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -18,6 +19,7 @@ from amalgamator.ports import ReleaseSink
 from amalgamator.release_log import ReleaseLog
 from amalgamator.service import Pace, Ports, Service
 from amalgamator.telemetry import Telemetry
+from amalgamator.trust import MemberTrust, TrustReport
 from models.errors import UnavailableError
 from models.fragments import FragmentRecord, Reassembler, Splitter
 from models.keys import Verifier
@@ -324,3 +326,20 @@ def test_a_restart_does_not_send_parts_again_that_receivers_have() -> None:
     world.service().step()
     new = [record.key.rsplit(b"|", 2)[0] for _, record in world.bus.read(TOPICS.releases, end)]
     assert new == [b"evidence|20002", b"manifest"]
+
+
+def test_a_member_that_begins_to_count_otherwise_is_named_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And again when it counts in full."""
+    service = a_world().service()
+    reports = [(0.0, ("flags",)), (0.0, ("flags",)), (1.0, ())]
+    with caplog.at_level("WARNING", logger="amalgamator.service"):
+        for evidence_weight, why in reports:
+            member = MemberTrust(member="alpha", evidence=evidence_weight, why=why)
+            service._amalgamator = SimpleNamespace(trust=TrustReport((member,)))  # type: ignore[assignment]  # its report alone
+            service._report_trust()
+    assert [record.getMessage() for record in caplog.records] == [
+        "trust member=alpha evidence=0.000 statistics=1.000 why=flags",
+        "trust member=alpha evidence=1.000 statistics=1.000 why=-",
+    ]

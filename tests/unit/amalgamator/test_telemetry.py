@@ -1,12 +1,14 @@
 """Metrics: every series exists from the start, names follow the conventions."""
 
 import re
+from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
 
 from amalgamator.gate import REASONS, Refused
 from amalgamator.telemetry import Telemetry
 from models.codec import PART_NAMES
+from models.release import Release, Source
 
 
 def test_every_series_exists_before_anything_happened() -> None:
@@ -44,3 +46,30 @@ def test_a_refusal_is_counted_by_reason_with_its_bytes() -> None:
         == 1
     )
     assert b"amalgam_amalgamator_received_bytes_total 100.0" in telemetry.render()
+
+
+def test_weights_of_members_are_those_of_the_release() -> None:
+    """By part; a member that is gone leaves no series."""
+    registry = CollectorRegistry()
+    telemetry = Telemetry(registry)
+    release = Release(
+        number=1,
+        epoch=1,
+        created_ms=0,
+        release_id="",
+        sources=(Source("alpha", "0", 5, 0.75, 0.0, 8), Source("beta", "0", 7, 1.0, 1.0, 8)),
+        basis=None,
+        weights=None,
+        next_basis=None,
+        evidence={},
+    )
+    telemetry.in_force(release)
+
+    def weight(member: str, part: str) -> float | None:
+        name = "amalgam_amalgamator_member_weight"
+        return registry.get_sample_value(name, {"member": member, "part": part})
+
+    assert (weight("alpha", "evidence"), weight("alpha", "statistics")) == (0.75, 0.0)
+    assert weight("beta", "statistics") == 1.0
+    telemetry.in_force(replace(release, sources=release.sources[:1]))
+    assert weight("beta", "statistics") is None

@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from deploy import cli, commands
+from deploy import cli, cli_common, commands
 from deploy.replay import Sent
 from models.errors import UnavailableError
 from models.mapping import load_mapping
@@ -30,7 +30,7 @@ COMMANDS = dict(leaves(typer.main.get_command(cli.app)))
 def folder(tmp_path, monkeypatch):
     """Run in a folder of its own, in which nothing is kept."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.console, "_width", 200, raising=False)
+    monkeypatch.setattr(cli_common.console, "_width", 200, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     return tmp_path
 
@@ -69,8 +69,8 @@ def test_commands_are_those_of_the_manual():
     """None is lost when the file is cut differently."""
     found = {" ".join(words) for words, one in COMMANDS.items() if not hasattr(one, "commands")}
     assert found >= {
-        "demo", "demo-stop", "simulate", "foreign", "replay", "backtest", "label", "version",
-        "kafka up",
+        "demo", "demo-stop", "simulate", "foreign", "replay", "backtest", "attack", "label",
+        "version", "kafka up",
         "kafka down", "topics create", "bank init", "bank run", "amalgamator init",
         "amalgamator admit", "amalgamator run", "alerts tail",
     }  # fmt: skip
@@ -128,6 +128,8 @@ def test_words_that_are_no_command_line_exit_2(words):
         ),
         (("amalgamator", "admit", "absent.toml", "Bad Name", "00"), "'Bad Name'"),
         (("label", "absent.toml", "T", "A", "--at", "2026-01-31T12:00:00"), "--at"),
+        (("attack", "payments.csv"), "expected --mapping"),
+        (("attack", "--attack", "bribe"), "got bribe"),
         (("alerts", "tail", "north"), "amalgam kafka up"),
         (("alerts", "tail", "North", "--bootstrap", "broker:1"), "'North'"),
     ],
@@ -202,9 +204,9 @@ def test_command_in_the_results_names_no_folder_of_elsewhere(monkeypatch):
     """Of an absolute path and of one that leads out the name alone is kept."""
     words = ["backtest", "/home/somebody/a.csv", "--mapping", "../secret/b.toml", "in/c.json"]
     monkeypatch.setattr(sys, "argv", ["/usr/bin/amalgam", *words])
-    assert cli._command() == "amalgam backtest a.csv --mapping b.toml in/c.json"
+    assert cli_common.command_line() == "amalgam backtest a.csv --mapping b.toml in/c.json"
     monkeypatch.setattr(sys, "argv", ["amalgam", "demo", "--results=/home/me/x.json", "--seed=2"])
-    assert cli._command() == "amalgam demo --results=x.json --seed=2"
+    assert cli_common.command_line() == "amalgam demo --results=x.json --seed=2"
 
 
 def test_services_replace_the_process(monkeypatch):

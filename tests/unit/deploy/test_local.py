@@ -191,3 +191,22 @@ def test_cadence_that_is_no_multiple_of_one_tick_is_refused(ticks, cadence_ms):
     pipelines = {str(tick): FakePipeline(str(tick), [], tick_ms=tick) for tick in ticks}
     with pytest.raises(InvalidInputError, match="cadence_ms"):
         LocalConsortium(pipelines, None, cadence_ms=cadence_ms)
+
+
+def test_a_liar_publishes_what_it_makes_of_its_contributions():
+    """Two for one or none at all; its own count of what it sent goes on."""
+    notes = []
+    pipelines = {"a": FakePipeline("a", notes, n_pieces=2), "b": FakePipeline("b", notes)}
+    consortium = LocalConsortium(
+        pipelines,
+        FakeAmalgamator(notes),
+        cadence_ms=TICK,
+        tampers={"a": lambda one: [] if one.endswith("0") else [one, one.upper()]},
+    )
+    consortium.run({"a": stream([0]), "b": stream([0])}, on_scored=lambda name, rows, scored: None)
+    assert calls(notes, "accept") == [
+        ("amalgamator", ("a--1-1", 1)),
+        ("amalgamator", ("A--1-1", 2)),
+        ("amalgamator", ("b--1-0", 1)),
+    ]
+    assert calls(notes, "published") == [("a", [0, 2]), ("b", [1])]

@@ -9,12 +9,13 @@ from models.errors import InvalidInputError
 from models.evaluation import average_precision
 from models.families.batch import BatchFamily, BatchOptions, grow_trees
 from models.families.ordinals import Binning
+from models.families.scorecard import is_kept, thinned
 from models.matured import Matured
-from models.tree_checks import TreeLimits, check_trees
+from models.tree_checks import TreeLimits, check_trees, tree_hashes
 from models.trees import TreeList, leaves_of
 from tests.contract.test_families import BASIS, FIRST, OTHER_BASIS, SECOND, TEST
 
-OPTIONS = BatchOptions(n_trees=5, min_n=500, refit_d=3, n_proposed=4)
+OPTIONS = BatchOptions(n_trees=5, min_n=500, refit_d=3)
 BINNING = Binning.of(BASIS)
 
 
@@ -79,19 +80,35 @@ def test_rows_that_the_consortium_did_not_score_count_with_the_own_rate() -> Non
 
 
 def test_proposals_keep_within_the_consortiums_bounds() -> None:
-    """On the basis of the refit, with accounts counted; none where nobody counted them."""
+    """On the basis that is asked for, with accounts counted; without them nothing is grown."""
     family = a_family()
-    assert family.proposals(1) is None
-    family.end_day(1, lambda: FIRST)
-    found = family.proposals(1)
+    found = family.propose(BASIS, FIRST, n_trees=4, day=1)
     assert found is not None
-    assert 0 < len(found) <= OPTIONS.n_proposed
+    assert 0 < len(found) <= 4
     check_trees(found, BASIS, TreeLimits(max_trees=4))
     assert found.leaf_value is None
-    family.install(OTHER_BASIS)
-    assert family.proposals(2) is found
-    family.end_day(4, lambda: replace(FIRST, accounts=None))
-    assert family.proposals(4) is None
+    other = family.propose(OTHER_BASIS, FIRST, n_trees=4, day=1)
+    assert other is not None
+    check_trees(other, OTHER_BASIS, TreeLimits(max_trees=4))
+    with pytest.raises(InvalidInputError, match="accounts"):
+        family.propose(BASIS, replace(FIRST, accounts=None), n_trees=4, day=1)
+
+
+def test_dull_rows_are_thinned_to_a_tenth_of_ten_times_the_weight() -> None:
+    """Frauds, and what the consortium's scorer finds suspicious or gave no score, all stay."""
+    z = np.array([-9.0, -9.0, -9.0, 1.0, np.nan, -9.0])
+    some = FIRST.take(np.arange(6))
+    hashes = np.arange(2_000, dtype=np.uint64)
+    kept, not_kept = hashes[is_kept(hashes)][:2], hashes[~is_kept(hashes)][:4]
+    rows = replace(
+        some,
+        is_fraud=np.array([False, False, True, False, False, False]),
+        hashes=np.array([kept[0], not_kept[0], not_kept[1], not_kept[2], not_kept[3], kept[1]]),
+        base_logits=z,
+    )
+    found, weights = thinned(rows)
+    assert found.hashes.tolist() == [rows.hashes[i] for i in (0, 2, 3, 4, 5)]
+    assert weights.tolist() == [10.0, 1.0, 1.0, 1.0, 10.0]
 
 
 def leaf_rates(trees: TreeList) -> np.ndarray:
@@ -114,16 +131,14 @@ def test_grown_trees_tell_frauds() -> None:
     assert leaf_rates(trees).max() > 4 * TEST.is_fraud.mean()
 
 
-def test_trees_grow_on_what_the_scorer_leaves_over() -> None:
-    """A scorer that knows the first feature leaves the second to be split first."""
-    z = 2.0 * np.nan_to_num(FIRST.features[:, 0]) - 4.0
-    matured = replace(FIRST, base_logits=z.astype(np.float64))
+def test_trees_grow_on_outcomes_whatever_the_scorer_said() -> None:
+    """What a scorer gives to rows that are not dull changes nothing."""
+    matured = replace(FIRST, base_logits=np.full(len(FIRST), 1.0))
     before = grow_trees(BINNING, FIRST, n_trees=10, seed=1)
     after = grow_trees(BINNING, matured, n_trees=10, seed=1)
     assert before is not None
     assert after is not None
-    share = [np.mean(trees.feature[trees.starts[:-1]] == 0) for trees in (before, after)]
-    assert share[1] < share[0]
+    assert tree_hashes(before) == tree_hashes(after)
 
 
 def test_trees_need_accounts_and_both_outcomes() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from models.entity_risk import (
     EvidenceCells,
     aggregate,
+    capped,
     concatenate,
     empty_cells,
     pseudonym,
@@ -198,3 +199,56 @@ def test_arrays_are_the_registered_columns() -> None:
     found = cells([Row(b"\x01" * 16, 1, 2, 3, 1, 4, 5, 6)])
     assert tuple(found.arrays()) == ("name", "kind", "hour", *COLUMNS)
     assert same_bits(EvidenceCells(**found.arrays()), found)
+
+
+def cells_with(entity: list[int], n: list[float], f: list[float]) -> EvidenceCells:
+    """Return cells of numbered entities, each in an hour of its own."""
+    name = np.zeros((len(n), 16), np.uint8)
+    name[:, 15] = entity
+    nothing = np.full(len(n), -1, np.int64)
+    return EvidenceCells(
+        name=name,
+        kind=np.zeros(len(n), np.uint8),
+        hour=np.arange(len(n), dtype=np.uint8),
+        n=np.array(n, np.float32),
+        f=np.array(f, np.float32),
+        first_fraud_ms=nothing,
+        last_fraud_ms=nothing,
+        last_legit_ms=nothing,
+    )
+
+
+def test_a_cap_scales_all_hours_of_an_entity_that_has_more_frauds() -> None:
+    """24 frauds of 40 in two hours, capped to 8: a third of both counts, in sixteenths."""
+    found = capped(cells_with([1, 1, 2], [24, 16, 9], [12, 12, 8]), 8)
+    assert found.f.tolist() == [4.0, 4.0, 8.0]
+    assert found.n.tolist() == [8.0, round(16 / 3 * 16) / 16, 9.0]
+
+
+def test_a_cap_that_nobody_reaches_changes_nothing() -> None:
+    """Nor does none, nor one on no cells."""
+    cells = cells_with([1, 2], [9, 9], [8, 1])
+    assert capped(cells, 8) is cells
+    assert capped(cells_with([1], [99], [99]), 0).f.tolist() == [99.0]
+    assert len(capped(empty_cells(), 8)) == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 500), st.integers(0, 500)), max_size=20),
+    st.integers(1, 30),
+)
+def test_capped_counts_are_sixteenths_within_the_cap(
+    rows: list[tuple[int, int, int]], cap: int
+) -> None:
+    """0 <= f <= n stays, and the frauds of an entity exceed the cap by rounding at most."""
+    rows = sorted(rows)
+    cells = cells_with([r[0] for r in rows], [r[1] + r[2] for r in rows], [r[2] for r in rows])
+    found = capped(cells, cap)
+    assert np.all((found.f >= 0) & (found.f <= found.n))
+    assert np.array_equal(found.f * 16, np.rint(found.f * 16))
+    assert np.array_equal(found.n * 16, np.rint(found.n * 16))
+    for entity in range(4):
+        mine = cells.name[:, 15] == entity
+        assert found.f[mine].sum() <= cap + mine.sum() / 32
+        if cells.f[mine].sum() <= cap:
+            assert np.array_equal(found.n[mine], cells.n[mine])

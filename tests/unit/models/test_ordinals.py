@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.basis import build_basis, encode
+from models.basis import encode
+from models.basis_builder import build_basis
 from models.errors import InvalidInputError
 from models.families.ordinals import MAX_EDGES, Binning, ordinals
 from models.histograms import add_rows, empty_counts

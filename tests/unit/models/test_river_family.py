@@ -1,6 +1,7 @@
 """River's classifiers: what they are shown, the corrected prior, a bounded log, their trees."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -113,21 +114,17 @@ def test_it_begins_anew_on_the_basis_that_was_asked_for() -> None:
         ("river.forest.ARFClassifier", {"grace_period": 50, "delta": 0.05, "n_models": 2}),
     ],
 )
-def test_trees_are_proposed_when_the_model_begins_anew(
-    model: str, parameters: dict[str, Any]
-) -> None:
-    """Of the old model on its own basis, within the consortium's bounds."""
+def test_trees_are_proposed_as_they_are(model: str, parameters: dict[str, Any]) -> None:
+    """Within the consortium's bounds; of other bins than the basis' none."""
     family = a_family(model, parameters=parameters, every=1, renew_d=3)
-    assert family.proposals(1) is None
-    family.install(OTHER_BASIS)
-    family.end_day(4, lambda: FIRST)
-    found = family.proposals(4)
+    found = family.propose(BASIS, FIRST, n_trees=9, day=4)
     assert found is not None
     check_trees(found, BASIS, TreeLimits())
+    assert family.propose(OTHER_BASIS, FIRST, n_trees=9, day=4) is None
 
 
 def test_models_without_trees_and_rows_without_accounts_propose_nothing() -> None:
-    """Nor does a bank that was told not to."""
-    for family in (a_family(renew_d=3), a_family(TREE, n_proposed=0, renew_d=3)):
-        family.end_day(4, lambda: FIRST)
-        assert family.proposals(4) is None
+    """Nor does a model that has not begun."""
+    assert a_family(renew_d=3).propose(BASIS, FIRST, n_trees=9, day=4) is None
+    trees = a_family(TREE, renew_d=3)
+    assert trees.propose(BASIS, replace(FIRST, accounts=None), n_trees=9, day=4) is None

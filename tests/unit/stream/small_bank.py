@@ -22,7 +22,8 @@ from models.summary import Contribution
 from stream.experts import LearningPolicy
 from stream.judge import JudgePolicy
 from stream.label_join import Rejected
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.pipeline import Pipeline
+from stream.pipeline_config import PipelineConfig
 
 MAPPING = load_mapping(Path(__file__).parents[3] / "deploy" / "mappings" / "simulated.toml")
 SCHEMA = Schema(entity_kinds=("terminal",))

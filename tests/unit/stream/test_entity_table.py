@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.entity_risk import EvidenceCells, aggregate, concatenate, pseudonym
+from models.entity_risk import EvidenceCells, aggregate, capped, concatenate, pseudonym
 from models.features.accounts import DAY_MS, HOUR_MS
 from models.features.entities import N_FEATURES, read
 from models.schema import ENTITY_FEATURES
@@ -203,6 +203,24 @@ def test_own_counts_are_taken_out_with_the_weight_they_were_added_with() -> None
     alone = a_table()
     learn(alone, NORTH)
     install(alone, cells_of(SOUTH))
+    for name in ("others_day_n", "others_day_f", "others_hour_n", "others_hour_f"):
+        rows = [each.state[name][each.rows(0, NAMES)] for each in (table, alone)]
+        assert np.array_equal(*rows)
+
+
+@pytest.mark.parametrize(("cap", "weight"), [(1, 1.0), (1, 0.5625), (2, 0.6875), (1, 0.0)])
+def test_capped_own_counts_are_taken_out_to_the_last_bit(cap: int, weight: float) -> None:
+    """Own + others = merged, under any cap and any weight in sixteenths."""
+    table, south = a_table(), cells_of(SOUTH)
+    learn(table, NORTH)
+    own = {day: capped(cells, cap) for day, cells in publish(table, 1).items()}
+    assert any((own[day].f != cells.f).any() for day, cells in cells_of(NORTH).items())
+    others = {day: capped(cells, cap) for day, cells in south.items()}
+    evidence = merged((own, weight), (others, 1.0))
+    table.install(evidence, seq=1, weight=weight, weights=WEIGHTS, max_frauds=cap)
+    alone = a_table()
+    alone.rows(0, NAMES)
+    install(alone, others)
     for name in ("others_day_n", "others_day_f", "others_hour_n", "others_hour_f"):
         rows = [each.state[name][each.rows(0, NAMES)] for each in (table, alone)]
         assert np.array_equal(*rows)

@@ -8,7 +8,7 @@ import pytest
 from models.errors import InvalidInputError, SettingsError
 from models.keys import Signer, save_signer
 from models.schema import AttributeSpec, Schema
-from stream.pipeline import PipelineConfig
+from stream.pipeline_config import PipelineConfig
 from stream.settings import (
     PREFIX,
     Membership,

@@ -1,0 +1,234 @@
+"""Which members count, and how much: a function of what is held, so that a restart decides alike.
+
+Evidence and statistics are judged apart, because a member may be wrong in one and right in the
+other. Verdicts are remembered under the (key, seq) of what they were made of.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from amalgamator.flags import count_flags, evidence_trust, evidence_weight, voices
+from amalgamator.harm import MemberSums, Verdict, judge_statistics
+from amalgamator.policy import FoldConfig, TrustPolicy
+from amalgamator.state import Pairs, by_bucket, of_part
+from models.summary import ContributionKey
+
+Seqs = tuple[tuple[ContributionKey, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberTrust:
+    """What a member's contributions count for.
+
+    Parameters
+    ----------
+    member
+        Its name.
+    evidence, statistics
+        Factors in [0, 1], the registry's weight left out.
+    evidence_ratio
+        Found / expected frauds, see `amalgamator.flags`; 1 for a member that cannot be judged.
+    harm
+        See `amalgamator.harm.Verdict`.
+    why
+        Reasons for a factor below 1: ``flags``, ``volume`` and those of `amalgamator.harm`.
+    """
+
+    member: str
+    evidence: float = 1.0
+    statistics: float = 1.0
+    evidence_ratio: float = 1.0
+    harm: float = 0.0
+    why: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrustReport:
+    """Every member that has contributed, sorted by name."""
+
+    members: tuple[MemberTrust, ...] = ()
+
+    def evidence_weights(self, config: FoldConfig) -> dict[str, float]:
+        """Return the factor on each member's evidence, the registry's weight included."""
+        return {m.member: m.evidence * config.weight_of(m.member) for m in self.members}
+
+    def statistics_weights(self, config: FoldConfig) -> dict[str, float]:
+        """Return the factor on each member's statistics and histograms, likewise."""
+        return {m.member: m.statistics * config.weight_of(m.member) for m in self.members}
+
+    def doubted(self) -> tuple[MemberTrust, ...]:
+        """Return the members that do not count in full."""
+        return tuple(one for one in self.members if min(one.evidence, one.statistics) < 1.0)
+
+
+class Trust:
+    """Judges members and remembers the last verdicts.
+
+    Parameters
+    ----------
+    config
+        Of the fold; without a policy everybody counts in full.
+    """
+
+    def __init__(self, config: FoldConfig) -> None:
+        self._config = config
+        self._evidence: tuple[Seqs, dict[str, float]] | None = None
+        self._statistics: tuple[tuple[Seqs, bool], dict[str, Verdict]] | None = None
+
+    def judge(self, pairs: Pairs, *, exact: bool = False) -> TrustReport:
+        """Return the report on sorted contributions.
+
+        Parameters
+        ----------
+        pairs
+            All that is held, members of registry weight 0 included; those are neither judged nor
+            heard.
+        exact
+            See `amalgamator.harm.judge_statistics`.
+        """
+        members = sorted({key.member for key, _ in pairs})
+        policy = self._config.trust
+        if policy is None:
+            return TrustReport(tuple(MemberTrust(member=member) for member in members))
+        heard = [pair for pair in pairs if self._config.weight_of(pair[0].member) > 0.0]
+        ratios = self._evidence_ratios(of_part(heard, "evidence"), policy)
+        verdicts = self._verdicts(heard, policy, exact=exact)
+        flooding = _flooding(heard)
+        return TrustReport(
+            tuple(
+                _member_trust(member, ratios, verdicts, flooding, policy=policy)
+                for member in members
+            )
+        )
+
+    def _evidence_ratios(self, evidence: Pairs, policy: TrustPolicy) -> dict[str, float]:
+        newest = _day_of_most(evidence)
+        judged = [pair for pair in evidence if newest - policy.window_d <= pair[0].bucket < newest]
+        seqs = _seqs(judged)
+        if self._evidence is None or self._evidence[0] != seqs:
+            members = sorted({key.member for key, _ in judged})
+            said = voices(count_flags(judged, members, policy), policy)
+            ratios = evidence_trust(said).tolist()
+            self._evidence = (seqs, dict(zip(members, ratios, strict=True)))
+        return self._evidence[1]
+
+    def _verdicts(self, pairs: Pairs, policy: TrustPolicy, *, exact: bool) -> dict[str, Verdict]:
+        used = _of_main_basis(of_part(pairs, "statistics"))
+        identity = (_seqs(used), exact)
+        if self._statistics is None or self._statistics[0] != identity:
+            sums = member_sums(used, _matured(pairs), self._config)
+            verdicts = judge_statistics(sums, self._config, policy, exact=exact)
+            self._statistics = (identity, verdicts)
+        return self._statistics[1]
+
+
+def _day_of_most(evidence: Pairs) -> int:
+    """Return the newest day that half of the members have reached: one far ahead moves nothing."""
+    newest: dict[str, int] = {}
+    for key, _ in evidence:
+        newest[key.member] = max(newest.get(key.member, 0), key.bucket)
+    days = sorted(newest.values())
+    return days[(len(days) - 1) // 2] if days else 0
+
+
+def _seqs(pairs: Pairs) -> Seqs:
+    return tuple((key, held.seq) for key, held in pairs)
+
+
+def _member_trust(
+    member: str,
+    ratios: Mapping[str, float],
+    verdicts: Mapping[str, Verdict],
+    flooding: frozenset[str],
+    *,
+    policy: TrustPolicy,
+) -> MemberTrust:
+    ratio = ratios.get(member, 1.0)
+    verdict = verdicts.get(member, Verdict(1.0, "", 0.0))
+    evidence = evidence_weight(ratio, policy)
+    why = [
+        *(["flags"] if evidence < 1.0 else []),
+        *(["volume"] if member in flooding else []),
+        *([verdict.why] if verdict.why else []),
+    ]
+    return MemberTrust(
+        member=member,
+        evidence=0.0 if member in flooding else evidence,
+        statistics=verdict.weight,
+        evidence_ratio=ratio,
+        harm=verdict.harm,
+        why=tuple(why),
+    )
+
+
+def _matured(pairs: Pairs) -> dict[str, int]:
+    matured: dict[str, int] = {}
+    for key, held in of_part(pairs, "histograms"):
+        matured[key.member] = matured.get(key.member, 0) + held.contribution.n
+    return matured
+
+
+def _flooding(pairs: Pairs) -> frozenset[str]:
+    """Return members with more outcomes of one entity kind than transactions that matured.
+
+    The two newest days are left out, because histograms come less often than evidence.
+    """
+    matured, by_kind = _matured(pairs), dict[str, np.ndarray]()
+    newest: dict[str, int] = {}
+    evidence = of_part(pairs, "evidence")
+    for key, _ in evidence:
+        newest[key.member] = max(newest.get(key.member, 0), key.bucket)
+    for key, held in evidence:
+        if key.bucket <= newest[key.member] - 2:
+            arrays = held.contribution.arrays
+            n = np.bincount(arrays["kind"], arrays["n"], 256)
+            by_kind[key.member] = by_kind.get(key.member, np.zeros(256)) + n
+    return frozenset(
+        member
+        for member, n in by_kind.items()
+        if member in matured and not float(n.max()) <= 1.25 * matured[member] + 1_000
+    )
+
+
+def _of_main_basis(statistics: Pairs) -> Pairs:
+    """Return the statistics of the basis for which most members publish, the newer one of two.
+
+    A member's basis is that of its newest bucket.
+    """
+    shape_of = {
+        key.member: (held.contribution.basis, len(held.contribution.arrays["gradient"]))
+        for key, held in sorted(statistics, key=lambda pair: pair[0].bucket)
+    }
+    votes = list(shape_of.values())
+    chosen = max(sorted(set(votes)), key=lambda shape: (votes.count(shape), shape), default=(0, 0))
+    return [
+        (key, held)
+        for key, held in statistics
+        if (held.contribution.basis, len(held.contribution.arrays["gradient"])) == chosen
+    ]
+
+
+def member_sums(
+    statistics: Pairs, matured: Mapping[str, int], config: FoldConfig
+) -> dict[str, MemberSums]:
+    """Return each member's statistics, buckets decayed as in the fold and added, oldest first."""
+    buckets = by_bucket(statistics)
+    newest = max(buckets, default=0)
+    sums: dict[str, MemberSums] = {}
+    for bucket, pairs in buckets.items():
+        decay = 0.5 ** ((newest - bucket) * config.bucket_days / config.half_life_d)
+        for key, held in pairs:
+            arrays, n = held.contribution.arrays, held.contribution.n
+            before = sums.get(key.member)
+            curvature = np.multiply(arrays["curvature"], decay, dtype=np.float64)
+            gradient = np.multiply(arrays["gradient"], decay, dtype=np.float64)
+            sums[key.member] = MemberSums(
+                curvature=curvature if before is None else before.curvature + curvature,
+                gradient=gradient if before is None else before.gradient + gradient,
+                n=decay * n + (0.0 if before is None else before.n),
+                n_published=n + (0 if before is None else before.n_published),
+                n_matured=matured.get(key.member),
+            )
+    return dict(sorted(sums.items()))

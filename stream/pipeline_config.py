@@ -1,0 +1,62 @@
+"""What a bank's pipeline needs to know before its first record."""
+
+from dataclasses import dataclass, field
+
+from models.families.registry import FamilySpec
+from models.features.accounts import DAY_MS, HOUR_MS
+from models.schema import Schema
+from stream.admission import AdmissionPolicy
+from stream.drift_policy import DriftPolicy
+from stream.experts import LearningPolicy
+from stream.judge import JudgePolicy
+from stream.proposals import ProposalPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineConfig:
+    """What a worker needs to know.
+
+    Parameters
+    ----------
+    member, worker
+        Who publishes.
+    schema
+        The consortium's.
+    secret
+        The members' pseudonym key.
+    tick_ms
+        Quantum of maturing, > 0, divides a day.
+    label_horizon_ms
+        After it a transaction without a label counts as legitimate.
+    retention_ms
+        For how long matured rows are kept (late chargebacks, re-encoding, blend).
+    statistics_cadence_ms
+        Event time between publications of statistics and histograms; evidence goes every epoch.
+    families
+        The bank's own models beside the scorecard.
+    seed
+        Of whatever families draw.
+    learning, judging, admission, proposing
+        Policies of the scorecards, of blend and alerts, of what is taken in, of proposed trees.
+    drift
+        How drift is watched, None: not at all.
+    is_unit_known
+        Whether amounts come in the reference currency; else their unit is found by rank.
+    """
+
+    member: str
+    worker: str = "0"
+    schema: Schema
+    secret: bytes = field(repr=False)
+    tick_ms: int = HOUR_MS
+    label_horizon_ms: int = 7 * DAY_MS
+    retention_ms: int = 90 * DAY_MS
+    statistics_cadence_ms: int = DAY_MS
+    families: tuple[FamilySpec, ...] = ()
+    seed: int = 0
+    learning: LearningPolicy = LearningPolicy()
+    judging: JudgePolicy = JudgePolicy()
+    admission: AdmissionPolicy = AdmissionPolicy()
+    proposing: ProposalPolicy = ProposalPolicy()
+    drift: DriftPolicy | None = None
+    is_unit_known: bool = True

@@ -1,0 +1,61 @@
+"""Products with packed matrices and conjugate gradients, against plain NumPy."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.families.conjugate import diagonal, multiply, solve_packed
+
+
+def symmetric(seed: int, n: int) -> np.ndarray:
+    """Return sums of outer products: positive semi-definite."""
+    rows = np.random.default_rng(seed).normal(size=(n + 2, n))
+    return rows.T @ rows
+
+
+def packed_of(square: np.ndarray) -> np.ndarray:
+    """Return the upper triangle row by row."""
+    return square[np.triu_indices(len(square))]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 23))
+def test_a_product_is_that_of_the_whole_matrix(seed: int, n: int) -> None:
+    """Whatever the number of rows leaves over for the four sums."""
+    square = symmetric(seed, n)
+    x = np.random.default_rng(seed + 1).normal(size=n)
+    found = multiply(packed_of(square), x)
+    assert found == pytest.approx(square @ x, rel=1e-12, abs=1e-12 * np.abs(square).sum())
+    assert diagonal(packed_of(square), n).tolist() == np.diag(square).tolist()
+
+
+def test_float32_matrices_are_multiplied_in_float64() -> None:
+    """As they come from the wire."""
+    square = symmetric(3, 9).astype(np.float32)
+    x = np.linspace(-1.0, 1.0, 9)
+    assert multiply(packed_of(square), x) == pytest.approx(square.astype(np.float64) @ x, rel=1e-12)
+
+
+@pytest.mark.parametrize("start", [None, np.full(20, 3.0)])
+def test_the_solution_is_that_of_a_factorisation(start: np.ndarray | None) -> None:
+    """From any first guess, and without steps from the solution itself."""
+    square, target = symmetric(4, 20), np.arange(20.0)
+    expected = np.linalg.solve(square + 2.0 * np.eye(20), target)
+    found = solve_packed(packed_of(square), target, ridge=2.0, start=start, tolerance=1e-10)
+    assert found.is_positive
+    assert found.x == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    again = solve_packed(packed_of(square), target, ridge=2.0, start=found.x, tolerance=1e-8)
+    assert again.n_steps == 0
+
+
+def test_a_matrix_with_a_negative_direction_is_found_out() -> None:
+    """Also where the diagonal shows nothing."""
+    square = np.array([[1.0, 3.0], [3.0, 1.0]])
+    assert not solve_packed(packed_of(square), np.array([1.0, -1.0]), ridge=0.5).is_positive
+
+
+def test_a_zero_target_needs_no_step() -> None:
+    """The solution is zero."""
+    found = solve_packed(packed_of(symmetric(1, 5)), np.zeros(5), ridge=1.0)
+    assert (found.n_steps, found.x.tolist()) == (0, [0.0] * 5)
