@@ -29,6 +29,8 @@ BASIS = Basis(
     coarse_edges=np.array([1.0, 5.0], np.float32),
     n_coarse_edges=np.array([1, 1, 0], np.int32),
     crosses=np.array([[0, 1]], np.int32),
+    selected=np.arange(len(np.array([3, 1, 0], np.int32)), dtype=np.int32),
+    n_categories=np.zeros(len(np.array([3, 1, 0], np.int32)), np.int32),
 )
 SCORES = bin_scores(BASIS)
 VALUE = st.sampled_from([-1.0, 0.5, 1.5, 3.0, 7.0, float("nan")])

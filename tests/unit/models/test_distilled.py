@@ -16,6 +16,8 @@ BASIS = Basis(
     coarse_edges=np.empty(0, np.float32),
     n_coarse_edges=np.zeros(3, np.int32),
     crosses=np.empty((0, 2), np.int32),
+    selected=np.arange(len(np.array([2, 1, 0], np.int32)), dtype=np.int32),
+    n_categories=np.zeros(len(np.array([2, 1, 0], np.int32)), np.int32),
 )
 NAN = float("nan")
 
