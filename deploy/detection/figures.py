@@ -101,21 +101,29 @@ def _pairs(
     NoFigureError
         If the two are of other rows, or a system has no average precision at a bank with frauds.
     """
-    others = {bank.name: bank for bank in second[0].banks}
-    pairs = []
-    for bank in first[0].banks:
-        if bank.name in without:
-            continue
+    pairs = [
+        (_ap(first[0], mine, first[1]), _ap(second[0], other, second[1]))
+        for mine, other in _same_rows(first[0], second[0])
+        if mine.name not in without
+    ]
+    if not pairs:
+        raise NoFigureError("expected frauds at some bank that counts, got none")
+    return pairs
+
+
+def _same_rows(first: Outcome, second: Outcome) -> list[tuple[BankOutcome, BankOutcome]]:
+    """Return both sides of each bank with frauds; refuse two that are of other rows."""
+    others = {bank.name: bank for bank in second.banks}
+    found = []
+    for bank in first.banks:
         other = others.get(bank.name)
         if other is None or (bank.n, bank.n_frauds) != (other.n, other.n_frauds):
             raise NoFigureError(
-                f"{first[0].run} and {second[0].run}: expected the same rows at {bank.name}"
+                f"{first.run} and {second.run}: expected the same rows at {bank.name}"
             )
         if bank.n_frauds:
-            pairs.append((_ap(first[0], bank, first[1]), _ap(second[0], other, second[1])))
-    if not pairs:
-        raise NoFigureError("expected frauds at some bank, got none")
-    return pairs
+            found.append((bank, other))
+    return found
 
 
 def _ap(outcome: Outcome, bank: BankOutcome, system: str) -> float:
@@ -181,9 +189,16 @@ def _cost(defended: Outcome, clean: Outcome) -> float:
 
 def _best_alone(local: Outcome, run: Outcome) -> dict[str, float]:
     """Return bank -> average precision of its own LightGBM or scorecard, whichever is better."""
-    pairs = _pairs((local, "lightgbm"), (run, "own"))
-    names = [bank.name for bank in local.banks if bank.n_frauds]
-    return {name: max(pair) for name, pair in zip(names, pairs, strict=True)}
+    alone: dict[str, float] = {}
+    for mine, other in _same_rows(local, run):
+        found = [mine.ap.get("lightgbm"), other.ap.get("own")]
+        known = [ap for ap in found if ap is not None]
+        if not known:
+            raise NoFigureError(f"nothing of its own scores at {mine.name}")
+        alone[mine.name] = max(known)
+    if not alone:
+        raise NoFigureError("expected frauds at some bank, got none")
+    return alone
 
 
 def _blend(run: Outcome, banks: Iterable[str]) -> list[float]:
