@@ -1,7 +1,7 @@
 # amalgam: `make demo` shows it, `make test` proves it; both set up what they need by themselves.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test check bench fmt backtest lock clean
+.PHONY: setup demo test check bench fmt backtest detection lock clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -47,6 +47,10 @@ backtest: $(STAMPS)/core  ## the Handbook's data through the consortium, figures
 	$(BIN)/amalgam backtest $(DATA) --mapping deploy/mappings/handbook.toml --split handbook \
 	  --scored-from 2018-07-15 --scored-to 2018-09-30 --family lightgbm \
 	  --results deploy/bench/results/backtest.json --report .amalgam/backtest.html
+
+detection: $(STAMPS)/mlp  ## every plan on three splits of the Handbook's data, and foreign data: hours
+	$(BIN)/python -m deploy.detection --handbook $(DATA) --foreign \
+	  --results deploy/bench/results/detection.json
 
 fmt: $(STAMPS)/core  ## format, and mend what ruff can mend
 	$(BIN)/ruff format .
