@@ -19,7 +19,7 @@ from deploy.detection.outcome import BankOutcome, DriftNote, Outcome, WeightNote
 from deploy.detection.report_choice import in_order, system_of
 
 _PANEL = (3.5, 2.3)
-_WIDE_IN = 6.0
+_WIDE_IN = 5.0
 _WEEK_D = 7
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_NAME = 18
