@@ -1,7 +1,7 @@
 # amalgam: `make demo` shows it, `make test` proves it; both set up what they need by themselves.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test check bench fmt backtest lock clean
+.PHONY: setup demo test check bench fmt backtest detection lock clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -31,7 +31,7 @@ $(STAMPS)/mlp: $(STAMPS)/core deploy/requirements-mlp.txt
 demo: $(STAMPS)/core  ## five banks on a real Kafka, live, then a final table
 	$(BIN)/amalgam demo
 
-test: $(STAMPS)/core  ## everything, a real Kafka included
+test: $(STAMPS)/core $(STAMPS)/mlp  ## everything, a real Kafka and the neural families included
 	$(BIN)/python -m pytest
 
 check: $(STAMPS)/core  ## format, lint, types, tests without a broker
@@ -45,8 +45,12 @@ bench: $(STAMPS)/core  ## what a payment costs, piece by piece and beside the pe
 
 backtest: $(STAMPS)/core  ## the Handbook's data through the consortium, figures and report
 	$(BIN)/amalgam backtest $(DATA) --mapping deploy/mappings/handbook.toml --split handbook \
-	  --scored-from 2018-07-15 --scored-to 2018-09-30 \
+	  --scored-from 2018-07-15 --scored-to 2018-09-30 --family lightgbm \
 	  --results deploy/bench/results/backtest.json --report .amalgam/backtest.html
+
+detection: $(STAMPS)/mlp  ## every plan on three splits of the Handbook's data, and foreign data: hours
+	$(BIN)/python -m deploy.detection --handbook $(DATA) --foreign \
+	  --results deploy/bench/results/detection.json
 
 fmt: $(STAMPS)/core  ## format, and mend what ruff can mend
 	$(BIN)/ruff format .

@@ -59,8 +59,8 @@ class StructurePolicy:
 
     period_d: int = 28
     grace_d: int = 1
-    max_trees: int = 96
-    max_new: int = 64
+    max_trees: int = 128
+    max_new: int = 96
     min_importance: float = 1.0
 
     def __post_init__(self) -> None:
@@ -140,7 +140,9 @@ class FoldConfig:
     schema
         The consortium's.
     ridge, prior_logit
-        See `models.families.scorecard.solve`.
+        See `models.families.scorecard.solve`; the ridge of bins and crosses.
+    leaf_ridge
+        That of the leaves of trees, which are many and alike.
     half_life_d
         Days after which a statistics bucket counts half.
     bucket_days
@@ -161,6 +163,7 @@ class FoldConfig:
 
     schema: Schema
     ridge: float = 2.0
+    leaf_ridge: float = 16.0
     half_life_d: float = 138.0
     prior_logit: float = -4.5
     bucket_days: int = 28
@@ -172,8 +175,8 @@ class FoldConfig:
     trust: TrustPolicy | None = TrustPolicy()
 
     def __post_init__(self) -> None:
-        if not (self.ridge > 0.0 and self.half_life_d > 0.0):
-            raise InvalidInputError("fold: expected ridge > 0 and half_life_d > 0")
+        if not (self.ridge > 0.0 and self.leaf_ridge > 0.0 and self.half_life_d > 0.0):
+            raise InvalidInputError("fold: expected ridges > 0 and half_life_d > 0")
         if not (self.bucket_days >= 1 and self.evidence_days >= 1):
             raise InvalidInputError("fold: expected bucket_days >= 1 and evidence_days >= 1")
 

@@ -203,7 +203,7 @@ class ScorerFold:
             weights = solve(
                 sums.curvature,
                 sums.gradient,
-                ridge=self._config.ridge,
+                ridge=self._ridge(basis),
                 prior_logit=self._config.prior_logit,
             )
         except np.linalg.LinAlgError:
@@ -216,6 +216,11 @@ class ScorerFold:
         weights.flags.writeable = False
         self._solved = (identity, weights)
         return weights
+
+    def _ridge(self, basis: Basis) -> NDArray[np.float64]:
+        ridge = np.full(basis.n_weights, self._config.ridge)
+        ridge[basis.offsets[basis.n_transforms - len(basis.trees)] :] = self._config.leaf_ridge
+        return ridge
 
     def _decayed(self, buckets: dict[int, Pairs], n_weights: int) -> _Sums:
         self._buckets = {k: cached for k, cached in self._buckets.items() if k in buckets}

@@ -3,13 +3,14 @@
 A new choice is due once a period of proposals is a day old: whoever proposed by then is heard,
 whoever is late is heard next time. Old trees stay while they carry weight: the curvature of a leaf
 times the square of its weight, summed, is by how much the log-loss would rise without the tree, to
-second order. New ones take turns by member, each member as often as its share of the matured
-transactions says, and each in the order of its own gains.
+second order. New ones take turns by member, each member as often as the square root of its matured
+transactions says (small members see what others do not), each in the order of its own gains.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -104,13 +105,13 @@ def choose_trees(
 
 
 def _by_turns(proposals: Sequence[Proposal]) -> list[TreeList]:
-    """Return single trees, members taking turns in proportion to their transactions."""
+    """Return single trees, members taking turns by the square roots of their transactions."""
     ranked = {
         p.worker: sorted(range(len(p.trees)), key=lambda t, p=p: (-float(p.trees.gain[t]), t))  # type: ignore[misc]  # bound now
         for p in proposals
     }
     turns = [
-        ((place + 0.5) / proposal.n, proposal.worker, tree)
+        ((place + 0.5) / sqrt(proposal.n), proposal.worker, tree)
         for proposal in proposals
         for place, tree in enumerate(ranked[proposal.worker])
     ]

@@ -24,6 +24,7 @@ from deploy.runs import (
     BankPlan,
     BlendNote,
     ConsortiumRun,
+    OnRow,
     ReleaseNote,
     RunPlan,
     RunResult,
@@ -192,22 +193,39 @@ def run_backtest(config: BacktestConfig, on_progress: OnProgress) -> BacktestRes
 
 def pooled_scores(config: BacktestConfig, path: Path) -> None:
     """Score every row by one scorecard on all banks' data; write log-odds, NaN where refused."""
-    data = _read(config)
-    batch = data.batch
-    if config.split is None:
-        batch = kept_apart(batch, data.bank)
+    plan = plan_of(replace(config, families=()))
+    np.save(path, score_pooled(plan, _read(config), is_split=config.split is not None))
+
+
+def score_pooled(
+    plan: RunPlan, data: BankRows, *, is_split: bool, on_rows: OnRow = lambda _: None
+) -> NDArray[np.float64]:
+    """Return log-odds of shape (n,) by one scorecard on all rows, NaN where refused.
+
+    Parameters
+    ----------
+    plan
+        Its delays and cadences count.
+    data
+        The rows.
+    is_split
+        Whether the banks were drawn from one file, whose accounts are told apart already.
+    on_rows
+        Called with how many rows were scored.
+    """
+    batch = data.batch if is_split else kept_apart(data.batch, data.bank)
     scores = np.full(len(batch), np.nan)
 
     def take(_: str, rows: slice, scored: Scored) -> None:
         places = np.arange(rows.start, rows.stop)[scored.accepted]
         scores[places] = _or_prior(scored.scores[:, 0])
+        on_rows(rows.stop - rows.start)
 
-    plan = plan_of(replace(config, families=()))
     stream = bank_stream(batch, data.is_fraud, ms(plan.label_delay_s))
     pipeline = Pipeline(pipeline_config(plan, _POOLED, schema_of(batch)))
     consortium = LocalConsortium({_POOLED: pipeline}, None, cadence_ms=ms(plan.cadence_s))
     consortium.run({_POOLED: stream}, on_scored=take)
-    np.save(path, scores)
+    return scores
 
 
 def plan_of(config: BacktestConfig) -> RunPlan:

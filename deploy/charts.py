@@ -38,6 +38,8 @@ _LINES: dict[str, dict[str, Any]] = {
     "amalgamated": {"linestyle": "-", "linewidth": 2.2},
     "pooled": {"linestyle": "-", "linewidth": 6.0, "alpha": 0.35, "zorder": 1.5},
 }
+_EXPERTS = {"own": ("local", "own scorecard"), "merged": ("amalgamated", "merged scorecard")}
+_DASHES = ((0, (1, 1.5)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))  # of families, by name
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "amalgam",
@@ -144,22 +146,45 @@ def _weeks(result: BacktestResult, name: str) -> tuple[NDArray[np.float64], NDAr
 
 
 def blend_weights(result: BacktestResult) -> str:
-    """Return the weight that each bank gave to its own and to the merged scorecard, by day."""
-    names = {0: ("local", "own scorecard"), 1: ("amalgamated", "merged scorecard")}
+    """Return the weight that each bank gave to each of its experts, by day; one key for a name."""
+    found = {name for note in result.blends for name in note.experts}
+    styles = _expert_styles(sorted(found - _EXPERTS.keys()))
     with rc_context(_STYLE):
         figure = Figure(figsize=(8.4, 2.2), layout="constrained")
         ax = figure.subplots()
-        for bank in range(len(result.banks)):
-            notes = [note for note in result.blends if note.bank == bank]
-            days = np.array([_day(note.day_ms) for note in notes])
-            for expert, (name, words) in names.items():
-                weights = np.array([note.weights[expert] for note in notes])
-                style = _LINES[name] | {"linewidth": 1.0, "color": _COLOURS[name]}
-                ax.plot(days, weights, label=words if bank == 0 else None, **style)
+        for expert, (words, style) in styles.items():
+            label: str | None = words
+            for bank in range(len(result.banks)):
+                days, weights = _weights_of(result, bank, expert)
+                if len(days):
+                    ax.plot(days, weights, label=label, **style)
+                    label = None
         ax.set(ylabel="weight")
         ax.xaxis_date()
-        ax.legend(loc="center right")
+        if styles and result.blends:
+            ax.legend(loc="center right")
         return _svg(figure, "blend", "Weights of the experts in each bank's blend")
+
+
+def _expert_styles(families: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return words and line of each expert: the scorecards in colour, families in dashes of ink."""
+    styles = {
+        expert: (words, _LINES[name] | {"linewidth": 1.0, "color": _COLOURS[name]})
+        for expert, (name, words) in _EXPERTS.items()
+    }
+    for i, family in enumerate(families):
+        dashes = _DASHES[i % len(_DASHES)]
+        styles[family] = (family, {"linestyle": dashes, "linewidth": 1.0, "color": _INK})
+    return styles
+
+
+def _weights_of(
+    result: BacktestResult, bank: int, expert: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return days, and an expert's weights on them; empty where the bank has no such expert."""
+    notes = [note for note in result.blends if note.bank == bank and expert in note.experts]
+    days = np.array([_day(note.day_ms) for note in notes])
+    return days, np.array([note.weights[note.experts.index(expert)] for note in notes])
 
 
 def reasons_chart(result: BacktestResult, n: int = 12) -> str:

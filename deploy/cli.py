@@ -44,7 +44,7 @@ cli_evaluation.register(app)
 def demo(
     seconds: Annotated[
         float, typer.Option(help="How long 45 simulated days are streamed.")
-    ] = 170.0,
+    ] = 160.0,
     seed: Annotated[int, typer.Option(help="Of the simulated payments.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
     bootstrap: Annotated[str | None, typer.Option(help="Use this broker; start none.")] = None,

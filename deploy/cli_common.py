@@ -1,5 +1,6 @@
 """What every part of the ``amalgam`` command shares: console, options, errors in one line."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ def errors() -> Iterator[None]:
 
 def command_line() -> str:
     """Return what was typed; of files elsewhere the name alone: folders are nobody's business."""
-    return " ".join(["amalgam", *map(_without_folder, sys.argv[1:])])
+    return shlex.join(["amalgam", *map(_without_folder, sys.argv[1:])])
 
 
 def _without_folder(word: str) -> str:

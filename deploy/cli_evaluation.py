@@ -40,6 +40,12 @@ def backtest(
     scored_to: Annotated[str | None, typer.Option(help="Last day evaluated.")] = None,
     cadence_s: Annotated[float, typer.Option(help="Event seconds between summaries.")] = 3_600.0,
     alert_rate: Annotated[float, typer.Option(help="Share that may alert.")] = 0.01,
+    families: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--family", help="A model of every bank beside the scorecard: lightgbm; repeatable."
+        ),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
     results: Results = None,
 ) -> None:
@@ -55,6 +61,7 @@ def backtest(
             scored_to=commands.day_of(scored_to),
             cadence_s=cadence_s,
             alert_rate=alert_rate,
+            families=commands.families_of(families),
         )
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("transactions", total=1.0)

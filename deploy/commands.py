@@ -21,6 +21,7 @@ from deploy.replay_kafka import KafkaSender
 from deploy.simulated_files import write_days
 from deploy.simulator import SimulationConfig, bank_parts, simulate
 from models.errors import InvalidInputError, SettingsError, UnavailableError
+from models.families.registry import FamilySpec, make_families
 from models.mapping import Mapping as FieldMapping
 from models.mapping import load_mapping
 from models.records import Alert, Label
@@ -157,6 +158,22 @@ def instant_of(text: str) -> datetime:
         raise InvalidInputError(
             f"--at: expected a time such as 2026-01-31T12:00:00+00:00, got {text!r}"
         ) from error
+
+
+def families_of(written: Sequence[str] | None) -> tuple[FamilySpec, ...]:
+    """Return the families of ``--family``, each of which can be made.
+
+    Raises
+    ------
+    SettingsError
+        If one cannot, or two are of a kind.
+    """
+    families = tuple(written or ())
+    try:
+        make_families(families, seed=0)
+    except SettingsError as error:
+        raise SettingsError(f"--family: {error}") from error
+    return families
 
 
 def day_of(text: str | None) -> int | None:

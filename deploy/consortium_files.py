@@ -4,17 +4,20 @@ Each bank keeps a directory of its own with its private key and settings; the ps
 to every bank and never to the amalgamator.
 """
 
+import json
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from amalgamator.registry import Member, Registry, format_registry
+from models.families.registry import FamilySpec
 from models.keys import Signer, Verifier, save_signer
 from models.schema import AttributeSpec, attribute_lines
 
 _SECRET_BYTES = 32
+SettingValue = float | str | bool | Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,8 @@ class ConsortiumPlan:
         Lockstep by event time, or live.
     bank_settings
         Further settings of every bank, e.g. ``{"tick_s": 3600}``.
+    families
+        Member -> its own models beside the scorecard; none where it is left out.
     """
 
     name: str
@@ -43,8 +48,9 @@ class ConsortiumPlan:
     bank_bootstrap: str
     consortium_bootstrap: str
     is_replay: bool
-    bank_settings: Mapping[str, float | str]
+    bank_settings: Mapping[str, SettingValue]
     attributes: tuple[AttributeSpec, ...] = ()
+    families: Mapping[str, Sequence[FamilySpec]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +134,7 @@ def consortium_text(
 def _write_bank(directory: Path, bank: str, plan: ConsortiumPlan) -> Path:
     shutil.copyfile(plan.mappings[bank], directory / bank / "mapping.toml")
     path = directory / bank / "bank.toml"
-    values: dict[str, float | str] = {
+    values: dict[str, SettingValue] = {
         "member": bank,
         "bank_bootstrap": plan.bank_bootstrap,
         "consortium_bootstrap": plan.consortium_bootstrap,
@@ -139,15 +145,15 @@ def _write_bank(directory: Path, bank: str, plan: ConsortiumPlan) -> Path:
         "state_dir": "state",
         "mode": "replay" if plan.is_replay else "live",
         "health_port": 0,
+        "families": plan.families.get(bank, ()),
         **plan.bank_settings,
     }
     path.write_text(settings_text(values), encoding="utf-8")
     return path
 
 
-def settings_text(values: Mapping[str, float | str]) -> str:
-    """Return settings as TOML."""
+def settings_text(values: Mapping[str, SettingValue]) -> str:
+    """Return settings as TOML; texts, lists of them, true and false are written as in JSON."""
     return "".join(
-        f'{name} = "{value}"\n' if isinstance(value, str) else f"{name} = {value}\n"
-        for name, value in values.items()
+        f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items()
     )

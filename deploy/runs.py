@@ -7,7 +7,7 @@ evaluation of detection many others, on the same rows.
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from amalgamator.core import Amalgamator
 from amalgamator.policy import BasisPolicy, FoldConfig, StructurePolicy, TrustPolicy
 from amalgamator.registry import Member, Registry
 from deploy.bank_rows import BankRows, bank_stream
-from deploy.local import Absence, LocalConsortium, Tamper
+from deploy.local import Absence, BankStream, LocalConsortium, Tamper
 from models.budget import BudgetPolicy
 from models.errors import InvalidInputError
 from models.families.registry import FamilySpec
@@ -25,6 +25,7 @@ from models.records import TransactionBatch
 from models.release import Release
 from models.schema import Schema, attribute_specs
 from models.words import Words
+from stream.drift_policy import DriftPolicy
 from stream.experts import LearningPolicy
 from stream.judge import JudgePolicy
 from stream.pipeline import Pipeline, Scored
@@ -33,6 +34,9 @@ from stream.proposals import ProposalPolicy
 
 DAY_MS = 86_400_000
 SECRET = b"back-test: no secret, nothing leaves this process"
+
+Relabel = Callable[[TransactionBatch, NDArray[np.bool_]], NDArray[np.bool_]]
+"""The outcomes that a bank learns from, given its payments and the true ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +53,21 @@ class BankPlan:
         Rows before are not its own yet; None: it is there from the start.
     away_ms
         From and to when it neither publishes nor takes releases.
+    amount_factor
+        Its amounts come times this, as those of another currency would.
+    is_unit_known
+        Whether its amounts are taken to be in the reference currency; else the unit is found.
+    relabel
+        The outcomes that it learns from, where it lies or errs; None: the true ones.
     """
 
     families: tuple[FamilySpec, ...] = ()
     statistics_s: float = 86_400.0
     joins_ms: int | None = None
     away_ms: Absence | None = None
+    amount_factor: float = 1.0
+    is_unit_known: bool = True
+    relabel: Relabel | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +88,8 @@ class RunPlan:
         Name -> plan.
     tampers
         Name -> what a bank that lies publishes in place of a contribution.
-    proposing, structure, trust, learning
-        See there; without trust all count as they come.
+    proposing, structure, trust, learning, drift
+        See there; without trust all count as they come, without drift it is not watched.
     """
 
     label_delay_s: float = 7 * 86_400.0
@@ -90,6 +103,7 @@ class RunPlan:
     structure: StructurePolicy = StructurePolicy()
     trust: TrustPolicy | None = TrustPolicy()
     learning: LearningPolicy = LearningPolicy()
+    drift: DriftPolicy | None = None
 
     def of(self, bank: str) -> BankPlan:
         """Return what a bank does."""
@@ -104,15 +118,27 @@ class ReleaseNote:
     number: int
     basis: int
     n_weights: int
+    n_trees: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlendNote:
-    """How a bank weighed its experts on a day; its own is the first, the merged one the second."""
+    """How a bank weighed its experts, which are named in the same order, on a day."""
 
     day_ms: int
     bank: int
+    experts: tuple[str, ...]
     weights: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustNote:
+    """What a member's evidence and statistics counted for on a day, factors in [0, 1]."""
+
+    day_ms: int
+    member: str
+    evidence: float
+    statistics: float
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -123,16 +149,18 @@ class RunResult:
     ----------
     own, merged, blend
         float64 of shape (n,): log-odds.
+    families
+        Name of a family -> float64 of shape (n,): log-odds by the banks' own models.
     alert
         bool of shape (n,).
     is_scored
         bool of shape (n,): rows that a bank took in.
     releases, n_releases, release_id
         The first release of each basis; how many came; the hash of the last.
-    blends
+    blends, trust
         Once a day and bank.
-    reasons
-        How often a transform was a reason towards fraud in an alert.
+    reasons, bank_reasons
+        How often a transform was a reason towards fraud in an alert, and of each bank's alerts.
     refused
         Reason -> rows that were not scored.
     """
@@ -146,7 +174,10 @@ class RunResult:
     n_releases: int = 0
     release_id: str = ""
     blends: list[BlendNote] = field(default_factory=list)
+    trust: list[TrustNote] = field(default_factory=list)
+    families: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
+    bank_reasons: dict[str, Counter[str]] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
 
 
@@ -173,6 +204,8 @@ def pipeline_config(plan: RunPlan, member: str, schema: Schema) -> PipelineConfi
         learning=plan.learning,
         proposing=plan.proposing,
         judging=JudgePolicy(budget=BudgetPolicy(rate=plan.alert_rate)),
+        drift=plan.drift,
+        is_unit_known=bank.is_unit_known,
     )
 
 
@@ -216,6 +249,7 @@ def local_amalgamator(
 
 
 OnRow = Callable[[int], None]
+OnTaken = Callable[[Pipeline, NDArray[np.int64]], None]
 
 
 class ConsortiumRun:
@@ -229,9 +263,18 @@ class ConsortiumRun:
         The rows.
     on_rows
         Called with how many rows were handed to banks, for a progress bar.
+    on_taken
+        Called with a bank's pipeline and the rows of the file that it has just scored, which are
+        the last ones in its log.
     """
 
-    def __init__(self, plan: RunPlan, data: BankRows, on_rows: OnRow = lambda _: None) -> None:
+    def __init__(
+        self,
+        plan: RunPlan,
+        data: BankRows,
+        on_rows: OnRow = lambda _: None,
+        on_taken: OnTaken = lambda _, __: None,
+    ) -> None:
         unknown = set(plan.banks) - set(data.names)
         if unknown:
             raise InvalidInputError(
@@ -239,7 +282,8 @@ class ConsortiumRun:
             )
         schema = schema_of(data.batch)
         n = len(data.batch)
-        self._plan, self._data, self._on_rows = plan, data, on_rows
+        self._plan, self._data = plan, data
+        self._on_rows, self._on_taken = on_rows, on_taken
         self._rows = {name: self._rows_of(i, name) for i, name in enumerate(data.names)}
         self.pipelines = {
             name: Pipeline(pipeline_config(plan, name, schema)) for name in data.names
@@ -253,6 +297,7 @@ class ConsortiumRun:
             blend=np.full(n, np.nan),
             alert=np.zeros(n, np.bool_),
             is_scored=np.zeros(n, np.bool_),
+            bank_reasons={name: Counter() for name in data.names},
         )
 
     def _rows_of(self, bank: int, name: str) -> NDArray[np.int64]:
@@ -264,25 +309,29 @@ class ConsortiumRun:
 
     def run(self) -> RunResult:
         """Run all rows."""
-        batch, is_fraud = self._data.batch, self._data.is_fraud
-        streams = {
-            name: bank_stream(batch.take(rows), is_fraud[rows], ms(self._plan.label_delay_s))
-            for name, rows in self._rows.items()
-        }
-        away = {name: self._plan.of(name).away_ms for name in self._rows}
+        plans = {name: self._plan.of(name) for name in self._rows}
+        streams = {name: self._stream(rows, plans[name]) for name, rows in self._rows.items()}
         LocalConsortium(
             self.pipelines,
             self.amalgamator,
             cadence_ms=ms(self._plan.cadence_s),
-            away={name: absence for name, absence in away.items() if absence is not None},
+            away={name: one.away_ms for name, one in plans.items() if one.away_ms is not None},
             tampers=self._plan.tampers,
         ).run(
             streams,
             on_scored=self._take,
             on_release=self._note_release,
-            on_tick=self._note_blends,
+            on_tick=self._note_day,
         )
         return self.result
+
+    def _stream(self, rows: NDArray[np.int64], plan: BankPlan) -> BankStream:
+        batch, said = self._data.batch.take(rows), self._data.is_fraud[rows]
+        if plan.amount_factor != 1.0:
+            batch = replace(batch, amount=batch.amount * plan.amount_factor)
+        if plan.relabel is not None:
+            said = plan.relabel(batch, said)
+        return bank_stream(batch, said, ms(self._plan.label_delay_s))
 
     def _take(self, name: str, rows: slice, scored: Scored) -> None:
         result, of_bank = self.result, self._rows[name][rows]
@@ -290,11 +339,17 @@ class ConsortiumRun:
         result.own[accepted] = scored.scores[:, 0]
         result.merged[accepted] = scored.scores[:, 1]
         result.blend[accepted] = scored.logit
+        for k, family in enumerate(scored.experts[2:], start=2):
+            column = result.families.setdefault(family, np.full(len(result.own), np.nan))
+            column[accepted] = scored.scores[:, k]
         result.alert[accepted] = scored.alert
         result.is_scored[accepted] = True
         result.refused.update(reason for _, reason, _ in scored.rejected)
         for alert in scored.alerts:
-            result.reasons.update(one.feature for one in alert.reasons if one.contribution > 0)
+            towards = [one.feature for one in alert.reasons if one.contribution > 0]
+            result.reasons.update(towards)
+            result.bank_reasons[name].update(towards)
+        self._on_taken(self.pipelines[name], accepted)
         self._on_rows(len(of_bank))
 
     def _note_release(self, release: Release) -> None:
@@ -309,12 +364,28 @@ class ConsortiumRun:
                     number=release.number,
                     basis=basis.number,
                     n_weights=basis.n_weights,
+                    n_trees=len(basis.trees),
                 )
             )
 
-    def _note_blends(self, tick_ms: int) -> None:
+    def _note_day(self, tick_ms: int) -> None:
         if tick_ms % DAY_MS:
             return
         for i, name in enumerate(self._data.names):
-            weights = self.pipelines[name].judge.blend.weights.tolist()
-            self.result.blends.append(BlendNote(day_ms=tick_ms, bank=i, weights=tuple(weights)))
+            pipeline = self.pipelines[name]
+            note = BlendNote(
+                day_ms=tick_ms,
+                bank=i,
+                experts=pipeline.panel.names,
+                weights=tuple(pipeline.judge.blend.weights.tolist()),
+            )
+            self.result.blends.append(note)
+        self.result.trust += [
+            TrustNote(
+                day_ms=tick_ms,
+                member=one.member,
+                evidence=one.evidence,
+                statistics=one.statistics,
+            )
+            for one in self.amalgamator.trust.members
+        ]

@@ -16,45 +16,55 @@ from deploy.simulator import SimulationConfig, bank_parts
 from models.decoding import TransactionDecoder
 from models.keys import Signer, Verifier
 from models.mapping import load_mapping
-from models.schema import Schema
+from models.schema import Schema, attribute_specs
+from stream.drift_policy import DriftPolicy
 from stream.experts import LearningPolicy
 from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
+from stream.proposals import ProposalPolicy
 
 _DAY_MS = 86_400_000
+_MIN_N = 100
 
 
 def main() -> int:
-    """Run a consortium of two tiny banks from the first payment to a few releases."""
+    """Run a consortium of two tiny banks from the first payment to a basis with trees."""
     started_s = time.perf_counter()
     mapping = load_mapping(Path(__file__).parent / "demo_banks" / "alpenkasse.toml")
     simulation = SimulationConfig(bank_shares=(0.6, 0.4), n_days=8, n_customers=60)
-    schema = Schema(entity_kinds=KINDS)
+    attributes = attribute_specs({name: at.type for name, at in mapping.attributes.items()})
+    schema = Schema(entity_kinds=KINDS, attributes=attributes)
     verifier = Verifier(Signer.generate().public_key)
     members, pipelines, streams = {}, {}, {}
     for i, name in enumerate(("one", "two")):
         members[name] = Member(name=name, verifiers={verifier.key_id: verifier}, workers=("0",))
-        pipelines[name] = Pipeline(
-            PipelineConfig(
-                member=name,
-                schema=schema,
-                secret=bytes(32),
-                label_horizon_ms=_DAY_MS,
-                learning=LearningPolicy(first_n=100, first_frauds=1),
-            )
-        )
+        pipelines[name] = Pipeline(_config(name, schema))
         parts = [_with_fraud(part) for part in bank_parts(simulation, i, mapping, seed=1)]
         streams[name] = bank_stream(parts, _DAY_MS)
         format_ = BankFormat(mapping)
         TransactionDecoder(mapping).decode(format_.transactions(parts[0].batch))
     registry = Registry(consortium="warm", entity_kinds=KINDS, members=members)
-    policy = FoldConfig(schema=schema, basis=BasisPolicy(min_n=100, min_frauds=1))
+    policy = FoldConfig(schema=schema, basis=BasisPolicy(min_n=_MIN_N, min_frauds=1))
     amalgamator = Amalgamator(registry, policy, lockstep=True)
     LocalConsortium(pipelines, amalgamator, cadence_ms=_DAY_MS).run(
         streams, on_scored=lambda *_: None
     )
     sys.stdout.write(f"kernels compiled in {time.perf_counter() - started_s:.0f} s\n")
     return 0
+
+
+def _config(member: str, schema: Schema) -> PipelineConfig:
+    """Return a bank that learns, grows trees and watches for drift from the first days on."""
+    return PipelineConfig(
+        member=member,
+        schema=schema,
+        secret=bytes(32),
+        label_horizon_ms=_DAY_MS,
+        families=(f"lightgbm {{n_trees = 2, refit_d = 1, min_n = {_MIN_N}, min_frauds = 1}}",),
+        learning=LearningPolicy(first_n=_MIN_N, first_frauds=1),
+        proposing=ProposalPolicy(n_trees=4, min_n=_MIN_N, min_frauds=1),
+        drift=DriftPolicy(),
+    )
 
 
 def _with_fraud(part: LabelledBatch) -> LabelledBatch:

@@ -44,7 +44,7 @@ class BasisShape:
         Weights that all these share, >= 0.
     """
 
-    attribute_weights: int = 1_000
+    attribute_weights: int = 400
     attribute_bins: tuple[int, int] = (4, 16)
     category_prior: float = 20.0
     category_min_n: int = 20
@@ -176,7 +176,8 @@ def _category(counts: NDArray[np.int64], prior: float, shape: BasisShape) -> _Co
     m = shape.category_prior
     fraud = counts[1, cells] + m * prior
     legit = counts[0, cells] + m * (1.0 - prior)
-    logits = (np.log(fraud / legit) - np.log(prior / (1.0 - prior))).astype(np.float32)
+    # rounded, because the last bits of a logarithm differ between processors
+    logits = np.round(np.log(fraud / legit) - np.log(prior / (1.0 - prior)), 5).astype(np.float32)
     of_cell = np.zeros(N_CELLS, np.float32)
     of_cell[cells] = logits
     values, place = np.unique(of_cell, return_inverse=True)

@@ -19,7 +19,7 @@ from models.evaluation import average_precision
 from models.families.scorecard import DULL_P, THINNING, is_kept
 
 MAX_EXPERT_LOGIT = 12.0
-MAX_EXPERTS = 6
+MAX_EXPERTS = 12
 _DULL_LOGIT = float(np.log(DULL_P / (1.0 - DULL_P)))
 _BIAS_RIDGE = 1e-6
 _MAX_STEPS = 50
@@ -54,10 +54,10 @@ class BlendPolicy:
         If a field is outside its range.
     """
 
-    ridge: float = 3.0
-    window_d: float = 35.0
-    gate_share: float = 0.9
-    gate_window_d: float = 28.0
+    ridge: float = 10.0
+    window_d: float = 60.0
+    gate_share: float = 0.5
+    gate_window_d: float = 60.0
     fresh_d: float = 7.0
     min_frauds: int = 10
     prior_logit: float = -4.5
@@ -217,7 +217,7 @@ def fit_blend(
     Parameters
     ----------
     scores
-        float64 of shape (n, n_experts), at most 6 experts: log-odds as given at the time, NaN for
+        float64 of shape (n, n_experts), at most 12 experts: log-odds as given at the time, NaN for
         none.
     is_fraud
         bool of shape (n,).

@@ -153,12 +153,19 @@ class _Teller:
         return Reason(
             feature=" x ".join(self._names[j] for j in sides),
             contribution=round(contribution, 4),
-            text=" together with ".join(self._text(j) for j in sides),
+            text=_joined([self._text(j) for j in sides]),
         )
 
     def _text(self, j: int) -> str:
         level = _level(self._basis, j, self._row[j])
         return describe(self._names[j], self._row[j], level)
+
+
+def _joined(texts: Sequence[str]) -> str:
+    """Return the parts of a reason as one: a cross names two, a rule of a tree several."""
+    if len(texts) <= 2:
+        return " together with ".join(texts)
+    return "all at once: " + "; ".join(texts)
 
 
 def _level(basis: Basis, j: int, value: float) -> float:

@@ -1,18 +1,33 @@
 """Reading a service's settings: a TOML file and the environment above it, into a frozen dataclass.
 
 The fields of the dataclass are the keys: ``fold_every_s`` in the file is ``PREFIXFOLD_EVERY_S`` in
-the environment. Types are text, number and path; a field without a default is required.
+the environment. Types are text, number, true or false, path and list of texts; a list is written
+alike in both, as ``["a", "b"]``. A field without a default is required.
 """
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TypeVar, get_type_hints
+from typing import TypeVar, get_origin, get_type_hints
 
 from models.errors import SettingsError
 from models.toml_table import near_miss, read_toml
 
 SettingsT = TypeVar("SettingsT")
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a list of texts",
+    Path: "a path",
+}
+_WRITTEN: Mapping[type, tuple[type, ...]] = {
+    int: (int,),
+    float: (int, float),
+    bool: (bool,),
+    tuple: (list,),
+}
 
 
 def read_service_settings(
@@ -25,7 +40,8 @@ def read_service_settings(
     Parameters
     ----------
     kind
-        A dataclass of text, float, int and `Path` fields; it checks ranges itself.
+        A dataclass of text, float, int, bool, `Path` and ``tuple[str, ...]`` fields; it checks
+        ranges itself.
     prefix
         Of the variables, e.g. ``AMALGAM_STREAM_``; variables without it are left alone.
     path
@@ -58,11 +74,10 @@ def _place(name: str, prefix: str, path: Path | None) -> str:
 
 
 def _types(kind: type) -> dict[str, type]:
-    """Return how each field is read; what is neither number nor path is text."""
-    return {
-        name: hint if hint in (int, float, Path) else str
-        for name, hint in get_type_hints(kind).items()
-    }
+    """Return how each field is read; what is none of `_WORDS` is text."""
+    hints = get_type_hints(kind)
+    plain = {name: get_origin(hint) or hint for name, hint in hints.items()}
+    return {name: hint if hint in _WORDS else str for name, hint in plain.items()}
 
 
 def _from_file(path: Path, types: Mapping[str, type]) -> dict[str, object]:
@@ -71,19 +86,29 @@ def _from_file(path: Path, types: Mapping[str, type]) -> dict[str, object]:
         if name not in types:
             raise SettingsError(f"{path}: {name}: unknown setting{near_miss(name, types)}")
         wanted = types[name]
-        written = {int: (int,), float: (int, float)}.get(wanted, (str,))
-        if type(found) not in written:
+        if not _is_of(wanted, found):
             raise SettingsError(f"{path}: {name}: expected {_word(wanted)}, got {found!r}")
         values[name] = path.parent / str(found) if wanted is Path else wanted(found)
     return values
 
 
+def _is_of(wanted: type, found: object) -> bool:
+    """Return whether what TOML has is of a kind; true is no number, and a list is of texts."""
+    texts = found if isinstance(found, list) else []
+    return type(found) in _WRITTEN.get(wanted, (str,)) and all(type(x) is str for x in texts)
+
+
 def _parsed(key: str, text: str, wanted: type) -> object:
     try:
-        return wanted(text)
+        if wanted not in (bool, tuple):
+            return wanted(text)
+        root = tomllib.loads(f"value = {text}")  # as it would stand in the file
     except ValueError as error:
         raise SettingsError(f"{key}: expected {_word(wanted)}, got {text!r}") from error
+    if len(root) > 1 or not _is_of(wanted, root["value"]):
+        raise SettingsError(f"{key}: expected {_word(wanted)}, got {text!r}")
+    return wanted(root["value"])
 
 
 def _word(wanted: type) -> str:
-    return {int: "a whole number", float: "a number", Path: "a path"}.get(wanted, "a text")
+    return _WORDS.get(wanted, "a text")

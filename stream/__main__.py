@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 import uvloop
@@ -21,6 +22,7 @@ from models.json_log import log_as_json
 from models.mapping import Mapping, load_mapping
 from models.topics import BankTopics
 from stream.app import BankApp
+from stream.drift import DETECTORS_HOME
 from stream.exchange import Exchange
 from stream.outbox import Outbox
 from stream.outputs import OutputProducer
@@ -44,6 +46,7 @@ def main() -> int:
         membership = read_membership(settings)
         mapping = load_mapping(settings.mapping_file)
         check_attribute_types(membership.schema, mapping.attributes)
+        config = pipeline_config(settings, membership, mapping)
     except (SettingsError, ValueError) as error:
         sys.stderr.write(f"stream: {error}\n")
         return 2
@@ -52,7 +55,7 @@ def main() -> int:
     store: StateStore | None = None
     try:
         store = StateStore(settings.state_dir / "state")
-        taken = take_up(store, pipeline_config(settings, membership), _outbox(membership))
+        taken = take_up(store, config, _outbox(membership))
         return uvloop.run(_run(settings, membership, mapping, store, taken))
     except AmalgamError:
         log.exception("stopped by an error")
@@ -74,7 +77,7 @@ async def _run(
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    telemetry = Telemetry(CollectorRegistry())
+    telemetry = Telemetry(CollectorRegistry(), taken.pipeline.panel.names)
     bootstrap = settings.consortium_bootstrap
     app = BankApp(
         settings,
@@ -108,6 +111,8 @@ async def _serve(app: BankApp, stopped: asyncio.Event) -> int:
     loops = [app.checkpoint_regularly(), app.exchange.run()]
     if app.settings.mode == "live":
         loops += [app.publish_live(), app.install_live()]
+    if app.settings.drift_watch:
+        loops.append(_load_detectors(app))
     tasks = [asyncio.create_task(loop) for loop in loops]
     crash = asyncio.create_task(_until_crashed(app))
     stop = asyncio.create_task(stopped.wait())
@@ -123,6 +128,14 @@ async def _serve(app: BankApp, stopped: asyncio.Event) -> int:
             log.error("a background task failed", exc_info=task.exception())
     log.info("stopped")
     return 1 if failed else 0
+
+
+async def _load_detectors(app: BankApp) -> None:
+    """Load what drift watch needs beside a worker that is ready, so that it is ready sooner."""
+    while not app.is_ready:  # noqa: ASYNC110  # Faust gives no event for it
+        await asyncio.sleep(0.2)
+    await asyncio.to_thread(import_module, DETECTORS_HOME)
+    await asyncio.Event().wait()  # a task that ends stops the service
 
 
 async def _until_crashed(app: BankApp) -> None:

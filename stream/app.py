@@ -19,8 +19,8 @@ from faust.types import TP
 from models.release import Release
 from models.topics import BankTopics
 from stream.exchange import Exchange
+from stream.gauges import show, tell_drift
 from stream.outputs import Output, OutputProducer
-from stream.pipeline import Pipeline
 from stream.pipeline_state import dump, stored
 from stream.sequencer import Sequencer, Step
 from stream.settings import Settings
@@ -118,6 +118,7 @@ class BankApp:
                 self._offsets[place] = records[-1].offset + 1
             self._unacked.append(event)
             self.telemetry.chunk_s.observe(time.perf_counter() - started_s)
+            tell_drift(self.telemetry, self.worker.pipeline)
             if self._is_checkpoint_due():
                 await self._checkpoint()
 
@@ -241,7 +242,7 @@ class BankApp:
         self._writing = asyncio.ensure_future(self._write(snapshot, events))
         self._stored_s = self._now_s()
         self.telemetry.lag.set(self._lag())
-        self._show(pipeline)
+        show(self.telemetry, pipeline)
         self._snapshot_s = time.perf_counter() - started_s
         self.telemetry.snapshot_s.observe(self._snapshot_s)
 
@@ -257,14 +258,6 @@ class BankApp:
         """Return how many records on the broker are not in the state yet."""
         ends = {place: self.faust.consumer.highwater(TP(*place)) for place in self.partitions}
         return sum(max((end or 0) - self._offsets.get(p, 0), 0) for p, end in ends.items())
-
-    def _show(self, pipeline: Pipeline) -> None:
-        telemetry = self.telemetry
-        telemetry.watermark_s.set(max(pipeline.watermark_ms, 0) / 1_000)
-        telemetry.entities.set(pipeline.entities.size)
-        telemetry.accounts.set(pipeline.accounts.size)
-        for expert, weight in zip(("own", "merged"), pipeline.judge.blend.weights, strict=True):
-            telemetry.expert_weight.labels(expert).set(float(weight))
 
 
 def _done() -> "asyncio.Future[None]":

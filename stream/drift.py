@@ -40,7 +40,7 @@ from stream.drift_policy import DETECTORS, DriftAlarm, DriftPolicy, Kind, Signal
 from stream.drift_tracks import Detector, Tracks
 
 _SIGNALS: tuple[Signal, ...] = ("ratio", "loss")
-_HOME = "stream.drift_detectors"  # brings river, which a worker without drift watch does not load
+DETECTORS_HOME = "stream.drift_detectors"  # brings river, which is loaded when first needed
 _WEEKS = range(2, 6)  # back: a change that takes weeks must not hide in its own reference
 _RING = 35
 _DAY = N_SUMS  # column of a point, after the sums
@@ -100,11 +100,10 @@ class DriftWatch:
         }
 
     def _new_tracks(self, kind: Kind, n: int) -> Tracks:
-        make = cast("Callable[[str, str], Detector]", import_module(_HOME).RiverDetector)
         of_kind = self._policy.calibration_detectors
         if kind == "feature":
             of_kind = self._policy.feature_detectors
-        return Tracks(n, of_kind, lambda name: make(kind, name), self._policy.memory)
+        return Tracks(n, of_kind, lambda name: _new_detector(kind, name), self._policy.memory)
 
     def observe_scored(self, rows: NDArray[np.float32]) -> None:
         """Count scored rows into the open day; O(n_columns) a row, compiled.
@@ -311,6 +310,11 @@ class DriftWatch:
             tracks.load(
                 {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
             )
+
+
+def _new_detector(kind: Kind, name: str) -> Detector:
+    make = cast("Callable[[str, str], Detector]", import_module(DETECTORS_HOME).RiverDetector)
+    return make(kind, name)
 
 
 def _in_deviations(points: NDArray[np.float64], signal: int) -> NDArray[np.float64]:

@@ -22,7 +22,8 @@ class Tracks:
 
     A detector is a function of the points that it was given, so its state is those points: at most
     2 x ``memory`` of a series, after which the detectors of that series are made anew from the
-    newer half. Restoring tells them the same points again, and they go on as if undisturbed.
+    newer half. Restoring tells them the same points again, and they go on as if undisturbed. They
+    are made when their series gets a point.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class Tracks:
         self._memory = memory
         self.values = np.zeros((n, 2 * memory))
         self.length = np.zeros(n, np.int64)
-        self._detectors = [self._new() for _ in range(n)]
+        self._detectors: dict[int, list[Detector]] = {}
 
     def _new(self) -> list[Detector]:
         return [self._make(name) for name in self._names]
@@ -65,6 +66,8 @@ class Tracks:
             self._retold(series, length)
         self.values[series, length] = value
         self.length[series] = length + 1
+        if series not in self._detectors:
+            self._detectors[series] = self._new()
         found = [one.update(value) for one in self._detectors[series]]
         return [name for name, is_found in zip(self._names, found, strict=True) if is_found]
 
@@ -92,5 +95,6 @@ class Tracks:
             )
         self.values = np.array(arrays["values"], np.float64)
         self.length = np.array(arrays["length"], np.int64)
-        for series, length in enumerate(self.length.tolist()):
-            self._retold(series, length)
+        self._detectors.clear()
+        for series in np.flatnonzero(self.length).tolist():
+            self._retold(series, int(self.length[series]))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.families.base import Family
-from models.families.registry import make_family
+from models.families.registry import make_families
 from models.features.accounts import DAY_MS
 from models.features.accounts import N_FEATURES as N_ACCOUNT
 from models.features.attributes import attribute_rows
@@ -287,7 +287,7 @@ class Pipeline:
         return self._matured(np.flatnonzero((known_ms >= 0) & (known_ms <= self.tick_ms)))
 
     def _families(self) -> list[Family]:
-        return [make_family(spec, seed=self.config.seed) for spec in self.config.families]
+        return make_families(self.config.families, seed=self.config.seed)
 
     def _shareable(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the places of rows in the consortium's unit; all while the unit is being found."""

@@ -15,7 +15,7 @@ from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
 from stream.row_log import RowLog
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +27,7 @@ class State:
     arrays
         Name -> array; views of the running pipeline, to be stored before it goes on.
     meta
-        msgpack: version, consortium schema, member, scalars.
+        msgpack: version, consortium schema, member, experts, scalars.
     touched
         Of large tables: array -> bool of shape (n_pages,), the pages that may have changed since
         `stored`.
@@ -68,6 +68,7 @@ class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema: str
     member: str
     worker: str
+    experts: tuple[str, ...]
     watermark_ms: int
     newest_ms: dict[int, int]
     tick_ms: int
@@ -89,6 +90,7 @@ def dump(pipeline: Pipeline) -> State:
         schema=config.schema.hash,
         member=config.member,
         worker=config.worker,
+        experts=pipeline.panel.names,
         watermark_ms=pipeline.watermark_ms,
         newest_ms=pipeline.newest_ms,
         tick_ms=pipeline.tick_ms,
@@ -116,7 +118,7 @@ def restore(config: PipelineConfig, state: State) -> Pipeline:
     Raises
     ------
     StateError
-        If the state is of another version, member or schema, or incomplete.
+        If the state is of another version, member, schema or other families, or incomplete.
     """
     try:
         meta = msgspec.msgpack.decode(state.meta, type=_Meta)
@@ -129,12 +131,19 @@ def restore(config: PipelineConfig, state: State) -> Pipeline:
             f"state: expected (version, schema, member, worker) {expected}, got {found}"
         )
     pipeline = Pipeline(config)
+    if meta.experts != pipeline.panel.names:
+        raise StateError(
+            f"state: expected the experts {', '.join(pipeline.panel.names)}, got those of other "
+            f"families: {', '.join(meta.experts)}"
+        )
     try:
         for part, holder in _parts(pipeline).items():
             prefix = f"{part}/"
-            holder.load(
-                {k.removeprefix(prefix): v for k, v in state.arrays.items() if k.startswith(prefix)}
-            )
+            held = {
+                k.removeprefix(prefix): v for k, v in state.arrays.items() if k.startswith(prefix)
+            }
+            if held or part != "drift":  # a watch that was switched on since begins anew
+                holder.load(held)
     except KeyError as error:
         raise StateError(f"state: expected an array {error}, found none") from error
     pipeline.watermark_ms = meta.watermark_ms

@@ -8,15 +8,21 @@ from typing import Literal
 
 from models.budget import BudgetPolicy
 from models.errors import InvalidInputError, SettingsError
+from models.families.registry import make_families
 from models.keys import Signer, Verifier, load_signer
+from models.mapping import Mapping as BankMapping
 from models.schema import Schema, attribute_specs
 from models.service_settings import read_service_settings
 from models.toml_table import TomlTable, read_toml
+from models.tree_checks import TreeLimits
 from stream.admission import AdmissionPolicy
+from stream.drift_policy import DriftPolicy
 from stream.judge import JudgePolicy
 from stream.pipeline_config import PipelineConfig
+from stream.proposals import ProposalPolicy
 
 PREFIX = "AMALGAM_STREAM_"
+MAX_TREES = TreeLimits().max_trees
 Mode = Literal["live", "replay"]
 
 
@@ -57,6 +63,15 @@ class Settings:
         How long matured transactions are kept.
     alert_rate
         Share of transactions that may alert, in (0, 1).
+    families
+        The bank's own models beside the scorecard, one of a kind, each as
+        `models.families.registry.make_family` takes it.
+    seed
+        Of whatever families draw, in [0, 2^31).
+    propose_trees
+        Trees that each family proposes to the consortium every 28 days; 0: none.
+    drift_watch
+        Whether calibration and features are watched for drift.
     checkpoint_s
         Seconds between stores of state and offsets.
     health_host, health_port
@@ -82,6 +97,10 @@ class Settings:
     lateness_s: float = 86_400.0
     retention_s: float = 90 * 86_400.0
     alert_rate: float = 0.01
+    families: tuple[str, ...] = ()
+    seed: int = 0
+    propose_trees: int = 32
+    drift_watch: bool = True
     checkpoint_s: float = 2.0
     health_host: str = "127.0.0.1"
     health_port: int = 9463
@@ -100,6 +119,9 @@ class Settings:
         in_steps = self.mode == "live" or self.cadence_s % self.tick_s == 0
         _demand(in_steps, "cadence_s", "a multiple of tick_s in replay")
         _demand(0.0 < self.alert_rate < 1.0, "alert_rate", "a share in (0, 1)")
+        _demand(0 <= self.seed < 2**31, "seed", "0..2^31 - 1")
+        in_all = self.propose_trees * max(len(self.families), 1)
+        _demand(0 <= in_all <= MAX_TREES, "propose_trees", f"0..{MAX_TREES} over all families")
         _demand(0 <= self.health_port <= 65_535, "health_port", "0..65535")
 
 
@@ -207,8 +229,20 @@ def _secret(path: Path) -> bytes:
     return secret
 
 
-def pipeline_config(settings: Settings, membership: Membership) -> PipelineConfig:
-    """Return what the pipeline needs of both."""
+def pipeline_config(
+    settings: Settings, membership: Membership, mapping: BankMapping
+) -> PipelineConfig:
+    """Return what the pipeline needs of them.
+
+    Raises
+    ------
+    SettingsError
+        If a family cannot be made.
+    """
+    try:  # once here, so that a wrong one stops the service before it connects
+        make_families(settings.families, seed=settings.seed)
+    except SettingsError as error:
+        raise SettingsError(f"families ({PREFIX}FAMILIES): {error}") from error
     return PipelineConfig(
         member=settings.member,
         worker=settings.worker,
@@ -218,6 +252,11 @@ def pipeline_config(settings: Settings, membership: Membership) -> PipelineConfi
         label_horizon_ms=round(settings.label_horizon_s * 1_000),
         retention_ms=round(settings.retention_s * 1_000),
         statistics_cadence_ms=round(settings.statistics_s * 1_000),
+        families=settings.families,
+        seed=settings.seed,
         judging=JudgePolicy(budget=BudgetPolicy(rate=settings.alert_rate)),
         admission=AdmissionPolicy(lateness_ms=round(settings.lateness_s * 1_000)),
+        proposing=ProposalPolicy(n_trees=settings.propose_trees),
+        drift=DriftPolicy() if settings.drift_watch else None,
+        is_unit_known=mapping.is_unit_known,
     )

@@ -1,7 +1,7 @@
 """Every metric of the worker, on a registry that is handed in."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
@@ -29,9 +29,13 @@ class Telemetry:
     ----------
     registry
         Where they are registered.
+    experts
+        Names of all that this worker will ever have.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, experts: Sequence[str] = ("own", "merged")
+    ) -> None:
         self._registry = registry
         prefix = "amalgam_stream_"
 
@@ -79,17 +83,17 @@ class Telemetry:
         self.expert_weight = Gauge(
             prefix + "expert_weight", "Weight in the blend.", ("expert",), registry=registry
         )
-        self.drift = DriftTelemetry(registry)
-        self._touch()
+        self.drift = DriftTelemetry(registry, experts)
+        self._touch(experts)
 
-    def _touch(self) -> None:
+    def _touch(self, experts: Sequence[str]) -> None:
         for decision in ("alert", "pass"):
             self.scored.labels(decision)
         for reason in DEAD_LETTER_REASONS:
             self.dead_letters.labels(reason)
         for outcome in LABEL_OUTCOMES:
             self.labels.labels(outcome)
-        for expert in ("own", "merged"):
+        for expert in experts:
             self.expert_weight.labels(expert)
 
     def render(self) -> bytes:
@@ -104,9 +108,11 @@ class DriftTelemetry:
     ----------
     registry
         Where the metrics are registered.
+    experts
+        Their names.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, experts: Sequence[str]) -> None:
         prefix = "amalgam_stream_"
         self.alarms = Counter(
             prefix + "drift_alarms_total",
@@ -133,10 +139,10 @@ class DriftTelemetry:
         )
         self.unit_factor = Gauge(
             prefix + "unit_factor",
-            "Reference currency per unit of an unknown one; 0 until aligned.",
+            "Reference currency per unit of an unknown one; 0 until aligned, 1 if known.",
             registry=registry,
         )
-        for expert in ("own", "merged"):
+        for expert in experts:
             self.calibration_ratio.labels(expert)
             self.forgetting.labels(expert).set(1.0)
         for kind in KINDS:

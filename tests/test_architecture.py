@@ -189,7 +189,10 @@ def test_the_packages_that_are_imported_are_ours() -> None:
 
 def test_a_worker_loads_no_library_of_another_family() -> None:
     """It starts fast: what its families do not need stays unimported."""
-    program = "import sys, stream.__main__, stream.drift; print(*sys.modules)"
+    program = (
+        "import sys, numpy, stream.__main__; from stream import drift, drift_policy as policy; "
+        "drift.DriftWatch(policy.DriftPolicy(), numpy.arange(3), ('own',)); print(*sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -67,6 +67,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     cold
         For the cold join: (days since joining, average precision of the cold bank, of the same bank
         warm), by week.
+    subjects
+        Banks that the run is about: who lies, joins late, is away, pays in another currency.
+    figures
+        What else was measured: ``cold_settled`` and ``warm_settled``, average precision of the bank
+        that joined, and of the same bank warm, from three weeks after it joined.
     """
 
     run: str
@@ -80,6 +85,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     bases: list[tuple[int, int, int, int]] = []
     cold: list[tuple[float, float | None, float | None]] = []
     release_id: str = ""
+    subjects: list[str] = []
+    figures: dict[str, float] = {}
 
 
 def write_outcome(path: Path, outcome: Outcome) -> None:

@@ -2,7 +2,7 @@
 
 import importlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from models.errors import SettingsError
 from models.families.base import Family
@@ -12,7 +12,7 @@ FamilySpec = str
 """A family as a configuration's text, see `make_family`."""
 
 _HOMES = {
-    "lightgbm": ("models.families.batch", "batch"),
+    "lightgbm": ("models.families.batch", ""),
     "mlp": ("models.families.mlp", "mlp"),
     "river": ("models.families.river_family", ""),
 }
@@ -57,6 +57,22 @@ def make_family(spec: str | Mapping[str, object], *, seed: int) -> Family:
         ) from error
     family: Family = module.make(table, seed=seed)
     return family
+
+
+def make_families(specs: Sequence[FamilySpec], *, seed: int) -> list[Family]:
+    """Return the untrained families of a bank, in the order of its list.
+
+    Raises
+    ------
+    SettingsError
+        If two have one name, under which they would be stored and shown, or one cannot be made.
+    """
+    families = [make_family(spec, seed=seed) for spec in specs]
+    names = [family.name for family in families]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SettingsError(f"expected one family of a kind, got several of {', '.join(twice)}")
+    return families
 
 
 def _table(spec: str) -> dict[str, object]:

@@ -212,7 +212,7 @@ def solve(
     packed: NDArray[np.floating],
     gradient: NDArray[np.float64],
     *,
-    ridge: float,
+    ridge: float | NDArray[np.float64],
     prior_logit: float,
 ) -> NDArray[np.float64]:
     """Return w = (A + ridge I)^-1 (b + ridge w0), w0 being ``prior_logit`` on the bias.
@@ -224,7 +224,7 @@ def solve(
     gradient
         b, shape (w,).
     ridge
-        lambda > 0, in units of curvature.
+        lambda > 0, in units of curvature; one for all weights or one each.
     prior_logit
         Log-odds of fraud before any data.
 
@@ -242,7 +242,7 @@ def solve_square(
     curvature: NDArray[np.float64],
     gradient: NDArray[np.float64],
     *,
-    ridge: float,
+    ridge: float | NDArray[np.float64],
     prior_logit: float,
 ) -> NDArray[np.float64]:
     """Do what `solve` does for a square A of which the upper triangle is used.
@@ -255,6 +255,7 @@ def solve_square(
     if not len(seen):
         return weights
     system = curvature[np.ix_(seen, seen)]
-    system[np.diag_indices(len(seen))] += ridge
-    weights[seen] = solve_positive(system, gradient[seen] + ridge * weights[seen])
+    pull = np.broadcast_to(ridge, len(gradient))[seen]
+    system[np.diag_indices(len(seen))] += pull
+    weights[seen] = solve_positive(system, gradient[seen] + pull * weights[seen])
     return weights

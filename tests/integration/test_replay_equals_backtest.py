@@ -43,12 +43,23 @@ SETTINGS = {
     "cadence_s": 6 * 3_600.0,
     "label_horizon_s": DELAY_MS / 1_000,
     "alert_rate": 0.02,
+    "seed": 5,
+}
+SMALL = "min_n = 500, min_frauds = 5"
+FAMILIES = {
+    "alpenkasse": (f"lightgbm {{n_trees = 20, refit_d = 4, {SMALL}}}",),
+    "costabanco": (f'river {{model = "river.linear_model.LogisticRegression", {SMALL}}}',),
+    "nordbank": (
+        f'river {{model = "river.tree.HoeffdingAdaptiveTreeClassifier", renew_d = 5, {SMALL}}}',
+        f"lightgbm {{n_trees = 10, refit_d = 6, on_residual = true, {SMALL}}}",
+    ),
+    "polkabank": (f'river {{model = "river.naive_bayes.GaussianNB", {SMALL}}}',),
 }
 SIMULATION = SimulationConfig(n_days=24, n_customers=900)
 SEED = 3
 ROOT = Path(__file__).parents[2]
 N_KILLS = 8
-Scores = dict[str, tuple[float, float, bool]]
+Scores = dict[str, tuple[float, dict[str, float], bool]]
 
 
 def _mappings() -> dict[str, Path]:
@@ -103,8 +114,9 @@ def _in_process(files: ConsortiumFiles) -> tuple[dict[str, Scores], tuple[int, s
     for bank, (member, path) in enumerate(files.settings.items()):
         settings = read_settings(path, {})
         membership = read_membership(settings)
-        pipelines[member] = Pipeline(pipeline_config(settings, membership))
-        streams[member] = _stream(bank, load_mapping(settings.mapping_file))
+        mapping = load_mapping(settings.mapping_file)
+        pipelines[member] = Pipeline(pipeline_config(settings, membership, mapping))
+        streams[member] = _stream(bank, mapping)
     registry_file = Path(files.amalgamator["AMALGAM_AMALGAMATOR_REGISTRY_FILE"])
     registry = parse_registry(registry_file.read_text(encoding="utf-8"))
     config = FoldConfig(schema=membership.schema)
@@ -114,14 +126,18 @@ def _in_process(files: ConsortiumFiles) -> tuple[dict[str, Scores], tuple[int, s
     def keep(member: str, rows: slice, scored: Scored) -> None:
         ids = streams[member].transactions.rows(rows).transaction_id
         for i, row in enumerate(scored.accepted.tolist()):
-            merged = float(scored.scores[i, 1])
-            out[member][ids[row]] = (float(scored.logit[i]), merged, bool(scored.alert[i]))
+            named = zip(scored.experts, scored.scores[i].tolist(), strict=True)
+            experts = {name: score for name, score in named if np.isfinite(score)}
+            out[member][ids[row]] = (float(scored.logit[i]), experts, bool(scored.alert[i]))
 
     LocalConsortium(pipelines, amalgamator, cadence_ms=int(SETTINGS["cadence_s"]) * 1_000).run(
         streams, on_scored=keep
     )
     last = amalgamator.previous
     assert last is not None
+    assert last.basis is not None
+    assert len(last.basis.trees)
+    assert all(pipeline.drift for pipeline in pipelines.values())
     return out, (last.number, last.release_id)
 
 
@@ -215,6 +231,7 @@ def consortium_of(
             consortium_bootstrap=broker,
             is_replay=True,
             bank_settings=SETTINGS,
+            families={f"{name}-{bank}": specs for bank, specs in FAMILIES.items()},
         )
         files = write_consortium(tmp_path, plan)
         for member in members:
@@ -239,12 +256,16 @@ def _assert_equal(broker: str, expected: dict[str, Scores]) -> None:
     for member, scores in expected.items():
         found = _decisions(broker, member, len(scores), deadline_s)
         assert found.keys() == scores.keys(), f"{member}: {len(found)} of {len(scores)}"
-        merged = [one.expert_scores.get("merged", float("nan")) for one in found.values()]
-        np.testing.assert_array_equal(merged, [scores[key][1] for key in found])
+        assert {key: one.expert_scores for key, one in found.items()} == {
+            key: experts for key, (_, experts, _) in scores.items()
+        }
         blend = [1 / (1 + np.exp(-scores[key][0])) for key in found]
         np.testing.assert_allclose([d.y_score for d in found.values()], blend, rtol=1e-14)
         assert [d.alert for d in found.values()] == [scores[key][2] for key in found]
-    assert any(np.isfinite(s[1]) for scores in expected.values() for s in scores.values())
+        scored_by = {name for _, experts, _ in scores.values() for name in experts}
+        bank = member.rpartition("-")[2]
+        families = {spec.split()[0] for spec in FAMILIES.get(bank, ())}
+        assert scored_by - {"own"} == {"merged", *families}
 
 
 def _release_id(files: ConsortiumFiles, broker: str) -> tuple[int, str]:
@@ -264,7 +285,7 @@ def _release_id(files: ConsortiumFiles, broker: str) -> tuple[int, str]:
 def test_kafka_and_one_process_give_equal_bits(
     broker: str, consortium_of: Callable[[str], tuple[Consortium, ConsortiumFiles]]
 ) -> None:
-    """Five banks with five formats, two partitions each."""
+    """Five banks with five formats and lists of families, two partitions each."""
     consortium, files = consortium_of("equality")
     consortium.start_all()
     _replay_all(broker, files)

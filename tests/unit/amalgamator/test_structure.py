@@ -63,8 +63,8 @@ def nothing() -> Standing:
 
 
 def test_members_take_turns_by_their_share_and_by_their_own_gains() -> None:
-    """60 and 30 of 90: of three places two and one, each the trees with the highest gains."""
-    north, south = proposals({"north": 60.0, "south": 30.0})
+    """4 to 1, of which the roots are 2 to 1: of three places two and one, by highest gains."""
+    north, south = proposals({"north": 64.0, "south": 16.0})
     policy = StructurePolicy(max_trees=3, max_new=3)
     chosen = choose_trees(nothing(), [north, south], policy)
     expected = {*tree_hashes(north.trees)[:2], tree_hashes(south.trees)[0]}
@@ -222,7 +222,7 @@ def test_a_member_without_weight_proposes_nothing() -> None:
     assert fold(due, config, 3, release).next_basis is None
 
 
-@pytest.mark.parametrize("change", [{"period_d": 0}, {"grace_d": 28}, {"max_new": 99}])
+@pytest.mark.parametrize("change", [{"period_d": 0}, {"grace_d": 28}, {"max_new": 129}])
 def test_wrong_policies_are_refused(change: dict[str, int]) -> None:
     """Before anything is folded."""
     with pytest.raises(InvalidInputError, match="structure"):

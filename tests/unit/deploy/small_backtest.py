@@ -107,7 +107,12 @@ def made_result(n=400, *, banks=("north", "south"), seed=5, days=20, **changes):
             for d, b, w in ((3, 1, 1_234), (8, 2, 2_345))
         ],
         "blends": [
-            BlendNote(day_ms=start_ms + d * DAY_MS, bank=b, weights=(0.25, 0.75))
+            BlendNote(
+                day_ms=start_ms + d * DAY_MS,
+                bank=b,
+                experts=("own", "merged"),
+                weights=(0.25, 0.75),
+            )
             for d in range(days)
             for b in range(len(banks))
         ],

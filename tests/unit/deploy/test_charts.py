@@ -11,6 +11,7 @@ import pytest
 from deploy import charts
 from deploy.charts import blend_weights, reasons_chart, recall_curves, weekly_precision
 from deploy.feature_words import feature_words
+from deploy.runs import BlendNote
 from tests.unit.deploy.small_backtest import DAY_MS, made_result
 from tests.unit.deploy.test_figures import plain_ap
 
@@ -129,6 +130,36 @@ def test_a_bank_without_fraud_has_an_empty_panel(result):
     shown = texts(recall_curves(quiet))
     for text in (*result.banks, "alone", "amalgamated", "pooled"):
         assert text in shown
+
+
+def a_note(day, bank, **weights):
+    """Return a note of a bank's weights by the names of its experts."""
+    return BlendNote(
+        day_ms=(20_000 + day) * DAY_MS,
+        bank=bank,
+        experts=tuple(weights),
+        weights=tuple(weights.values()),
+    )
+
+
+def test_weights_are_found_by_the_names_of_the_experts(result):
+    """Banks run different models, in different places of their blends."""
+    notes = [
+        a_note(0, 0, own=0.5, merged=0.5),
+        a_note(1, 0, own=0.4, merged=0.3, river=0.3),
+        a_note(0, 1, own=0.1, merged=0.2, lightgbm=0.3, river=0.4),
+    ]
+    mixed = dataclasses.replace(result, blends=notes)
+    days, weights = charts._weights_of(mixed, 0, "own")
+    assert (days.tolist(), weights.tolist()) == ([20_000, 20_001], [0.5, 0.4])
+    days, weights = charts._weights_of(mixed, 0, "river")
+    assert (days.tolist(), weights.tolist()) == ([20_001], [0.3])
+    assert charts._weights_of(mixed, 1, "river")[1].tolist() == [0.4]
+    assert len(charts._weights_of(mixed, 0, "lightgbm")[0]) == 0
+    shown = texts(blend_weights(mixed))
+    for words in ("own scorecard", "merged scorecard", "lightgbm", "river"):
+        assert shown.count(words) == 1
+    assert "lightgbm" not in texts(blend_weights(result))
 
 
 def test_a_result_without_anything_to_show_still_has_plots(result):

@@ -1,6 +1,7 @@
 """The command line: every command explains itself, works on small files, and errs in one line."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -103,6 +104,11 @@ def test_words_that_are_no_command_line_exit_2(words):
         (("backtest", "x.csv", "--mapping", MAPPING, "--alert-rate", "1"), "alert rate"),
         (("backtest", "x.csv", "--mapping", MAPPING, "--label-delay-d", "0"), "label delay"),
         (("backtest", "x.csv", "--mapping", MAPPING, "--cadence-s", "60"), "cadence"),
+        (("backtest", "x.csv", "--mapping", MAPPING, "--family", "lightgmb"), "--family: family: "),
+        (
+            ("backtest", "x.csv", "--mapping", MAPPING, *("--family", "lightgbm") * 2),
+            "--family: expected one family of a kind, got several of lightgbm",
+        ),
         (("foreign", "x.csv"), "x.csv: expected a name that ends with .parquet"),
         (("foreign", "absent/x.parquet", "--rows", "900"), "absent/x.parquet"),
         (("foreign", "x.parquet", "--banks", "1"), "n_banks: expected 2 to 99, got 1"),
@@ -179,7 +185,10 @@ def test_simulate_and_backtest_a_small_file(folder, monkeypatch):
     n = len((folder / "days.csv").read_text(encoding="utf-8").splitlines()) - 1
     assert (made.exit_code, made.output.split()[0]) == (0, f"{n:,}")
     words = ["backtest", "days.csv", "--mapping", str(MAPPING), "--label-delay-d", "1"]
+    family = "lightgbm {min_n = 500, min_frauds = 1, n_trees = 3}"
     words += [
+        "--family",
+        family,
         "--cadence-s",
         "86400",
         "--results",
@@ -197,7 +206,10 @@ def test_simulate_and_backtest_a_small_file(folder, monkeypatch):
     for bank in (f"bank-{i}" for i in range(1, 6)):
         assert f"<td>{bank}</td>" in html
         assert bank in result.output
-    assert kept["command"] == " ".join(["amalgam", *words]).replace(str(MAPPING), MAPPING.name)
+    assert "lightgbm" in html
+    shown = shlex.join(["amalgam", *words]).replace(str(MAPPING), MAPPING.name)
+    assert kept["command"] == shown
+    assert f"--family '{family}'" in shown
 
 
 def test_command_in_the_results_names_no_folder_of_elsewhere(monkeypatch):

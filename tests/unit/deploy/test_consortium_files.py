@@ -1,5 +1,6 @@
 """The written files start a consortium: they parse, they fit together, and keys stay private."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -148,13 +149,26 @@ def test_new_signer_is_the_one_in_the_file(tmp_path):
     assert Verifier(signer.public_key).verify(load_signer(path).sign(b"x"), b"x")
 
 
-def test_settings_text_is_toml_of_the_same_values(tmp_path):
-    """Texts in quotes, numbers as they are."""
-    path = tmp_path / "amalgamator.toml"
-    values = {"bootstrap": "a:1,b:2", "registry_file": "r", "key_file": "k", "ridge": 2.5}
-    path.write_text(settings_text(values | {"health_port": 7}), encoding="utf-8")
-    settings = read_amalgamator_settings(path, {})
-    assert (settings.bootstrap, settings.ridge, settings.health_port) == ("a:1,b:2", 2.5, 7)
+def test_settings_text_is_toml_of_the_same_values():
+    """Texts with quotes, backslashes and signs, lists of them, truths, numbers as they are."""
+    values = {
+        "text": 'a "b" \\ é',
+        "list": ["lightgbm", 'river {model = "x"}'],
+        "empty": [],
+        "on": True,
+        "whole": 7,
+        "rate": 2.5,
+        "small": 1e-05,
+    }
+    assert tomllib.loads(settings_text(values)) == values
+
+
+def test_each_bank_gets_its_own_families(tmp_path):
+    """And one that is left out none."""
+    families = {"nordbank": ("lightgbm", 'river {model = "river.naive_bayes.GaussianNB"}')}
+    files = write_consortium(tmp_path, plan(families=families))
+    found = {bank: read_settings(path, {}).families for bank, path in files.settings.items()}
+    assert found == {"nordbank": families["nordbank"], "polkabank": ()}
 
 
 def test_attributes_are_the_same_on_both_sides(tmp_path):

@@ -12,7 +12,8 @@ from deploy.scenarios import FraudRates
 from deploy.scoreboard import Scoreboard
 from deploy.simulator import SimulationConfig
 from models.errors import UnavailableError
-from stream.settings import read_settings
+from models.mapping import load_mapping
+from stream.settings import pipeline_config, read_membership, read_settings
 from tests.unit.deploy.test_scoreboard import filled
 
 BANKS = ["alpenkasse", "costabanco", "nordbank", "polkabank", "rhinepay"]
@@ -126,6 +127,21 @@ def test_files_of_the_run_are_those_of_a_replay(ran):
         settings = read_settings(one._config.directory / bank / "bank.toml", {})
         assert (settings.member, settings.mode) == (bank, "replay")
         assert settings.label_horizon_s == 2 * 86_400
+
+
+def test_no_two_banks_run_the_same_models(ran):
+    """Each list is made as a worker makes it; torch is not needed."""
+    one, _, _ = ran
+    found = {}
+    for bank in BANKS:
+        settings = read_settings(one._config.directory / bank / "bank.toml", {})
+        found[bank] = settings.families
+        mapping = load_mapping(settings.mapping_file)
+        config = pipeline_config(settings, read_membership(settings), mapping)
+        assert config.families == settings.families
+    assert len(set(found.values())) == len(BANKS)
+    assert () in found.values()
+    assert not any("mlp" in spec for specs in found.values() for spec in specs)
 
 
 def test_what_lay_there_before_is_gone(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """`.env.example` lists every variable that a service reads, with its default."""
 
+import json
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ def test_a_setting_is_listed_with_its_default_or_as_one_to_set(key: str, field: 
     if field.default is MISSING:
         assert SET[key]
     else:
-        assert DEFAULTS[key] == str(field.default)
+        listed = isinstance(field.default, bool | tuple)
+        assert DEFAULTS[key] == (json.dumps(field.default) if listed else str(field.default))
 
 
 def test_nothing_else_is_listed() -> None:

@@ -8,31 +8,52 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import gc, multiprocessing, sys
+from dataclasses import replace
 from pathlib import Path
 from numba.core.dispatcher import Dispatcher
 from deploy.backtest import run_backtest
+from deploy import runs
 from deploy.warm import main
+from stream.drift_policy import DriftPolicy
+from stream.proposals import ProposalPolicy
 from tests.unit.deploy.small_backtest import InlineContext, small_config, write_small
 
 def compiled():
     kernels = [one for one in gc.get_objects() if isinstance(one, Dispatcher)]
     own = [one for one in kernels if one.py_func.__module__.startswith(("models.", "stream."))]
-    return {one.py_func.__qualname__: len(one.signatures) for one in own}
+    return {f"{one.py_func.__module__}.{one.py_func.__name__}": len(one.signatures) for one in own}
 
 assert main() == 0
 before = compiled()
 multiprocessing.get_context = InlineContext
-result = run_backtest(small_config(write_small(Path(sys.argv[1]))), lambda part: None)
+plain = runs.pipeline_config
+runs.pipeline_config = lambda *given: replace(
+    plain(*given), drift=DriftPolicy(), proposing=ProposalPolicy(min_n=500, min_frauds=5)
+)
+families = ("lightgbm {n_trees = 5, min_n = 500, min_frauds = 5}",)
+config = small_config(write_small(Path(sys.argv[1])), families=families)
+result = run_backtest(config, lambda part: None)
 after = compiled()
+missing = sorted(name for name in sys.argv[2:] if not before[name])
 scorers = len({name for name in ("local", "merged") if (getattr(result, name) != -4.5).any()})
-print(len(before), scorers, sorted(name for name in after if after[name] != before.get(name)))
+new = sorted(name for name in after if after[name] != before.get(name))
+print(len(before), scorers, [*new, *missing])
 """
 
 
+NEEDED = (
+    "models.trees._leaves",
+    "models.category_view._replace",
+    "models.families.ordinals._ordinals",
+    "models.drift_counts._count",
+    "models.drift_counts._add",
+)
+
+
 def test_after_it_a_consortium_compiles_nothing_more(tmp_path):
-    """In a fresh process, over payments, frauds, own and merged scorecards, releases and alerts."""
+    """In a fresh process, over payments, frauds, experts, trees, drift watch, releases, alerts."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "small.parquet")],
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "small.parquet"), *NEEDED],
         capture_output=True,
         text=True,
         check=False,

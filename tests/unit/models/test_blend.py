@@ -84,10 +84,13 @@ def test_the_same_rows_give_the_same_bits() -> None:
     assert one.bias == two.bias
 
 
+STRICT = BlendPolicy(gate_share=0.9, gate_window_d=28.0)
+
+
 def test_an_expert_far_below_the_best_is_dropped() -> None:
     """Its average precision is below 0.9 of the best one's."""
     scores, y, age, hashes = window((0.1, 4.0))
-    blend = fit_blend(scores, y, age, hashes, cold=COLD)
+    blend = fit_blend(scores, y, age, hashes, cold=COLD, policy=STRICT)
     assert blend.active.tolist() == [True, False]
     assert blend.weights[1] == 0.0
     assert blend.average_precision[1] < 0.9 * blend.average_precision[0]
@@ -98,15 +101,18 @@ def test_the_gate_looks_at_its_own_window_only() -> None:
     scores, y, age, hashes = window((0.3, 0.3))
     old = age >= 28
     scores[old, 1] = -scores[old, 1]
-    assert fit_blend(scores, y, age, hashes, cold=COLD).active.all()
+    assert fit_blend(scores, y, age, hashes, cold=COLD, policy=STRICT).active.all()
     scores[:, 1] = np.where(old, -scores[:, 1], -5 - scores[:, 1])
-    assert fit_blend(scores, y, age, hashes, cold=COLD).active.tolist() == [True, False]
+    assert fit_blend(scores, y, age, hashes, cold=COLD, policy=STRICT).active.tolist() == [
+        True,
+        False,
+    ]
 
 
 def test_rows_older_than_the_window_do_not_count() -> None:
     """Adding older rows changes nothing."""
     scores, y, age, hashes = window()
-    older = (np.vstack([scores, -scores]), np.r_[y, y], np.r_[age, age + 35], np.r_[hashes, hashes])
+    older = (np.vstack([scores, -scores]), np.r_[y, y], np.r_[age, age + 60], np.r_[hashes, hashes])
     one, two = fit_blend(scores, y, age, hashes, cold=COLD), fit_blend(*older, cold=COLD)
     assert one.weights.tobytes() == two.weights.tobytes()
 

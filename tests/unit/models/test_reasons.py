@@ -1,18 +1,20 @@
 """Reasons: summands that add up, told in words that undo the features' formulas."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.basis import Basis, encode
+from models.basis import Basis, bare_trees, encode
 from models.basis_builder import build_basis
 from models.errors import InvalidInputError
 from models.histograms import add_rows, empty_counts
 from models.reasons import baseline, contributions, describe, explain
 from models.schema import ACCOUNT_FEATURES, Schema
+from models.trees import TreeList
 
 SCHEMA = Schema(entity_kinds=("terminal", "device"))
 NAMES = SCHEMA.feature_names
@@ -186,3 +188,46 @@ def test_an_attribute_is_told_by_its_name_alone() -> None:
     """A category has no level, and its value is not told."""
     assert describe("attribute.a.b", 3.5, 1.0) == "value of attribute a.b"
     assert describe("attribute.f_7d", float("nan")) == "attribute f_7d not given"
+
+
+def a_rule(basis: Basis) -> TreeList:
+    """Return one tree: an amount below its first edge; else night; else the terminal's frauds."""
+    looks_at = [NAMES.index(name) for name in ("log_amount", "night", "terminal.f_7d")]
+    first = np.cumsum(basis.n_edges) - basis.n_edges
+    return bare_trees(
+        n_nodes=np.array([3], np.int32),
+        feature=np.array(looks_at, np.int16),
+        threshold=basis.edges[first[looks_at]],
+        absent_left=np.zeros(3, np.uint8),
+        left=np.array([-1, -2, -3], np.int16),
+        right=np.array([1, 2, -4], np.int16),
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "begin"),
+    [
+        ((-9.0, 9.0, 9.0), "log_amount", "low amount among all payments"),
+        ((9.0, -9.0, 9.0), "log_amount x night", "exceptionally high amount among all payments to"),
+        (
+            (9.0, 9.0, math.log1p(3)),
+            "log_amount x night x terminal.f_7d",
+            "all at once: exceptionally high amount among all payments; paid at night, before "
+            "07:00 UTC; 3 frauds known at this terminal in the last 7 days",
+        ),
+    ],
+)
+def test_a_leaf_is_told_as_the_rule_that_leads_to_it(
+    rows: np.ndarray, basis: Basis, values: tuple[float, ...], code: str, begin: str
+) -> None:
+    """By the features on the row's own way, with the row's own values."""
+    with_tree = replace(basis, trees=a_rule(basis), number=2)
+    row = rows[:1].copy()
+    for name, value in zip(("log_amount", "night", "terminal.f_7d"), values, strict=True):
+        row[0, NAMES.index(name)] = value
+    excess = np.zeros((1, with_tree.n_transforms))
+    excess[0, -1] = 1.5
+    ((reason,),) = explain(NAMES, with_tree, row, excess)
+    assert reason.feature == code
+    assert reason.text.startswith(begin)
+    assert reason.contribution == 1.5

@@ -11,7 +11,7 @@ import pytest
 from models.errors import SettingsError
 from models.families import registry
 from models.families.base import demand, read_options
-from models.families.registry import make_family
+from models.families.registry import make_families, make_family
 
 ROOT = Path(__file__).resolve().parents[3]
 RIVER = {"family": "river", "model": "river.linear_model.LogisticRegression"}
@@ -31,6 +31,14 @@ def test_a_text_names_a_family_and_its_options(text: str, name: str) -> None:
     family = make_family(text, seed=1)
     assert family.name == name
     assert np.isnan(family.score(np.zeros((2, 3), np.float32))).all()
+
+
+def test_a_bank_has_one_family_of_a_kind() -> None:
+    """It is stored and shown under its name."""
+    families = make_families(["mlp", "lightgbm"], seed=1)
+    assert [family.name for family in families] == ["mlp", "lightgbm"]
+    with pytest.raises(SettingsError, match=r"one family of a kind, got several of lightgbm$"):
+        make_families(["lightgbm", "mlp", "lightgbm {n_trees = 5}"], seed=1)
 
 
 def test_a_text_and_a_table_mean_the_same() -> None:

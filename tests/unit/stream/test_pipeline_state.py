@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from models.errors import StateError
 from models.schema import Schema
+from stream.drift_policy import DriftPolicy
 from stream.pipeline import Pipeline
 from stream.pipeline_state import State, dump, restore
 from stream.store import StateStore
@@ -28,6 +29,9 @@ from tests.unit.stream.small_bank import (
 BATCH, LABELS = payments(0)
 LOG = a_log(BATCH, LABELS)
 RELEASES = consortium_releases()
+
+
+RIVER = 'river {model = "river.linear_model.LogisticRegression"}'
 
 
 def copied(state: State) -> State:
@@ -112,6 +116,25 @@ def test_a_state_of_another_member_worker_or_schema_is_refused(changes: dict[str
         restore(a_config(**changes), END)
 
 
+def test_a_state_of_other_families_is_refused_by_their_names() -> None:
+    """Its columns of scores would mean other experts."""
+    expected = "expected the experts own, merged, river, got those of other families: own, merged"
+    with pytest.raises(StateError, match=f"{expected}$"):
+        restore(a_config(families=(RIVER,)), END)
+    watched = copied(dump(Pipeline(a_config(families=(RIVER,)))))
+    with pytest.raises(StateError, match="expected the experts own, merged, got"):
+        restore(a_config(), watched)
+
+
+def test_drift_watch_may_be_switched_on_and_off_between_starts() -> None:
+    """It begins anew; everything else goes on as it was."""
+    watched = restore(a_config(drift=DriftPolicy()), END)
+    assert watched.drift
+    assert np.isnan(watched.drift.calibration_ratio(0))
+    again = restore(a_config(), copied(dump(watched)))
+    assert contents(again) == contents(PIPELINE)
+
+
 def test_every_array_is_needed() -> None:
     """A part that lacks its arrays is refused, with the name of the first one missing."""
     for part in (
@@ -126,7 +149,7 @@ def test_every_array_is_needed() -> None:
 @pytest.mark.parametrize("meta", [b"", b"\x80", END.meta[:-1], END.meta + b"\x00"])
 def test_a_damaged_text_is_refused(meta: bytes) -> None:
     """Empty, without fields, cut, or too long."""
-    with pytest.raises(StateError, match="expected version 3"):
+    with pytest.raises(StateError, match="expected version 4"):
         restore(a_config(), State(END.arrays, meta))
 
 

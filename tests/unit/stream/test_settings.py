@@ -1,5 +1,6 @@
 """A worker's settings: every key by name, the environment above the file, ranges, and files."""
 
+import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -7,7 +8,10 @@ import pytest
 
 from models.errors import InvalidInputError, SettingsError
 from models.keys import Signer, save_signer
+from models.mapping import Mapping, load_mapping
 from models.schema import AttributeSpec, Schema
+from stream.drift_policy import DriftPolicy
+from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
 from stream.settings import (
     PREFIX,
@@ -31,12 +35,19 @@ REQUIRED = {
 SIGNER = Signer(bytes(range(32)))
 AMALGAMATOR = Signer(bytes(range(1, 33)))
 SECRET = bytes(range(100, 132))
+RIVER = 'river {model = "river.linear_model.LogisticRegression"}'
+MAPPING = Path(__file__).parents[3] / "deploy" / "mappings" / "simulated.toml"
 
 
 def read(path: Path | None = None, **values: str) -> Settings:
     """Read settings with the required values in the environment."""
     environment = REQUIRED | values
     return read_settings(path, {PREFIX + name: text for name, text in environment.items()})
+
+
+def as_text(value: object) -> str:
+    """Return a value as a variable has it."""
+    return json.dumps(value) if isinstance(value, bool | tuple) else str(value)
 
 
 def a_file(folder: Path, *lines: str) -> Path:
@@ -67,7 +78,9 @@ def test_what_has_no_default_is_enough_and_other_variables_are_left_alone() -> N
 def test_every_field_is_read_from_its_variable() -> None:
     """By writing the defaults out and reading them back."""
     defaults = read()
-    written = {field.name.upper(): str(getattr(defaults, field.name)) for field in fields(defaults)}
+    written = {
+        field.name.upper(): as_text(getattr(defaults, field.name)) for field in fields(defaults)
+    }
     assert read(**written) == defaults
 
 
@@ -80,6 +93,10 @@ def test_every_field_is_read_from_its_variable() -> None:
         ("mode", "replay", "replay"),
         ("alert_rate", "1e-3", 0.001),
         ("state_dir", "/var/x", Path("/var/x")),
+        ("drift_watch", "false", False),
+        ("families", "[]", ()),
+        ("families", '["lightgbm"]', ("lightgbm",)),
+        ("families", f"['{RIVER}', \"mlp\"]", (RIVER, "mlp")),
     ],
 )
 def test_a_value_of_the_environment_has_the_fields_type(
@@ -99,6 +116,14 @@ def test_the_environment_wins_over_the_file_and_the_file_over_defaults(tmp_path:
     assert (settings.tick_s, settings.cadence_s, settings.health_port) == (30.0, 120.0, 1)
     assert settings.member == "south"
     assert settings.checkpoint_s == Settings.__dataclass_fields__["checkpoint_s"].default
+
+
+def test_lists_and_truths_are_read_from_the_file(tmp_path: Path) -> None:
+    """As TOML has them."""
+    path = a_file(tmp_path, f"families = ['{RIVER}', 'lightgbm']", "drift_watch = false")
+    settings = read_settings(path, {})
+    assert settings.families == (RIVER, "lightgbm")
+    assert settings.drift_watch is False
 
 
 def test_paths_in_a_file_are_relative_to_it_and_those_outside_are_not(tmp_path: Path) -> None:
@@ -135,6 +160,12 @@ def test_an_unknown_variable_is_refused_with_the_nearest_known_one(name: str, ne
         ("health_port = 1.0", "health_port: expected a whole number, got 1.0"),
         ("health_port = true", "health_port: expected a whole number, got True"),
         ("mode = 1", "mode: expected a text, got 1"),
+        ("drift_watch = 1", "drift_watch: expected true or false, got 1"),
+        ('families = "lightgbm"', "families: expected a list of texts, got 'lightgbm'"),
+        (
+            'families = ["lightgbm", 1]',
+            r"families: expected a list of texts, got \['lightgbm', 1\]",
+        ),
         ("tick_s = 10\ntick_s = 20", "expected TOML"),
     ],
 )
@@ -173,6 +204,16 @@ def test_an_absent_file_is_refused_by_name(tmp_path: Path) -> None:
         ({"ALERT_RATE": "0"}, r"ALERT_RATE.*share in \(0, 1\)"),
         ({"ALERT_RATE": "1"}, r"ALERT_RATE.*share in \(0, 1\)"),
         ({"ALERT_RATE": "nan"}, r"ALERT_RATE.*share in \(0, 1\)"),
+        ({"DRIFT_WATCH": "yes"}, "DRIFT_WATCH: expected true or false, got 'yes'"),
+        ({"DRIFT_WATCH": "1"}, "DRIFT_WATCH: expected true or false, got '1'"),
+        ({"DRIFT_WATCH": "true\nx = 1"}, "DRIFT_WATCH: expected true or false"),
+        ({"FAMILIES": "lightgbm"}, "FAMILIES: expected a list of texts, got 'lightgbm'"),
+        ({"FAMILIES": "[1]"}, r"FAMILIES: expected a list of texts, got '\[1\]'"),
+        ({"SEED": "-1"}, r"SEED.*0\.\.2\^31 - 1"),
+        ({"SEED": "2147483648"}, r"SEED.*0\.\.2\^31 - 1"),
+        ({"PROPOSE_TREES": "-1"}, r"PROPOSE_TREES.*0\.\.128"),
+        ({"PROPOSE_TREES": "129"}, r"PROPOSE_TREES.*0\.\.128"),
+        ({"PROPOSE_TREES": "65", "FAMILIES": '["lightgbm", "mlp"]'}, r"PROPOSE_TREES.*0\.\.128"),
         ({"HEALTH_PORT": "65536"}, r"HEALTH_PORT.*0\.\.65535"),
         ({"HEALTH_PORT": "8.5"}, "HEALTH_PORT: expected a whole number"),
     ],
@@ -283,6 +324,22 @@ def test_a_key_that_is_none_is_refused(tmp_path: Path) -> None:
         read_membership(settings)
 
 
+def a_membership() -> Membership:
+    """Return one that no file was read for."""
+    schema = Schema(entity_kinds=("terminal",))
+    return Membership(
+        consortium="demo", schema=schema, amalgamator=(), signer=SIGNER, secret=SECRET
+    )
+
+
+def a_mapping(folder: Path, rate: str) -> Mapping:
+    """Return a mapping of one currency at a rate."""
+    text = MAPPING.read_text(encoding="utf-8")
+    path = folder / "mapping.toml"
+    path.write_text(text.replace("EUR = 1.0", f"EUR = {rate}"), encoding="utf-8")
+    return load_mapping(path)
+
+
 def test_the_pipeline_gets_milliseconds() -> None:
     """Every duration, and the rate."""
     settings = read(
@@ -294,14 +351,50 @@ def test_the_pipeline_gets_milliseconds() -> None:
         ALERT_RATE="0.02",
         WORKER="3",
     )
-    schema = Schema(entity_kinds=("terminal",))
-    membership = Membership(
-        consortium="demo", schema=schema, amalgamator=(), signer=SIGNER, secret=SECRET
-    )
-    config = pipeline_config(settings, membership)
+    membership = a_membership()
+    config = pipeline_config(settings, membership, load_mapping(MAPPING))
     assert isinstance(config, PipelineConfig)
-    assert (config.member, config.worker, config.schema) == ("north", "3", schema)
+    assert (config.member, config.worker, config.schema) == ("north", "3", membership.schema)
     assert config.secret == SECRET
     assert (config.tick_ms, config.label_horizon_ms, config.retention_ms) == (500, 100_000, 200_250)
     assert (config.statistics_cadence_ms, config.admission.lateness_ms) == (300_000, 1_500)
     assert config.judging.budget.rate == 0.02
+
+
+def test_the_pipeline_gets_families_seed_trees_and_drift(tmp_path: Path) -> None:
+    """As they are set; by default the scorecard is alone and watched."""
+    known, unknown = a_mapping(tmp_path, "1.0"), a_mapping(tmp_path, '"unknown"')
+    usual = pipeline_config(read(), a_membership(), known)
+    assert (usual.families, usual.seed, usual.drift) == ((), 0, DriftPolicy())
+    assert usual.is_unit_known
+    settings = read(
+        FAMILIES=json.dumps(["lightgbm", RIVER]),
+        SEED="7",
+        PROPOSE_TREES="0",
+        DRIFT_WATCH="false",
+    )
+    config = pipeline_config(settings, a_membership(), unknown)
+    assert (config.families, config.seed, config.drift) == (("lightgbm", RIVER), 7, None)
+    assert config.proposing.n_trees == 0
+    assert not config.is_unit_known
+    assert Pipeline(config).panel.names == ("own", "merged", "lightgbm", "river")
+
+
+@pytest.mark.parametrize(
+    ("families", "message"),
+    [
+        (["lightgmb"], r"family: expected one of .* got 'lightgmb'; did you mean 'lightgbm'\?"),
+        (["lightgbm {n_trees = 0}"], "n_trees: expected 1 or more"),
+        (["lightgbm {n_tree = 1}"], "got 'n_tree'; did you mean 'n_trees'"),
+        (["lightgbm {"], "expected a TOML inline table"),
+        (["river"], "expected all of its keys"),
+        ([RIVER, "lightgbm", RIVER], "expected one family of a kind, got several of river$"),
+    ],
+)
+def test_a_wrong_family_is_refused_by_its_key(families: list[str], message: str) -> None:
+    """In one line, before anything is connected."""
+    settings = read(FAMILIES=json.dumps(families))
+    with pytest.raises(SettingsError, match=message) as caught:
+        pipeline_config(settings, a_membership(), load_mapping(MAPPING))
+    assert str(caught.value).startswith(f"families ({PREFIX}FAMILIES): ")
+    assert "\n" not in str(caught.value)

@@ -13,17 +13,19 @@ from stream.telemetry import DEAD_LETTER_REASONS, LABEL_OUTCOMES, Telemetry
 def test_every_series_exists_before_anything_happened() -> None:
     """A rate over a series that appears late misses its first event."""
     registry = CollectorRegistry()
-    Telemetry(registry)
+    Telemetry(registry, ("own", "merged", "lightgbm"))
     series = [
         ("transactions_scored_total", "decision", ("alert", "pass")),
         ("dead_letters_total", "reason", DEAD_LETTER_REASONS),
         ("labels_total", "outcome", LABEL_OUTCOMES),
-        ("expert_weight", "expert", ("own", "merged")),
-        ("expert_calibration_ratio", "expert", ("own", "merged")),
+        ("expert_weight", "expert", ("own", "merged", "lightgbm")),
+        ("expert_calibration_ratio", "expert", ("own", "merged", "lightgbm")),
     ]
     for name, label, values in series:
         for value in values:
             assert registry.get_sample_value(f"amalgam_stream_{name}", {label: value}) == 0
+    for gauge in ("unit_factor", "drift_psi_max"):
+        assert registry.get_sample_value(f"amalgam_stream_{gauge}") == 0
 
 
 def test_drift_is_counted_by_kind_and_detector_and_only_numbers_are_shown() -> None:
