@@ -81,6 +81,8 @@ class Amalgamator:
         self.previous = previous
         bases = (previous.basis, previous.next_basis)
         self._seen.bases = {basis.number: basis for basis in bases if basis}
+        probes = previous.probes
+        self._seen.n_probes = {} if probes is None else {probes.number: len(probes.rows)}
 
     def receive(self, raw: bytes, now_ms: int) -> Accepted | Refused:
         """Check an envelope and hold its contribution if it is the newest of its key."""

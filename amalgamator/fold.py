@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from amalgamator.evidence import merge_cells
 from amalgamator.policy import BasisPolicy, FoldConfig
+from amalgamator.probing import ProbeFold
 from amalgamator.scorer import Scorer, ScorerFold, Stamp
 from amalgamator.state import FoldState, Pairs, by_bucket, of_part
 from amalgamator.trust import Trust, TrustReport
@@ -44,6 +45,7 @@ class Folder:
         self._days: dict[int, tuple[Stamp, EvidenceCells]] = {}
         self._scorers = ScorerFold(config)
         self._trust = Trust(config)
+        self._asking = ProbeFold(config)
         self._weights: dict[str, float] = {}
         self._max_frauds = 0 if config.trust is None else config.trust.max_frauds
         self.report = TrustReport()
@@ -57,6 +59,13 @@ class Folder:
         scorer = self._weighed(pairs, previous, exact=False)
         if self._scorers.is_indefinite and self._config.trust is not None:
             scorer = self._weighed(pairs, previous, exact=True)
+        asked = self._asking.fold(
+            pairs,
+            previous,
+            scorer,
+            sums=self._scorers,
+            weights=self.report.answer_weights(self._config),
+        )
         release = seal_release(
             Release(
                 number=1 if previous is None else previous.number + 1,
@@ -68,6 +77,8 @@ class Folder:
                 weights=scorer.weights,
                 next_basis=scorer.next_basis,
                 evidence=self._evidence(of_part(pairs, "evidence")),
+                probes=asked.probes,
+                student=asked.student,
             ),
             self.digests,
         )

@@ -18,6 +18,7 @@ from models.envelope import (
     open_envelope,
 )
 from models.errors import InvalidTreesError, QuarantinedError
+from models.probes import check_answers
 from models.schema import Schema
 from models.summary import Contribution, ContributionKey, proposed_trees
 from models.tree_checks import TreeLimits, check_trees
@@ -112,12 +113,15 @@ class Seen:
         (member, worker) -> (seq, hash) with the highest seq.
     bases
         By number: those that statistics and trees are expected for.
+    n_probes
+        Number of the set of probes that answers are expected to -> how many they are.
     """
 
     newest: dict[ContributionKey, tuple[int, bytes]] = field(default_factory=dict)
     by_seq: dict[tuple[str, str], dict[int, bytes]] = field(default_factory=dict)
     last: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
     bases: Mapping[int, Basis] = field(default_factory=dict)
+    n_probes: Mapping[int, int] = field(default_factory=dict)
 
     def record(self, key: ContributionKey, seq: int, digest: bytes) -> None:
         """Take note of an accepted contribution."""
@@ -166,6 +170,7 @@ class Gate:
             self._check_clock(header, now_ms)
             contribution = decode_contribution(header, envelope.body, self._schema)
             _check_basis(contribution, seen, self._limits.trees)
+            _check_answers(contribution, seen)
         except QuarantinedError as error:
             return Refused(error.reason, error.detail, digest)
         gap = _last_hash(header, seen) != header.prev_hash
@@ -233,3 +238,9 @@ def _check_basis(contribution: Contribution, seen: Seen, limits: TreeLimits) -> 
             check_trees(proposed_trees(contribution.arrays)[0], basis, limits)
         except InvalidTreesError as error:
             raise QuarantinedError(f"trees_{error.reason}", error.detail) from error
+
+
+def _check_answers(contribution: Contribution, seen: Seen) -> None:
+    n_probes = seen.n_probes.get(contribution.basis)
+    if contribution.key.part == "answers" and n_probes is not None:
+        check_answers(contribution.arrays, n_probes)

@@ -6,6 +6,7 @@ from math import inf
 
 from models.basis_builder import BasisShape
 from models.errors import InvalidInputError
+from models.probes import MAX_PROBES
 from models.schema import Schema
 
 
@@ -132,6 +133,52 @@ class TrustPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbePolicy:
+    """How a consortium asks its members and teaches a student what they answer.
+
+    Parameters
+    ----------
+    n
+        Probes of a set.
+    renew_d
+        Days of event time after which another set is drawn, >= 1.
+    grace_d
+        Days after which a student is taught by whoever has answered, in [1, renew_d); who answers
+        later is heard as soon as it does.
+    epochs
+        Passes of the training over the probes, >= 1.
+    min_frauds
+        Matured frauds below which nothing is asked, >= 1: the twin would know no fraud.
+    seed
+        Of probes and training, >= 0; the same in every set.
+
+    Raises
+    ------
+    InvalidInputError
+        If a field is outside its range.
+    """
+
+    n: int = 40_000
+    renew_d: int = 14
+    grace_d: int = 1
+    epochs: int = 40
+    min_frauds: int = 30
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.n <= MAX_PROBES and 1 <= self.grace_d < self.renew_d):
+            raise InvalidInputError(
+                f"probes: expected n in 1..{MAX_PROBES} and 1 <= grace_d < renew_d, "
+                f"got {self.n}, {self.grace_d} and {self.renew_d}"
+            )
+        if not (self.epochs >= 1 and self.min_frauds >= 1 and self.seed >= 0):
+            raise InvalidInputError(
+                "probes: expected epochs, min_frauds >= 1 and seed >= 0, "
+                f"got {self.epochs}, {self.min_frauds} and {self.seed}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FoldConfig:
     """What a fold needs beside the state.
 
@@ -159,6 +206,8 @@ class FoldConfig:
         How large it gets.
     trust
         When a member counts less; None: all count as they come.
+    probes
+        How members are asked; None: not at all, and nothing of torch is loaded.
     """
 
     schema: Schema
@@ -173,6 +222,7 @@ class FoldConfig:
     structure: StructurePolicy = StructurePolicy()
     shape: BasisShape = BasisShape()
     trust: TrustPolicy | None = TrustPolicy()
+    probes: ProbePolicy | None = None
 
     def __post_init__(self) -> None:
         if not (self.ridge > 0.0 and self.leaf_ridge > 0.0 and self.half_life_d > 0.0):

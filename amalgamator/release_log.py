@@ -85,8 +85,11 @@ class ReleaseLog:
             self._keys_of.setdefault(key, set()).add(record_key)
 
     def _tombstones(self, release: Release) -> list[FragmentRecord]:
-        bases = (release.basis, release.next_basis)
+        student, probes = release.student, release.probes
+        bases = (release.basis, release.next_basis, None if student is None else student.basis)
         needed = {MANIFEST_KEY, "weights|0"}
+        needed |= set() if student is None else {f"student|{student.network.number}"}
+        needed |= set() if probes is None else {f"probes|{probes.number}"}
         needed |= {f"basis|{basis.number}" for basis in bases if basis is not None}
         needed |= {f"evidence|{day}" for day in release.evidence}
         outdated = sorted(self._keys_of.keys() - needed)

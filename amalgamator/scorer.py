@@ -18,10 +18,13 @@ from models.cross_choice import choose_crosses, only_crosses, with_crosses
 from models.families.scorecard import solve, unpack
 from models.histograms import N_CELLS
 from models.release import Release
-from models.summary import ContributionKey
+from models.summary import ContributionKey, Part
 from models.tree_checks import TreeLimits
 
 log = logging.getLogger(__name__)
+
+_READINESS: tuple[Part, ...] = ("moments", "statistics")
+"""Parts that show a worker's basis, the later one before the earlier."""
 
 Stamp = tuple[tuple[ContributionKey, int, float], ...]
 """What a sum was made of: the key, seq and weight of each contribution."""
@@ -96,11 +99,13 @@ class ScorerFold:
     def _is_covered(self, pairs: Pairs, basis: Basis) -> bool:
         """Return whether enough workers, by their matured transactions, publish for the basis.
 
-        A worker's basis is that of its newest statistics bucket.
+        A worker's basis is that of its newest statistics bucket, or of its moments where it runs
+        no scorecard.
         """
         basis_of = {
             (key.member, key.worker): held.contribution.basis
-            for key, held in of_part(pairs, "statistics")
+            for part in _READINESS
+            for key, held in of_part(pairs, part)
         }
         total = covered = 0.0
         for key, held in of_part(pairs, "histograms"):
@@ -138,11 +143,10 @@ class ScorerFold:
 
     def _plain_due_basis(self, pairs: Pairs, scorer: Scorer) -> Basis | None:
         basis = scorer.basis
-        histograms = of_part(pairs, "histograms")
-        due = self._config.basis.number_due(*self._matured(histograms))
+        due = self._config.basis.number_due(*self.matured(pairs))
         if due > (0 if basis is None else basis.drawn):
             return build_basis(
-                self._merged_counts(histograms),
+                self.merged_counts(pairs),
                 self._config.schema,
                 due if basis is None else max(due, basis.number + 1),
                 shape=self._config.shape,
@@ -158,10 +162,10 @@ class ScorerFold:
         trees = choose_trees(standing, proposals_of(pairs, self._config), self._config.structure)
         return replace(basis, number=basis.number + 1, trees=trees, grown=period)
 
-    def _matured(self, histograms: Pairs) -> tuple[int, int]:
+    def matured(self, pairs: Pairs) -> tuple[int, int]:
         """Return the matured transactions behind histograms, and the frauds among them."""
         n, n_frauds = 0, 0
-        for key, held in histograms:
+        for key, held in of_part(pairs, "histograms"):
             if self._config.weight_of(key.member) > 0.0:
                 arrays = held.contribution.arrays
                 frauds = arrays["count"] * arrays["is_fraud"].astype(np.uint64)
@@ -175,10 +179,11 @@ class ScorerFold:
         sums = self._decayed(by_bucket(_statistics_for(pairs, basis)), basis.n_weights)
         return np.diagonal(unpack(sums.curvature, basis.n_weights)).copy()
 
-    def _merged_counts(self, histograms: Pairs) -> NDArray[np.int64]:
+    def merged_counts(self, pairs: Pairs) -> NDArray[np.int64]:
+        """Return the weighted sum of histograms, shape (n_features, 2, N_CELLS)."""
         n_features = len(self._config.schema.feature_names)
         counts = np.zeros((n_features, 2, N_CELLS), np.int64)
-        for key, held in histograms:
+        for key, held in of_part(pairs, "histograms"):
             arrays: Mapping[str, NDArray[Any]] = held.contribution.arrays
             weighted = np.rint(self._config.weight_of(key.member) * arrays["count"])
             # Cells of one contribution do not repeat, so plain indexing adds each of them.

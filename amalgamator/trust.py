@@ -58,6 +58,16 @@ class TrustReport:
         """Return the factor on each member's statistics and histograms, likewise."""
         return {m.member: m.statistics * config.weight_of(m.member) for m in self.members}
 
+    def answer_weights(self, config: FoldConfig) -> dict[str, float]:
+        """Return the factor on each member's answers: it must be right in both, where it is judged.
+
+        Who publishes no statistics is judged by its evidence.
+        """
+        return {
+            m.member: min(m.evidence, m.statistics) * config.weight_of(m.member)
+            for m in self.members
+        }
+
     def doubted(self) -> tuple[MemberTrust, ...]:
         """Return the members that do not count in full."""
         return tuple(one for one in self.members if min(one.evidence, one.statistics) < 1.0)
@@ -104,7 +114,7 @@ class Trust:
         )
 
     def _evidence_ratios(self, evidence: Pairs, policy: TrustPolicy) -> dict[str, float]:
-        newest = _day_of_most(evidence)
+        newest = day_of_most(evidence)
         judged = [pair for pair in evidence if newest - policy.window_d <= pair[0].bucket < newest]
         seqs = _seqs(judged)
         if self._evidence is None or self._evidence[0] != seqs:
@@ -124,7 +134,7 @@ class Trust:
         return self._statistics[1]
 
 
-def _day_of_most(evidence: Pairs) -> int:
+def day_of_most(evidence: Pairs) -> int:
     """Return the newest day that half of the members have reached: one far ahead moves nothing."""
     newest: dict[str, int] = {}
     for key, _ in evidence:

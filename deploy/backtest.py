@@ -20,14 +20,12 @@ from numpy.typing import NDArray
 
 from deploy.bank_rows import BankRows, bank_stream, kept_apart, read_bank_rows
 from deploy.local import LocalConsortium
+from deploy.run_results import BlendNote, ReleaseNote, RunResult
 from deploy.runs import (
     BankPlan,
-    BlendNote,
     ConsortiumRun,
     OnRow,
-    ReleaseNote,
     RunPlan,
-    RunResult,
     ms,
     pipeline_config,
     schema_of,

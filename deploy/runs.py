@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amalgamator.core import Amalgamator
-from amalgamator.policy import BasisPolicy, FoldConfig, StructurePolicy, TrustPolicy
+from amalgamator.policy import BasisPolicy, FoldConfig, ProbePolicy, StructurePolicy, TrustPolicy
 from amalgamator.registry import Member, Registry
 from deploy.bank_rows import BankRows, bank_stream
 from deploy.local import Absence, BankStream, LocalConsortium, Tamper
+from deploy.run_results import BlendNote, ReleaseNote, RunResult, TrustNote
 from models.budget import BudgetPolicy
 from models.errors import InvalidInputError
 from models.families.registry import FamilySpec
@@ -59,6 +60,8 @@ class BankPlan:
         Whether its amounts are taken to be in the reference currency; else the unit is found.
     relabel
         The outcomes that it learns from, where it lies or errs; None: the true ones.
+    runs_scorecard, answers_probes
+        See `stream.pipeline_config.PipelineConfig`.
     """
 
     families: tuple[FamilySpec, ...] = ()
@@ -68,6 +71,8 @@ class BankPlan:
     amount_factor: float = 1.0
     is_unit_known: bool = True
     relabel: Relabel | None = None
+    runs_scorecard: bool = True
+    answers_probes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +93,9 @@ class RunPlan:
         Name -> plan.
     tampers
         Name -> what a bank that lies publishes in place of a contribution.
-    proposing, structure, trust, learning, drift
-        See there; without trust all count as they come, without drift it is not watched.
+    proposing, structure, trust, learning, drift, probes
+        See there; without trust all count as they come, without drift it is not watched, without
+        probes nobody is asked.
     """
 
     label_delay_s: float = 7 * 86_400.0
@@ -104,81 +110,11 @@ class RunPlan:
     trust: TrustPolicy | None = TrustPolicy()
     learning: LearningPolicy = LearningPolicy()
     drift: DriftPolicy | None = None
+    probes: ProbePolicy | None = None
 
     def of(self, bank: str) -> BankPlan:
         """Return what a bank does."""
         return self.banks.get(bank, self.usual)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseNote:
-    """A release that brought a basis, from ``since_ms`` on (event time)."""
-
-    since_ms: int
-    number: int
-    basis: int
-    n_weights: int
-    n_trees: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlendNote:
-    """How a bank weighed its experts, which are named in the same order, on a day."""
-
-    day_ms: int
-    bank: int
-    experts: tuple[str, ...]
-    weights: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrustNote:
-    """What a member's evidence and statistics counted for on a day, factors in [0, 1]."""
-
-    day_ms: int
-    member: str
-    evidence: float
-    statistics: float
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class RunResult:
-    """What a run gave for each row of the file, NaN where nothing was scored.
-
-    Attributes
-    ----------
-    own, merged, blend
-        float64 of shape (n,): log-odds.
-    families
-        Name of a family -> float64 of shape (n,): log-odds by the banks' own models.
-    alert
-        bool of shape (n,).
-    is_scored
-        bool of shape (n,): rows that a bank took in.
-    releases, n_releases, release_id
-        The first release of each basis; how many came; the hash of the last.
-    blends, trust
-        Once a day and bank.
-    reasons, bank_reasons
-        How often a transform was a reason towards fraud in an alert, and of each bank's alerts.
-    refused
-        Reason -> rows that were not scored.
-    """
-
-    own: NDArray[np.float64]
-    merged: NDArray[np.float64]
-    blend: NDArray[np.float64]
-    alert: NDArray[np.bool_]
-    is_scored: NDArray[np.bool_]
-    releases: list[ReleaseNote] = field(default_factory=list)
-    n_releases: int = 0
-    release_id: str = ""
-    blends: list[BlendNote] = field(default_factory=list)
-    trust: list[TrustNote] = field(default_factory=list)
-    families: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    reasons: Counter[str] = field(default_factory=Counter)
-    bank_reasons: dict[str, Counter[str]] = field(default_factory=dict)
-    refused: Counter[str] = field(default_factory=Counter)
 
 
 def schema_of(batch: TransactionBatch) -> Schema:
@@ -206,6 +142,9 @@ def pipeline_config(plan: RunPlan, member: str, schema: Schema) -> PipelineConfi
         judging=JudgePolicy(budget=BudgetPolicy(rate=plan.alert_rate)),
         drift=plan.drift,
         is_unit_known=bank.is_unit_known,
+        runs_scorecard=bank.runs_scorecard,
+        answers_probes=bank.answers_probes,
+        uses_probes=plan.probes is not None,
     )
 
 
@@ -221,6 +160,7 @@ def local_amalgamator(
     *,
     structure: StructurePolicy = StructurePolicy(),
     trust: TrustPolicy | None = TrustPolicy(),
+    probes: ProbePolicy | None = None,
 ) -> Amalgamator:
     """Return an amalgamator in lockstep for banks of this process, which need no keys."""
     unused = Verifier(Signer(bytes(32)).public_key)  # nothing is signed within one process
@@ -238,6 +178,7 @@ def local_amalgamator(
         ),
         structure=structure,
         trust=trust,
+        probes=probes,
     )
     registry = Registry(
         consortium="local",
@@ -289,7 +230,12 @@ class ConsortiumRun:
             name: Pipeline(pipeline_config(plan, name, schema)) for name in data.names
         }
         self.amalgamator = local_amalgamator(
-            data.names, schema, plan.learning, structure=plan.structure, trust=plan.trust
+            data.names,
+            schema,
+            plan.learning,
+            structure=plan.structure,
+            trust=plan.trust,
+            probes=plan.probes,
         )
         self.result = RunResult(
             own=np.full(n, np.nan),

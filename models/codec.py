@@ -19,6 +19,7 @@ from models.envelope import ArrayHeader, ContributionHeader, Kind, seal
 from models.errors import InvalidInputError, InvalidTreesError, QuarantinedError
 from models.histograms import N_CELLS
 from models.keys import Signer
+from models.probes import MAX_PROBES, check_answers
 from models.schema import Schema
 from models.summary import Contribution, ContributionKey, Part, proposed_trees
 
@@ -80,6 +81,7 @@ RULES: Mapping[str, tuple[ArrayRule, ...]] = {
         ArrayRule("period", "<i4", (1,)),
     ),
     "evidence": CELLS_RULES,
+    "answers": (ArrayRule("logit", "<f4", (None,)),),
     "epoch": (
         ArrayRule("watermark_ms", "<i8", (1,)),
         ArrayRule("n_contributions", "<i8", (1,)),
@@ -337,6 +339,15 @@ def _check_evidence(arrays: Arrays, header: ContributionHeader, schema: Schema) 
     check_cells(arrays, len(schema.entity_kinds))
 
 
+def _check_answers(arrays: Arrays, header: ContributionHeader, schema: Schema) -> None:
+    del schema
+    _demand(header.bucket == 0 and header.basis >= 1, "expected bucket 0 and a set of probes")
+    n_probes = len(arrays["logit"])
+    if not 1 <= n_probes <= MAX_PROBES:
+        raise QuarantinedError("shape", f"logit: expected 1 to {MAX_PROBES} numbers")
+    check_answers(arrays, n_probes)
+
+
 def _check_epoch(arrays: Arrays, header: ContributionHeader, schema: Schema) -> None:
     del schema
     _demand(header.bucket == 0 and header.basis == 0, "bucket, basis: expected 0")
@@ -359,5 +370,6 @@ _CHECKS: Mapping[Part, Callable[[Arrays, ContributionHeader, Schema], None]] = {
     "moments": _check_moments,
     "trees": _check_trees,
     "evidence": _check_evidence,
+    "answers": _check_answers,
     "epoch": _check_epoch,
 }

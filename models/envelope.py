@@ -119,7 +119,8 @@ class ContributionHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 class ReleasePartHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Header of one piece of a release, addressed by the hash of its content.
 
-    ``part`` is ``basis`` (``number``: its version), ``weights`` (0) or ``evidence`` (UTC day).
+    ``part`` is ``basis`` (``number``: its version), ``weights`` (0), ``evidence`` (UTC day),
+    ``probes`` or ``student`` (number of the set).
     """
 
     consortium: Name
@@ -142,10 +143,13 @@ class SourceHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, arra
     max_frauds: Count
 
 
-class ReleaseManifestHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ReleaseManifestHeader(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """Header of a release's manifest, sent after its parts; it has no body.
 
-    ``basis``, ``weights``, ``next_basis`` and ``evidence`` (UTC day, hash) name parts by hash.
+    ``basis``, ``weights``, ``next_basis``, ``evidence`` (UTC day, hash), ``probes``, ``student``
+    and ``student_basis`` name parts by hash; the last three are written only where they are set.
     """
 
     consortium: Name
@@ -160,6 +164,9 @@ class ReleaseManifestHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_un
     next_basis: Name | None
     evidence: tuple[tuple[Integer, Name], ...]
     body_sha256: Digest
+    probes: Name | None = None
+    student: Name | None = None
+    student_basis: Name | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

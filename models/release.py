@@ -1,4 +1,4 @@
-"""One merge, pushed back to every member: a frozen scorer, the next basis, and evidence."""
+"""One merge, pushed back to every member: frozen scorers, the next basis, evidence, probes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from models.basis import Basis
 from models.entity_risk import EvidenceCells
+from models.errors import InvalidInputError
+from models.probes import check_probes
 
 
 class Source(NamedTuple):
@@ -25,6 +27,75 @@ class Source(NamedTuple):
     weight: float
     statistics_weight: float = 1.0
     max_frauds: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ProbeSet:
+    """Synthetic transactions that members are asked about.
+
+    Parameters
+    ----------
+    number
+        The UTC day (days since 1970) on which they were drawn, >= 1; a later set replaces it.
+    rows
+        float32 of shape (n, n_features), NaN is absent.
+
+    Raises
+    ------
+    InvalidInputError
+        If the number is below 1 or the rows are not probes, see `models.probes.check_probes`.
+    """
+
+    number: int
+    rows: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if not self.number >= 1:
+            raise InvalidInputError(f"probes: expected number >= 1, got {self.number}")
+        check_probes(self.rows, self.rows.shape[1])
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the rows by name."""
+        return {"rows": self.rows}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StudentNetwork:
+    """The numbers of a student, and what it was taught.
+
+    Parameters
+    ----------
+    number
+        Of the set of probes whose answers it learnt, >= 1.
+    answers
+        uint8 of shape (32,): a digest of which answers those were.
+    parameters
+        float32, flat, see `models.families.network`.
+    """
+
+    number: int
+    answers: NDArray[np.uint8]
+    parameters: NDArray[np.float32]
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return all but the number by name."""
+        return {"answers": self.answers, "parameters": self.parameters}
+
+    def is_same(self, other: "StudentNetwork | None") -> bool:
+        """Return whether another was taught the same."""
+        return other is self or (
+            other is not None
+            and other.number == self.number
+            and np.array_equal(other.answers, self.answers)
+            and np.array_equal(other.parameters, self.parameters)
+        )
+
+
+class Student(NamedTuple):
+    """A distilled expert: a network and the basis whose bins it reads, in force or not any more."""
+
+    basis: Basis
+    network: StudentNetwork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,6 +122,9 @@ class Release:
         ``next_basis or basis``.
     evidence
         UTC day (days since 1970) -> merged cells of all members, own evidence included.
+    probes, student
+        Where a consortium uses probes: those that members shall answer, and what was learnt from
+        the answers to them or to the set before.
     """
 
     number: int
@@ -62,3 +136,5 @@ class Release:
     weights: NDArray[np.float64] | None
     next_basis: Basis | None
     evidence: Mapping[int, EvidenceCells]
+    probes: ProbeSet | None = None
+    student: Student | None = None

@@ -1,24 +1,14 @@
 """Releases as signed bytes and back: parts addressed by their content, then a manifest; pure."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from models.basis import Basis
-from models.codec import (
-    CELLS_RULES,
-    ArrayRule,
-    check_cells,
-    check_finite,
-    check_layout,
-    pack_arrays,
-    unpack_arrays,
-)
 from models.entity_risk import EvidenceCells
 from models.envelope import (
     Envelope,
@@ -34,39 +24,14 @@ from models.envelope import (
 )
 from models.errors import InvalidInputError, QuarantinedError
 from models.keys import Signer, Verifier
-from models.release import Release, Source
+from models.release import ProbeSet, Release, Source, Student, StudentNetwork
+from models.release_parts import Part, pack_part, typed_part, unpack_part
 from models.schema import Schema
 
 RELEASE_ID_DIGITS = 32
 MANIFEST_KEY = "manifest"
 _EMPTY_SHA256 = hashlib.sha256(b"").digest()
 
-BASIS_RULES = (
-    ArrayRule("edges", "<f4", (None,)),
-    ArrayRule("n_edges", "<i4", (None,)),
-    ArrayRule("coarse_edges", "<f4", (None,)),
-    ArrayRule("n_coarse_edges", "<i4", (None,)),
-    ArrayRule("selected", "<i4", (None,)),
-    ArrayRule("crosses", "<i4", (None, 2)),
-    ArrayRule("category_cells", "<i2", (None,)),
-    ArrayRule("category_logits", "<f4", (None,)),
-    ArrayRule("n_categories", "<i4", (None,)),
-    ArrayRule("tree_n_nodes", "<i4", (None,)),
-    ArrayRule("tree_feature", "<i2", (None,)),
-    ArrayRule("tree_threshold", "<f4", (None,)),
-    ArrayRule("tree_absent_left", "|u1", (None,)),
-    ArrayRule("tree_left", "<i2", (None,)),
-    ArrayRule("tree_right", "<i2", (None,)),
-    ArrayRule("made_from", "<i4", (2,)),
-)
-PART_RULES: Mapping[str, tuple[ArrayRule, ...]] = {
-    "basis": BASIS_RULES,
-    "weights": (ArrayRule("weights", "<f8", (None,)),),
-    "evidence": CELLS_RULES,
-}
-
-Part = Basis | EvidenceCells | NDArray[np.float64]
-PartT = TypeVar("PartT", Basis, EvidenceCells, NDArray[np.float64])
 HeaderT = TypeVar("HeaderT", ReleasePartHeader, ReleaseManifestHeader)
 
 
@@ -83,15 +48,14 @@ class Digests:
         """Return the hash of a part, computed at most once per object."""
         known = self._known.get(id(part))
         if known is None or known[0] is not part:
-            header, _ = _pack_part(part, name=name, number=number, consortium="", key_id="")
+            header, _ = pack_part(part, name=name, number=number, consortium="", key_id="")
             known = (part, part_hash(header))
             self._known[id(part)] = known
         return known[1]
 
     def keep_only(self, release: Release) -> None:
         """Forget all parts but those of ``release``."""
-        parts = (release.basis, release.weights, release.next_basis, *release.evidence.values())
-        wanted = {id(part) for part in parts}
+        wanted = {id(part) for part in _parts_of(release)}
         self._known = {key: value for key, value in self._known.items() if key in wanted}
 
 
@@ -103,17 +67,30 @@ class PartHashes:
     weights: str | None
     next_basis: str | None
     evidence: tuple[tuple[int, str], ...]
+    probes: str | None = None
+    student: str | None = None
+    student_basis: str | None = None
 
     def all(self) -> frozenset[str]:
         """Return every hash that is set."""
-        single = {self.basis, self.weights, self.next_basis} - {None}
+        single = {self.basis, self.weights, self.next_basis, *self.of_probes()}
         return frozenset(h for h in single if h) | {h for _, h in self.evidence}
+
+    def of_probes(self) -> tuple[str | None, str | None, str | None]:
+        """Return the hashes of probes, student and the student's basis."""
+        return self.probes, self.student, self.student_basis
 
 
 def part_hashes(release: Release, digests: Digests | None = None) -> PartHashes:
     """Return the content hash of each part."""
     digests = Digests() if digests is None else digests
+    probes, student = release.probes, release.student
     return PartHashes(
+        probes=None if probes is None else digests.of(probes, name="probes", number=probes.number),
+        student=None
+        if student is None
+        else digests.of(student.network, name="student", number=student.network.number),
+        student_basis=_basis_hash(None if student is None else student.basis, digests),
         basis=_basis_hash(release.basis, digests),
         weights=None
         if release.weights is None
@@ -136,17 +113,18 @@ def seal_release(release: Release, digests: Digests | None = None) -> Release:
 
 def release_id_of(epoch: int, sources: Sequence[Source], hashes: PartHashes) -> str:
     """Return the first 32 hexadecimal digits of the SHA-256 of the canonical manifest."""
-    canonical = msgspec.msgpack.encode(
-        [
-            "amalgam-release-1",
-            epoch,
-            [tuple(source) for source in sources],
-            hashes.basis,
-            hashes.weights,
-            hashes.next_basis,
-            hashes.evidence,
-        ]
-    )
+    content: list[object] = [
+        "amalgam-release-1",
+        epoch,
+        [tuple(source) for source in sources],
+        hashes.basis,
+        hashes.weights,
+        hashes.next_basis,
+        hashes.evidence,
+    ]
+    if any(hashes.of_probes()):  # absent, not empty, in a consortium that uses none
+        content.append(hashes.of_probes())
+    canonical = msgspec.msgpack.encode(content)
     return hashlib.sha256(canonical).hexdigest()[:RELEASE_ID_DIGITS]
 
 
@@ -186,7 +164,7 @@ def encode_release(
     for part, name, number, address in _parts(release, hashes):
         if address not in sent:
             sent.add(address)
-            header, body = _pack_part(
+            header, body = pack_part(
                 part, name=name, number=number, consortium=consortium, key_id=signer.key_id
             )
             records.append((f"{name}|{number}", seal(Kind.RELEASE_PART, header, body, signer)))
@@ -202,6 +180,9 @@ def encode_release(
         weights=hashes.weights,
         next_basis=hashes.next_basis,
         evidence=hashes.evidence,
+        probes=hashes.probes,
+        student=hashes.student,
+        student_basis=hashes.student_basis,
         body_sha256=_EMPTY_SHA256,
     )
     records.append((MANIFEST_KEY, seal(Kind.RELEASE_MANIFEST, manifest, b"", signer)))
@@ -241,7 +222,7 @@ class ReleaseAssembler:
         if envelope.kind is Kind.RELEASE_PART:
             part_header = self._verified(envelope, ReleasePartHeader)
             check_body_hash(envelope, part_header.body_sha256)
-            self._parts[part_hash(part_header)] = _unpack_part(
+            self._parts[part_hash(part_header)] = unpack_part(
                 part_header, envelope.body, self._schema
             )
         elif envelope.kind is Kind.RELEASE_MANIFEST:
@@ -273,6 +254,9 @@ class ReleaseAssembler:
             weights=manifest.weights,
             next_basis=manifest.next_basis,
             evidence=manifest.evidence,
+            probes=manifest.probes,
+            student=manifest.student,
+            student_basis=manifest.student_basis,
         )
         if not hashes.all() <= self._parts.keys():
             return None
@@ -286,15 +270,15 @@ class ReleaseAssembler:
         sources = tuple(Source(*msgspec.structs.astuple(s)) for s in manifest.sources)
         if manifest.release_id != release_id_of(manifest.epoch, sources, hashes):
             raise QuarantinedError("release_id", "expected the hash of the manifest's content")
-        basis = _typed(self._parts, manifest.basis, Basis)
-        weights = _typed(self._parts, manifest.weights, np.ndarray)
+        basis = typed_part(self._parts, manifest.basis, Basis)
+        weights = typed_part(self._parts, manifest.weights, np.ndarray)
         if (basis is None) != (weights is None) or (
             basis is not None and weights is not None and len(weights) != basis.n_weights
         ):
             raise QuarantinedError("shape", "weights: expected one per weight of the basis")
         evidence = {}
         for day, address in manifest.evidence:
-            cells = _typed(self._parts, address, EvidenceCells)
+            cells = typed_part(self._parts, address, EvidenceCells)
             if cells is not None:
                 evidence[day] = cells
         return Release(
@@ -305,18 +289,28 @@ class ReleaseAssembler:
             sources=sources,
             basis=basis,
             weights=weights,
-            next_basis=_typed(self._parts, manifest.next_basis, Basis),
+            next_basis=typed_part(self._parts, manifest.next_basis, Basis),
             evidence=evidence,
+            probes=typed_part(self._parts, manifest.probes, ProbeSet),
+            student=self._student(manifest),
         )
 
+    def _student(self, manifest: ReleaseManifestHeader) -> Student | None:
+        network = typed_part(self._parts, manifest.student, StudentNetwork)
+        basis = typed_part(self._parts, manifest.student_basis, Basis)
+        if (network is None) != (basis is None):
+            raise QuarantinedError("part", "student: expected a network and its basis")
+        return None if network is None or basis is None else Student(basis, network)
 
-def _typed(parts: Mapping[str, Part], address: str | None, part_type: type[PartT]) -> PartT | None:
-    if address is None:
-        return None
-    part = parts[address]
-    if not isinstance(part, part_type):
-        raise QuarantinedError("part", f"expected a {part_type.__name__} at its place")
-    return part
+
+def _parts_of(release: Release) -> list[Part]:
+    """Return every part that there is."""
+    student = release.student
+    single = (release.basis, release.weights, release.next_basis, release.probes)
+    of_student = () if student is None else (student.basis, student.network)
+    return [part for part in (*single, *of_student) if part is not None] + [
+        *release.evidence.values()
+    ]
 
 
 def _basis_hash(basis: Basis | None, digests: Digests) -> str | None:
@@ -330,56 +324,15 @@ def _parts(release: Release, hashes: PartHashes) -> list[tuple[Part, str, int, s
         parts.append((release.basis, "basis", release.basis.number, hashes.basis))
     if release.next_basis is not None and hashes.next_basis is not None:
         parts.append((release.next_basis, "basis", release.next_basis.number, hashes.next_basis))
+    student, probes = release.student, release.probes
+    if student is not None and hashes.student is not None and hashes.student_basis is not None:
+        parts.append((student.basis, "basis", student.basis.number, hashes.student_basis))
+        parts.append((student.network, "student", student.network.number, hashes.student))
+    if probes is not None and hashes.probes is not None:
+        parts.append((probes, "probes", probes.number, hashes.probes))
     if release.weights is not None and hashes.weights is not None:
         parts.append((release.weights, "weights", 0, hashes.weights))
     parts.extend(
         (release.evidence[day], "evidence", day, address) for day, address in hashes.evidence
     )
     return parts
-
-
-def _pack_part(
-    part: Part, *, name: str, number: int, consortium: str, key_id: str
-) -> tuple[ReleasePartHeader, bytes]:
-    schema_hash = part.schema_hash if isinstance(part, Basis) else ""
-    headers, body = pack_arrays(_arrays_of(part), PART_RULES[name])
-    header = ReleasePartHeader(
-        consortium=consortium,
-        key_id=key_id,
-        part=name,
-        number=number,
-        schema_hash=schema_hash,
-        arrays=headers,
-        body_sha256=hashlib.sha256(body).digest(),
-    )
-    return header, body
-
-
-def _arrays_of(part: Part) -> dict[str, NDArray[np.generic]]:
-    return {"weights": part} if isinstance(part, np.ndarray) else part.arrays()
-
-
-def _unpack_part(header: ReleasePartHeader, body: memoryview, schema: Schema) -> Part:
-    rules = PART_RULES.get(header.part)
-    if rules is None:
-        raise QuarantinedError("part", f"expected one of {', '.join(PART_RULES)}")
-    check_layout(header.arrays, rules, len(body))
-    arrays = unpack_arrays(header.arrays, body)
-    check_finite(arrays)
-    if header.part == "evidence":
-        check_cells(arrays, len(schema.entity_kinds))
-        return EvidenceCells(**arrays)  # type: ignore[arg-type]  # dtypes were checked by the rules
-    if header.part == "weights":
-        return arrays["weights"].astype(np.float64, copy=False)
-    return _unpack_basis(header, arrays, schema)
-
-
-def _unpack_basis(
-    header: ReleasePartHeader, arrays: Mapping[str, NDArray[np.generic]], schema: Schema
-) -> Basis:
-    if header.schema_hash != schema.hash or len(arrays["n_edges"]) != len(schema.feature_names):
-        raise QuarantinedError("schema", f"expected a basis of schema {schema.hash}")
-    try:
-        return Basis.from_arrays(header.number, header.schema_hash, arrays)
-    except InvalidInputError as error:
-        raise QuarantinedError("range", "expected a basis with ascending edges") from error

@@ -20,7 +20,7 @@ TREE_ARRAYS = (
     "leaf_n",
     "leaf_accounts",
 )
-Part = Literal["histograms", "statistics", "moments", "trees", "evidence", "epoch"]
+Part = Literal["histograms", "statistics", "moments", "trees", "evidence", "answers", "epoch"]
 
 
 class ContributionKey(NamedTuple):
@@ -45,8 +45,8 @@ class Contribution:
     epoch
         Cadence index at publication (event or wall time // cadence).
     basis
-        Number of the basis that ``statistics``, ``moments`` and ``trees`` refer to; 0 for the
-        other parts.
+        Number of the basis that ``statistics``, ``moments`` and ``trees`` refer to, and of the set
+        of probes that ``answers`` are to; 0 for the other parts.
     n
         Matured transactions behind the numbers, >= 0.
     arrays
@@ -61,6 +61,7 @@ class Contribution:
         - ``trees``: the arrays of a `models.trees.TreeList` without values of leaves, and
           ``period`` int32 (1,), see `proposal_arrays`.
         - ``evidence``: the fields of `models.entity_risk.EvidenceCells`.
+        - ``answers``: ``logit`` float32 (n_probes,): log-odds of each probe of a release's set.
         - ``epoch``: ``watermark_ms`` int64 (1,), ``n_contributions`` int64 (1,): closes the
           member's epoch; published last.
     """

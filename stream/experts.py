@@ -13,6 +13,12 @@ from models.features.accounts import DAY_MS
 from models.histograms import add_rows, empty_counts
 from models.matured import Matured
 from models.schema import Schema
+from stream.expert_arrays import (
+    load_scorer,
+    load_statistics,
+    scorer_arrays,
+    statistics_arrays,
+)
 from stream.moments import MomentLearner
 
 
@@ -133,18 +139,18 @@ class OwnExpert:
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""
         out: dict[str, NDArray[np.generic]] = {"counts": self._counts}
-        out |= _scorer_arrays("basis", self.basis, self.weights)
+        out |= scorer_arrays("basis", self.basis, self.weights)
         if self._statistics is not None:
-            out |= _statistics_arrays("statistics", self._statistics)
+            out |= statistics_arrays("statistics", self._statistics)
         out["n_at_basis"] = np.array([self._n_at_basis], np.int64)
         return out
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
         self._counts = np.array(arrays["counts"], np.uint32)
-        self.basis, self.weights = _load_scorer("basis", arrays)
+        self.basis, self.weights = load_scorer("basis", arrays)
         if "statistics/gradient" in arrays:
-            self._statistics = _load_statistics("statistics", arrays)
+            self._statistics = load_statistics("statistics", arrays)
         self._n_at_basis = int(arrays["n_at_basis"][0])
 
 
@@ -155,6 +161,8 @@ class SharedExpert:
     ----------
     schema, policy
         The consortium's.
+    learns_statistics
+        Whether statistics are learnt; without them moments are, which show the basis instead.
 
     Attributes
     ----------
@@ -166,13 +174,16 @@ class SharedExpert:
         Learnt from the same rows.
     """
 
-    def __init__(self, schema: Schema, policy: LearningPolicy) -> None:
+    def __init__(
+        self, schema: Schema, policy: LearningPolicy, *, learns_statistics: bool = True
+    ) -> None:
         self._policy = policy
+        self._learns_statistics = learns_statistics
         self.counts = empty_counts(len(schema.feature_names))
         self.basis: Basis | None = None
         self.weights: NDArray[np.float64] | None = None
         self.collecting: Basis | None = None
-        self.moments = MomentLearner(is_on=policy.moments)
+        self.moments = MomentLearner(is_on=policy.moments or not learns_statistics)
         self._open: dict[int, Statistics] = {}
         self._changed: set[int] = set()
 
@@ -199,11 +210,12 @@ class SharedExpert:
         for one in np.unique(bucket).tolist():
             rows = matured.take(np.flatnonzero(bucket == one))
             active = encode(self.collecting, rows.features)
-            self._statistics(one).add(
-                active, rows.is_fraud, self._reference(rows, active), kept=is_kept(rows.hashes)
-            )
-            self._changed.add(one)
             self.moments.add(rows, active)
+            if self._learns_statistics:
+                z = self._reference(rows, active)
+                kept = is_kept(rows.hashes)
+                self._statistics(one).add(active, rows.is_fraud, z, kept=kept)
+                self._changed.add(one)
 
     def _statistics(self, bucket: int) -> Statistics:
         if bucket not in self._open:
@@ -283,10 +295,10 @@ class SharedExpert:
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""
         out: dict[str, NDArray[np.generic]] = {"counts": self.counts}
-        out |= _scorer_arrays("basis", self.basis, self.weights)
-        out |= _scorer_arrays("collecting", self.collecting, None)
+        out |= scorer_arrays("basis", self.basis, self.weights)
+        out |= scorer_arrays("collecting", self.collecting, None)
         for bucket, statistics in self._open.items():
-            out |= _statistics_arrays(f"open/{bucket}", statistics)
+            out |= statistics_arrays(f"open/{bucket}", statistics)
         out["changed"] = np.array(sorted(self._changed), np.int64)
         out |= {f"moments/{name}": array for name, array in self.moments.arrays().items()}
         return out
@@ -294,57 +306,11 @@ class SharedExpert:
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
         self.counts = np.array(arrays["counts"], np.uint32)
-        self.basis, self.weights = _load_scorer("basis", arrays)
-        self.collecting, _ = _load_scorer("collecting", arrays)
+        self.basis, self.weights = load_scorer("basis", arrays)
+        self.collecting, _ = load_scorer("collecting", arrays)
         buckets = {int(name.split("/")[1]) for name in arrays if name.startswith("open/")}
-        self._open = {b: _load_statistics(f"open/{b}", arrays) for b in sorted(buckets)}
+        self._open = {b: load_statistics(f"open/{b}", arrays) for b in sorted(buckets)}
         self._changed = set(np.asarray(arrays["changed"]).tolist())
         prefix = "moments/"
         of_moments = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
         self.moments.load(self.collecting, of_moments)
-
-
-def _scorer_arrays(
-    prefix: str, basis: Basis | None, weights: NDArray[np.float64] | None
-) -> dict[str, NDArray[np.generic]]:
-    out: dict[str, NDArray[np.generic]] = {}
-    if basis is not None:
-        out = {f"{prefix}/{name}": array for name, array in basis.arrays().items()}
-        out[f"{prefix}/number"] = np.array([basis.number], np.int64)
-        out[f"{prefix}/schema"] = np.frombuffer(basis.schema_hash.encode(), np.uint8)
-    if weights is not None:
-        out[f"{prefix}/weights"] = weights
-    return out
-
-
-def _load_scorer(
-    prefix: str, arrays: Mapping[str, NDArray[np.generic]]
-) -> tuple[Basis | None, NDArray[np.float64] | None]:
-    if f"{prefix}/number" not in arrays:
-        return None, None
-    number = int(arrays[f"{prefix}/number"][0])
-    schema_hash = np.asarray(arrays[f"{prefix}/schema"]).tobytes().decode()
-    of_basis = {
-        k.removeprefix(f"{prefix}/"): np.array(v)
-        for k, v in arrays.items()
-        if k.startswith(f"{prefix}/")
-    }
-    basis = Basis.from_arrays(number, schema_hash, of_basis)
-    weights = arrays.get(f"{prefix}/weights")
-    return basis, None if weights is None else np.array(weights, np.float64)
-
-
-def _statistics_arrays(prefix: str, statistics: Statistics) -> dict[str, NDArray[np.generic]]:
-    return {
-        f"{prefix}/curvature": statistics.curvature,
-        f"{prefix}/gradient": statistics.gradient,
-        f"{prefix}/n": np.array([statistics.n], np.int64),
-    }
-
-
-def _load_statistics(prefix: str, arrays: Mapping[str, NDArray[np.generic]]) -> Statistics:
-    statistics = Statistics(0)
-    statistics.curvature = np.array(arrays[f"{prefix}/curvature"], np.float64)
-    statistics.gradient = np.array(arrays[f"{prefix}/gradient"], np.float64)
-    statistics.n = int(arrays[f"{prefix}/n"][0])
-    return statistics

@@ -1,7 +1,7 @@
 """A bank's experts: its own scorecard, the consortium's, and its own families of models."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from models.release import Release
 from models.schema import Schema
 from models.summary import Part
 from stream.experts import LearningPolicy, OwnExpert, SharedExpert
+from stream.probing import Answerer, Roles, StudentExpert
 from stream.proposals import ProposalPolicy, Proposer
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -29,6 +30,14 @@ class Piece(NamedTuple):
     arrays: Arrays
 
 
+class _Part(Protocol):
+    """A piece of the panel that can be stored."""
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]: ...
+
+    def load(self, arrays: Arrays) -> None: ...
+
+
 class Panel:
     """Scores by every expert, and teaches them.
 
@@ -40,11 +49,14 @@ class Panel:
         The bank's own models beside the scorecards.
     proposing
         When and how many trees are proposed.
+    roles
+        Whether the scorecards run, probes are answered, and a student may come.
 
     Attributes
     ----------
     names
-        The experts, in the order of the columns of scores: ``own``, ``merged``, the families.
+        The experts, in the order of the columns of scores: ``own``, ``merged``, the families, and
+        ``student`` in a consortium that uses probes.
     cold
         bool of shape (n_experts,): the consortium's experts, on which a cold bank relies.
     """
@@ -55,14 +67,18 @@ class Panel:
         policy: LearningPolicy,
         families: Sequence[Family],
         proposing: ProposalPolicy,
+        roles: Roles = Roles(),
     ) -> None:
-        self._schema, self._policy = schema, policy
+        self._schema, self._policy, self._roles = schema, policy, roles
         self.own = OwnExpert(schema, policy)
-        self.shared = SharedExpert(schema, policy)
+        self.shared = SharedExpert(schema, policy, learns_statistics=roles.runs_scorecard)
+        self.student = StudentExpert()
+        self.answerer = Answerer(is_on=roles.answers_probes)
         self.families = tuple(families)
         self.proposer = Proposer(families, proposing)
-        self.names = ("own", "merged", *(family.name for family in families))
-        self.cold = np.array([name == "merged" for name in self.names])
+        own_names = ("own", "merged", *(family.name for family in families))
+        self.names = (*own_names, "student") if roles.has_student else own_names
+        self.cold = np.array([i == 1 or i >= len(own_names) for i in range(len(self.names))])
 
     def score(self, own: NDArray[np.float32], shared: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return log-odds of shape (n, n_experts), NaN where an expert has none.
@@ -72,8 +88,13 @@ class Panel:
         own, shared
             float32 of shape (n, n_features): rows with own evidence alone, and with all.
         """
-        scores = [self.own.score(own), self.shared.score(shared)]
+        none = np.full(len(own), np.nan)
+        scores = [none, none]
+        if self._roles.runs_scorecard:
+            scores = [self.own.score(own), self.shared.score(shared)]
         scores += [family.score(shared) for family in self.families]
+        if self._roles.has_student:
+            scores.append(self.student.score(shared))
         return np.column_stack(scores)
 
     def learn(self, own: Matured, shared: Matured, shareable: Matured) -> None:
@@ -86,7 +107,8 @@ class Panel:
         shareable
             Those of ``shared`` that the consortium may learn from.
         """
-        self.own.learn(own)
+        if self._roles.runs_scorecard:
+            self.own.learn(own)
         self.shared.learn(shareable)
         for family in self.families:
             family.learn(shared)
@@ -109,9 +131,10 @@ class Panel:
         forgetting
             Days that the own scorecard forgets, >= 1: more than one where it drifts.
         """
-        if self.own.wants_basis:
-            self.own.rebase(retained()[0])
-        self.own.end_day(forgetting)
+        if self._roles.runs_scorecard:
+            if self.own.wants_basis:
+                self.own.rebase(retained()[0])
+            self.own.end_day(forgetting)
         for family in self.families:
             family.end_day(day, lambda: retained()[1])
         self.proposer.end_day(day, self.shared.basis, lambda: retained()[1])
@@ -127,7 +150,8 @@ class Panel:
             Untrained, in the place of the old ones.
         """
         self.own = OwnExpert(self._schema, self._policy)
-        self.own.learn(retained)
+        if self._roles.runs_scorecard:
+            self.own.learn(retained)
         self.shared.restart()
         self.families = tuple(families)
         self.proposer.families = self.families
@@ -145,7 +169,33 @@ class Panel:
         if release.basis is not None:
             for family in self.families:
                 family.install(release.basis)
+        self.answerer.install(release.probes)
         return is_new
+
+    def install_student(self, release: Release) -> bool:
+        """Swap a release's student in; return whether it is another."""
+        return self._roles.has_student and self.student.install(release.student)
+
+    def answers(self, blend: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> list[Piece]:
+        """Return the answers to probes that are not answered yet, by the bank's own experts.
+
+        Parameters
+        ----------
+        blend
+            Scores of all experts -> log-odds; the consortium's own are not asked, lest it hear its
+            echo.
+        """
+
+        def score(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+            scores = self.score(rows, rows)
+            scores[:, self.cold] = np.nan
+            return np.where(np.isnan(scores).all(axis=1), np.nan, blend(scores))
+
+        given = self.answerer.answer(score)
+        if given is None:
+            return []
+        number, logit = given
+        return [Piece("answers", 0, number, self.shared.n, {"logit": logit})]
 
     def pieces(self, now_ms: int) -> list[Piece]:
         """Return what changed of all but evidence, cumulative."""
@@ -166,6 +216,8 @@ class Panel:
 
     def scorers(self) -> dict[int, tuple[Basis, NDArray[np.float64]]]:
         """Return the scorecards that alerts may be explained by, by position in ``names``."""
+        if not self._roles.runs_scorecard:
+            return {}
         held: dict[int, OwnExpert | SharedExpert] = {0: self.own, 1: self.shared}
         return {
             i: (expert.basis, expert.weights)
@@ -189,6 +241,11 @@ class Panel:
                 {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
             )
 
-    def _parts(self) -> dict[str, OwnExpert | SharedExpert | Family | Proposer]:
-        families = {f"family/{family.name}": family for family in self.families}
-        return {"own": self.own, "shared": self.shared, "proposer": self.proposer, **families}
+    def _parts(self) -> dict[str, _Part]:
+        parts: dict[str, _Part] = {f"family/{family.name}": family for family in self.families}
+        parts |= {"own": self.own, "shared": self.shared, "proposer": self.proposer}
+        if self._roles.has_student:
+            parts["student"] = self.student
+        if self._roles.answers_probes:
+            parts["answerer"] = self.answerer
+        return parts

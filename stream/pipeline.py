@@ -31,6 +31,7 @@ from stream.judge import N_RECENT, Judge
 from stream.label_join import LabelJoin, Rejected, hash_ids
 from stream.panel import Panel
 from stream.pipeline_config import PipelineConfig
+from stream.probing import Roles
 from stream.row_log import FRAUD, LEGIT, RowLog
 from stream.summaries import Summaries
 from stream.units import UnitAlignment, rescale_state
@@ -45,7 +46,7 @@ class Scored:
     accepted
         int64 of shape (n,): positions in the batch that were scored, in order.
     experts
-        Their names: ``own`` and ``merged`` scorecard, then the bank's families.
+        Their names, as `stream.panel.Panel` has them.
     scores
         float64 of shape (n, n_experts): log-odds, NaN for none.
     logit
@@ -85,7 +86,8 @@ class Pipeline:
         self.config = config
         self.accounts = AccountTable(config.secret)
         self.entities = EntityTable(schema.entity_kinds, config.secret)
-        self.panel = Panel(schema, config.learning, self._families(), config.proposing)
+        roles = Roles(config.runs_scorecard, config.answers_probes, config.uses_probes)
+        self.panel = Panel(schema, config.learning, self._families(), config.proposing, roles)
         self.log = RowLog(
             n_entities=n_kinds,
             n_features=len(schema.feature_names),
@@ -332,6 +334,7 @@ class Pipeline:
             epoch=epoch,
             now_ms={"tick": self.tick_ms, "watermark": self.watermark_ms},
             is_aligned=self.units.is_aligned,
+            answers=self.panel.answers(self.judge.blend.apply) if self.units.is_aligned else (),
         )
 
     def published(self, seqs: Sequence[int]) -> None:
@@ -355,8 +358,10 @@ class Pipeline:
         before = self.panel.shared.weights
         if self.panel.install(release, self._retained_for_all):
             self.summaries.due_ms = self.tick_ms  # the others wait for them
+        has_student = self.panel.install_student(release)
         if not _same(before, release.weights):
             self._note_scorers({1})
+        if has_student or not _same(before, release.weights):
             self.judge.rescore(self.log, self._rescored)
 
     def _rescored(self, index: NDArray[np.int64]) -> NDArray[np.float64]:

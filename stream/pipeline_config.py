@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from models.errors import InvalidInputError
 from models.families.registry import FamilySpec
 from models.features.accounts import DAY_MS, HOUR_MS
 from models.schema import Schema
@@ -9,6 +10,7 @@ from stream.admission import AdmissionPolicy
 from stream.drift_policy import DriftPolicy
 from stream.experts import LearningPolicy
 from stream.judge import JudgePolicy
+from stream.moments import MAX_FEATURES
 from stream.proposals import ProposalPolicy
 
 
@@ -42,6 +44,18 @@ class PipelineConfig:
         How drift is watched, None: not at all.
     is_unit_known
         Whether amounts come in the reference currency; else their unit is found by rank.
+    runs_scorecard
+        Whether scorecards are learnt and scored by; without, the bank publishes histograms,
+        moments and evidence, and no statistics.
+    answers_probes
+        Whether the consortium's probes are answered by the bank's own experts.
+    uses_probes
+        Whether the consortium uses probes, so that a student is among the experts.
+
+    Raises
+    ------
+    InvalidInputError
+        If no scorecard runs and the schema has more features than moments are learnt of.
     """
 
     member: str
@@ -60,3 +74,13 @@ class PipelineConfig:
     proposing: ProposalPolicy = ProposalPolicy()
     drift: DriftPolicy | None = None
     is_unit_known: bool = True
+    runs_scorecard: bool = True
+    answers_probes: bool = False
+    uses_probes: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.runs_scorecard or self.schema.n_features <= MAX_FEATURES):
+            raise InvalidInputError(
+                f"runs_scorecard: expected true with more than {MAX_FEATURES} features, "
+                f"got false with {self.schema.n_features}"
+            )

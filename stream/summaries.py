@@ -41,6 +41,7 @@ class Summaries:
         epoch: int,
         now_ms: Mapping[str, int],
         is_aligned: bool,
+        answers: Sequence[Piece] = (),
     ) -> list[Contribution]:
         """Return what changed since the last call, the contribution that closes the epoch last.
 
@@ -54,11 +55,14 @@ class Summaries:
             ``tick`` and ``watermark``.
         is_aligned
             Whether the bank's amounts are in the consortium's unit; else evidence alone goes.
+        answers
+            To probes, as soon as there are any.
         """
         pieces: list[Piece] = []
         if is_aligned and now_ms["tick"] >= self.due_ms:
             self.due_ms = now_ms["tick"] + self._cadence_ms
             pieces += panel.pieces(now_ms["tick"])
+        pieces += answers
         changed = entities.changed_cells()
         self._sent = {day: (len(pieces) + i, c) for i, (day, c) in enumerate(changed.items())}
         pieces += [

@@ -197,3 +197,18 @@ def test_a_worker_loads_no_library_of_another_family() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert not {"torch", "lightgbm", "river", "matplotlib", "pandas"} & set(done.stdout.split())
+
+
+def test_an_amalgamator_without_probes_loads_no_torch() -> None:
+    """Only a fold that asks members and teaches a student needs it."""
+    program = (
+        "import sys, amalgamator.__main__; from models.schema import Schema; "
+        "from amalgamator import fold, policy; schema = Schema(entity_kinds=()); "
+        "fold.Folder(policy.FoldConfig(schema=schema)); print('torch' in sys.modules); "
+        "fold.Folder(policy.FoldConfig(schema=schema, probes=policy.ProbePolicy())); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "True"]

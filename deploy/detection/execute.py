@@ -17,7 +17,8 @@ from deploy.detection.measure import Systems, Window, bank_outcomes, cold_join, 
 from deploy.detection.outcome import DriftNote, Outcome, WeightNote
 from deploy.detection.plans import DetectionRun, Kind, RowSource
 from deploy.detection.yardsticks import YardstickRows, score_prequentially
-from deploy.runs import ConsortiumRun, RunResult, ms, schema_of
+from deploy.run_results import RunResult
+from deploy.runs import ConsortiumRun, ms, schema_of
 from models.schema import Schema
 
 DAY_MS = 86_400_000

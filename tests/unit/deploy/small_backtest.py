@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deploy.backtest import BacktestConfig, BacktestResult
-from deploy.runs import BlendNote, ReleaseNote
+from deploy.run_results import BlendNote, ReleaseNote
 from deploy.scenarios import FraudRates
 from deploy.simulated_files import write_days
 from deploy.simulator import SimulationConfig, simulate

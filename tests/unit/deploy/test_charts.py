@@ -11,7 +11,7 @@ import pytest
 from deploy import charts
 from deploy.charts import blend_weights, reasons_chart, recall_curves, weekly_precision
 from deploy.feature_words import feature_words
-from deploy.runs import BlendNote
+from deploy.run_results import BlendNote
 from tests.unit.deploy.small_backtest import DAY_MS, made_result
 from tests.unit.deploy.test_figures import plain_ap
 

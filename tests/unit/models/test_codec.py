@@ -111,6 +111,7 @@ def golden_contributions() -> dict[str, Contribution]:
             "leaf_accounts": np.array([25, 24, 20, 40, 31], np.uint32),
             "period": np.array([714], np.int32),
         },
+        "answers": {"logit": np.array([-4.5, 0.25, 30], np.float32)},
         "epoch": {
             "watermark_ms": np.array([86_400_000]),
             "n_contributions": np.array([3]),
@@ -121,12 +122,19 @@ def golden_contributions() -> dict[str, Contribution]:
         part: Contribution(
             key=ContributionKey("alpha", "0", part, bucket.get(part, 0)),  # type: ignore[arg-type]  # names of parts
             epoch=17,
-            basis=1 if part in ("statistics", "moments", "trees") else 0,
+            basis=1 if part in ("statistics", "moments", "trees", "answers") else 0,
             n=8,
             arrays=arrays,
         )
         for part, arrays in fixed.items()
     }
+
+
+EVIDENCE = golden_contributions()["evidence"]
+HISTOGRAMS = golden_contributions()["histograms"]
+STATISTICS = golden_contributions()["statistics"]
+MOMENTS = golden_contributions()["moments"]
+ANSWERS = golden_contributions()["answers"]
 
 
 @pytest.mark.parametrize("part", sorted(RULES))
@@ -205,6 +213,37 @@ def test_every_truncation_and_extension_is_refused(part: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.floats(-30, 30, width=32, allow_nan=False), min_size=1, max_size=40),
+    st.integers(1, 2**31),
+)
+def test_any_answers_come_back_to_the_bit(logit: list[float], number: int) -> None:
+    """Within +-30, whatever the set's number."""
+    answers = replace(ANSWERS, basis=number, arrays={"logit": np.array(logit, np.float32)})
+    assert_equal(decode(encode_contribution(answers, context_of(), SIGNER)), answers)
+
+
+@given(
+    z=st.lists(st.lists(st.integers(-256, 256), min_size=4, max_size=4), min_size=1, max_size=9),
+    n_frauds=st.integers(0, 9),
+)
+def test_any_moments_of_rows_come_back_to_the_bit(z: list[list[int]], n_frauds: int) -> None:
+    """All that rows can give passes the checks: the first four features vary, one is absent."""
+    d = len(SCHEMA.feature_names)
+    scores, present = np.zeros((len(z), d), np.int64), np.ones((len(z), d), np.int64)
+    scores[:, :4], present[:, 4] = z, 0
+    x, upper = np.concatenate([scores, present], axis=1), np.triu_indices(2 * d)
+    v = np.array([10, 1])
+    classes = [x[n_frauds:], x[:n_frauds]]
+    arrays = {
+        "n": v * [len(one) for one in classes],
+        "sums": np.array([k * one.sum(axis=0) for k, one in zip(v, classes, strict=True)]),
+        "products": np.array([k * (one.T @ one)[upper] for k, one in zip(v, classes, strict=True)]),
+    }
+    moments = replace(MOMENTS, n=len(z), arrays=arrays)
+    assert_equal(decode(encode_contribution(moments, context_of(), SIGNER)), moments)
+
+
 @given(st.binary(max_size=400))
 def test_random_bytes_are_refused_and_nothing_else_is_raised(raw: bytes) -> None:
     """With and without a plausible beginning."""
@@ -265,12 +304,6 @@ def test_a_header_in_another_encoding_is_refused() -> None:
         assert refusal.value.reason == "header"
 
 
-EVIDENCE = golden_contributions()["evidence"]
-HISTOGRAMS = golden_contributions()["histograms"]
-STATISTICS = golden_contributions()["statistics"]
-MOMENTS = golden_contributions()["moments"]
-
-
 @pytest.mark.parametrize(
     ("contribution", "name", "position", "value", "reason"),
     [
@@ -305,6 +338,8 @@ MOMENTS = golden_contributions()["moments"]
         (MOMENTS, "sums", (1, -1), 2, "range"),
         (MOMENTS, "products", (0, 0), -1, "range"),
         (MOMENTS, "products", (0, 1), 901, "range"),
+        (ANSWERS, "logit", 1, np.nan, "finite"),
+        (ANSWERS, "logit", 1, -30.1, "range"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(
@@ -357,6 +392,23 @@ def test_moments_of_another_schema_or_key_are_refused() -> None:
         with pytest.raises(QuarantinedError) as refusal:
             decode(resealed("moments", lambda fields, change=change: fields.update(change)))
         assert refusal.value.reason == "range"
+
+
+@pytest.mark.parametrize("n", [0, 65_537])
+def test_answers_to_no_probe_or_too_many_are_refused(n: int) -> None:
+    """A set has 1 to 65,536."""
+    arrays = {"logit": np.zeros(n, np.float32)}
+    with pytest.raises(QuarantinedError) as refusal:
+        decode(encode_contribution(replace(ANSWERS, arrays=arrays), context_of(), SIGNER))
+    assert refusal.value.reason == "shape"
+
+
+@pytest.mark.parametrize("change", [{"basis": 0}, {"bucket": 1}])
+def test_answers_name_their_set_and_have_one_bucket(change: dict[str, int]) -> None:
+    """The set's number stands where others name a basis."""
+    with pytest.raises(QuarantinedError) as refusal:
+        decode(resealed("answers", lambda fields: fields.update(change)))
+    assert refusal.value.reason == "range"
 
 
 def test_encoding_refuses_arrays_that_are_not_registered() -> None:

@@ -11,13 +11,15 @@ from models.basis import Basis
 from models.entity_risk import EvidenceCells
 from models.envelope import Kind, ReleaseManifestHeader, ReleasePartHeader, open_envelope, seal
 from models.errors import InvalidInputError, QuarantinedError
+from models.families.network import n_parameters
 from models.keys import Signer, Verifier
-from models.release import Release, Source
+from models.release import ProbeSet, Release, Source, Student, StudentNetwork
 from models.release_codec import (
     Digests,
     ReleaseAssembler,
     encode_release,
     part_hashes,
+    release_id_of,
     seal_release,
 )
 from tests.consortium import AMALGAMATOR, CONSORTIUM, NOW_MS, SCHEMA, evidence
@@ -63,6 +65,21 @@ def a_release(number: int = 1) -> Release:
             evidence={20_000: cells_of(1), 20_001: cells_of(2)},
         )
     )
+
+
+def asking(number: int = 1, student_basis: int = 3) -> Release:
+    """Return a sealed release with probes and a student on a basis of its own."""
+    rng = np.random.default_rng(7)
+    rows = rng.integers(-4, 5, (6, N_FEATURES)).astype(np.float32) / 2
+    rows[1, 3] = np.nan
+    network = StudentNetwork(
+        number=20_001,
+        answers=np.arange(32, dtype=np.uint8),
+        parameters=(np.arange(n_parameters(2 * N_FEATURES)) % 7 / 8.0).astype(np.float32),
+    )
+    student = Student(basis_of(student_basis), network)
+    probes = ProbeSet(number=20_015, rows=rows)
+    return seal_release(replace(a_release(number), probes=probes, student=student))
 
 
 def encoded(release: Release, previous: frozenset[str] = frozenset()) -> list[tuple[str, bytes]]:
@@ -204,6 +221,121 @@ def test_the_bytes_on_the_wire_are_those_of_the_golden_file() -> None:
     joined = b"".join(raw for _, raw in encoded(a_release()))
     assert joined == (GOLDEN / "release.bin").read_bytes()
     assert a_release().release_id == (GOLDEN / "release_id.txt").read_text().strip()
+
+
+def test_probes_and_student_come_back_with_the_student_s_own_basis() -> None:
+    """Before the weights; the basis is sent once where it is one in force."""
+    release = asking()
+    records = encoded(release)
+    keys = ["basis|1", "basis|2", "basis|3", "student|20001", "probes|20015", "weights|0"]
+    assert [key for key, _ in records][:6] == keys
+    (back,) = received(records, assembler())
+    assert_equal(back, release)
+    assert back.probes is not None
+    assert back.student is not None
+    assert back.probes.rows.tobytes() == asking().probes.rows.tobytes()  # type: ignore[union-attr]  # given above
+    assert back.student.network.is_same(asking().student.network)  # type: ignore[union-attr]  # given above
+    assert back.student.basis.number == 3
+    keys = [key for key, _ in encoded(asking(student_basis=1))]
+    assert keys.count("basis|1") == 1
+    assert "basis|3" not in keys
+
+
+def test_a_release_with_probes_has_its_own_golden_file_and_id() -> None:
+    """Without them nothing is written of them; each of their parts changes the id."""
+    release = asking()
+    joined = b"".join(raw for _, raw in encoded(release))
+    assert joined == (GOLDEN / "release_probes.bin").read_bytes()
+    assert release.probes is not None
+    assert release.student is not None
+    network = release.student.network
+    others: list[dict[str, object]] = [
+        {"probes": None},
+        {"student": None},
+        {"probes": replace(release.probes, rows=release.probes.rows[1:])},
+        {"student": release.student._replace(basis=basis_of(4))},
+        {
+            "student": release.student._replace(
+                network=replace(network, answers=network.answers[::-1])
+            )
+        },
+    ]
+    ids = {seal_release(replace(release, **change)).release_id for change in others}  # type: ignore[arg-type]  # fields by name
+    assert len(ids | {release.release_id, a_release().release_id}) == 7
+    assert seal_release(replace(release, probes=None, student=None)).release_id == (
+        a_release().release_id
+    )
+
+
+def test_digests_of_probes_and_student_are_remembered() -> None:
+    """As those of other parts."""
+    digests, release = Digests(), asking()
+    assert seal_release(release, digests).release_id == release.release_id
+    digests.keep_only(release)
+    assert release.probes is not None
+    known = digests.of(release.probes, name="nothing", number=0)  # a name that could not be packed
+    assert known == part_hashes(release).probes
+
+
+def spoilt_release(**changes: object) -> Release:
+    """Return a release whose probes or student cannot be."""
+    release = asking()
+    assert release.student is not None
+    network = replace(release.student.network, **changes)  # type: ignore[arg-type]  # fields by name
+    return seal_release(replace(release, student=release.student._replace(network=network)))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        (np.zeros(5, np.float32), "range"),
+        (np.full(n_parameters(2 * N_FEATURES), 2e4, np.float32), "range"),
+        (np.full(n_parameters(2 * N_FEATURES), np.nan, np.float32), "finite"),
+    ],
+)
+def test_a_student_that_cannot_be_is_refused(parameters: np.ndarray, reason: str) -> None:
+    """Of another size, beyond bounds, or not a number."""
+    with pytest.raises(QuarantinedError) as refusal:
+        received(encoded(spoilt_release(parameters=parameters)), assembler())
+    assert refusal.value.reason == reason
+
+
+def test_probes_of_other_features_or_without_bound_are_refused() -> None:
+    """Absent is fine, infinite is not."""
+    for rows in (np.zeros((3, N_FEATURES - 1), np.float32),):
+        wrong = seal_release(replace(asking(), probes=ProbeSet(number=5, rows=rows)))
+        with pytest.raises(QuarantinedError) as refusal:
+            received(encoded(wrong), assembler())
+        assert refusal.value.reason == "range"
+    for number, value in ((5, np.inf), (0, 0.0)):
+        with pytest.raises(InvalidInputError, match="probes"):
+            ProbeSet(number=number, rows=np.full((1, N_FEATURES), value, np.float32))
+
+
+def test_a_student_without_its_basis_is_refused() -> None:
+    """The network's inputs are bins of that basis."""
+    release = asking()
+    hashes = replace(part_hashes(release), student_basis=None)
+    lie = release_id_of(release.epoch, release.sources, hashes)
+    envelope = open_envelope(encoded(release)[-1][1])
+    header = msgspec.msgpack.decode(envelope.header, type=ReleaseManifestHeader)
+    header = msgspec.structs.replace(header, student_basis=None, release_id=lie)
+    by = assembler()
+    received(encoded(release)[:-1], by)
+    with pytest.raises(QuarantinedError) as refusal:
+        by.add(seal(Kind.RELEASE_MANIFEST, header, b"", AMALGAMATOR))
+    assert refusal.value.reason == "part"
+
+
+def test_an_absent_part_may_not_be_written_as_none() -> None:
+    """One canonical encoding: a manifest that spells out a default is refused."""
+    envelope = open_envelope(encoded(a_release())[-1][1])
+    fields = msgspec.msgpack.decode(envelope.header) | {"probes": None}
+    body = msgspec.msgpack.encode(fields)
+    head = b"AMS1" + bytes([Kind.RELEASE_MANIFEST]) + len(body).to_bytes(2, "little") + body
+    with pytest.raises(QuarantinedError) as refusal:
+        assembler().add(head + AMALGAMATOR.sign(head))
+    assert refusal.value.reason == "header"
 
 
 def test_every_flipped_byte_is_refused() -> None:
