@@ -272,6 +272,22 @@ def test_the_releases_topic_keeps_what_is_needed_and_deletes_the_rest() -> None:
     assert fold(on_day(state, DAY + 8), CONFIG, 3, again).release_id == renewed.release_id
 
 
+def test_the_basis_of_a_student_is_kept_when_it_is_in_force_no_more() -> None:
+    """It is needed as long as the student is."""
+    state, release = first_set()
+    state = on_day(added(state, answers("alpha", DAY, -2.0)), DAY + 2)
+    taught = fold(state, CONFIG, 2, release)
+    assert taught.student is not None
+    old = taught.student._replace(basis=replace(taught.student.basis, number=77))
+    log = ReleaseLog(CONSORTIUM, SCHEMA, AMALGAMATOR)
+    records = []
+    for number in (2, 3):
+        one = replace(taught, number=number, epoch=number, student=old)
+        records += log.encode(seal_release(one))
+    assert b"basis|77" in {record.key.rsplit(b"|", 2)[0] for record in records}
+    assert not [record for record in records if record.value is None]
+
+
 @pytest.mark.parametrize(
     "change",
     [

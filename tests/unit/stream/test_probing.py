@@ -95,7 +95,14 @@ def test_the_answer_is_the_own_scorecard_where_nothing_else_is_own() -> None:
     assert release.probes is not None
     again = ProbeSet(number=SET + 1, rows=release.probes.rows)
     pipeline.install(replace(release, number=release.number + 1, probes=again))
-    (piece,) = pipeline.panel.answers(lambda scores: np.nan_to_num(scores[:, 0]) * 2.0)
+    seen = []
+
+    def twice_the_own(scores: np.ndarray) -> np.ndarray:
+        seen.append(scores)
+        return np.asarray(scores[:, 0] * 2.0)
+
+    (piece,) = pipeline.panel.answers(twice_the_own)
+    assert np.isnan(seen[-1][:, 1:]).all()  # of merged and student it hears nothing
     own = pipeline.panel.own
     assert own.basis is not None
     assert own.weights is not None
