@@ -1,23 +1,17 @@
-"""The report's plots as inline SVG.
+"""The back-test report's plots as inline SVG."""
 
-They take the page's colours: what is drawn in a colour of `_CSS` comes out as a CSS variable, so
-that one plot serves light, dark and paper.
-"""
-
-import io
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import NDArray
 
 from deploy.backtest import BacktestResult
+from deploy.chart_style import COLOURS, FRAME, INK, LINES, SHADE, STYLE, svg
 from deploy.feature_words import feature_words
 from deploy.figures import SYSTEMS
 from models.evaluation import ap_over_time, precision_recall_curve
@@ -25,45 +19,8 @@ from models.evaluation import ap_over_time, precision_recall_curve
 _WEEK_D = 7
 _DAY_MS = 86_400_000
 _SHOWN = ("local", "amalgamated", "pooled")
-_INK, _FRAME, _SHADE = "#010101", "#020202", "#030303"
-_COLOURS = {"local": "#0a0101", "amalgamated": "#0a0202", "pooled": "#0a0303"}
-_CSS = {
-    _INK: "var(--ink)",
-    _FRAME: "var(--frame)",
-    _SHADE: "var(--shade)",
-    **{colour: f"var(--{name})" for name, colour in _COLOURS.items()},
-}
-_LINES: dict[str, dict[str, Any]] = {
-    "local": {"linestyle": (0, (4, 2)), "linewidth": 1.4},
-    "amalgamated": {"linestyle": "-", "linewidth": 2.2},
-    "pooled": {"linestyle": "-", "linewidth": 6.0, "alpha": 0.35, "zorder": 1.5},
-}
 _EXPERTS = {"own": ("local", "own scorecard"), "merged": ("amalgamated", "merged scorecard")}
 _DASHES = ((0, (1, 1.5)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))  # of families, by name
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "amalgam",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.titlecolor": _INK,
-    "axes.titlesize": 10,
-    "axes.edgecolor": _FRAME,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "figure.facecolor": "none",
-    "grid.color": _FRAME,
-    "grid.linewidth": 0.5,
-    "legend.frameon": False,
-    "xtick.color": _FRAME,
-    "ytick.color": _FRAME,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-}
 
 
 def recall_curves(result: BacktestResult) -> str:
@@ -71,7 +28,7 @@ def recall_curves(result: BacktestResult) -> str:
     n = len(result.banks)
     n_columns = min(n, 3)
     n_rows = -(-n // n_columns)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 2.5 * n_rows + 0.4), layout="constrained")
         axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
         for i, ax in enumerate(axes.flat):
@@ -85,7 +42,7 @@ def recall_curves(result: BacktestResult) -> str:
             drawn[0].legend(loc="lower left")
         figure.supxlabel("recall", fontsize=9)
         figure.supylabel("precision", fontsize=9)
-        return _svg(figure, "recall", "Precision against recall of each bank")
+        return svg(figure, "recall", "Precision against recall of each bank")
 
 
 def _draw_recall(ax: Axes, result: BacktestResult, bank: int) -> None:
@@ -105,20 +62,20 @@ def weekly_precision(result: BacktestResult) -> str:
     The evaluated days are shaded, and each new basis is a line.
     """
     days = result.event_ms[result.evaluated]
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 2.8), layout="constrained")
         ax = figure.subplots()
         if len(days):
-            ax.axvspan(_day(days.min()), _day(days.max()), color=_SHADE, linewidth=0)
+            ax.axvspan(_day(days.min()), _day(days.max()), color=SHADE, linewidth=0)
         for note in result.releases:
-            ax.axvline(_day(note.since_ms), color=_FRAME, linewidth=1.0)
+            ax.axvline(_day(note.since_ms), color=FRAME, linewidth=1.0)
         for name in _SHOWN:
             start, precision = _weeks(result, name)
             _draw_line(ax, name, start, precision)
         ax.set(ylabel="average precision", ylim=(0, 1))
         ax.xaxis_date()
         ax.legend(loc="lower right")
-        return _svg(figure, "weekly", "Average precision week by week")
+        return svg(figure, "weekly", "Average precision week by week")
 
 
 def _weeks(result: BacktestResult, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -149,7 +106,7 @@ def blend_weights(result: BacktestResult) -> str:
     """Return the weight that each bank gave to each of its experts, by day; one key for a name."""
     found = {name for note in result.blends for name in note.experts}
     styles = _expert_styles(sorted(found - _EXPERTS.keys()))
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 2.2), layout="constrained")
         ax = figure.subplots()
         for expert, (words, style) in styles.items():
@@ -163,18 +120,18 @@ def blend_weights(result: BacktestResult) -> str:
         ax.xaxis_date()
         if styles and result.blends:
             ax.legend(loc="center right")
-        return _svg(figure, "blend", "Weights of the experts in each bank's blend")
+        return svg(figure, "blend", "Weights of the experts in each bank's blend")
 
 
 def _expert_styles(families: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return words and line of each expert: the scorecards in colour, families in dashes of ink."""
     styles = {
-        expert: (words, _LINES[name] | {"linewidth": 1.0, "color": _COLOURS[name]})
+        expert: (words, LINES[name] | {"linewidth": 1.0, "color": COLOURS[name]})
         for expert, (name, words) in _EXPERTS.items()
     }
     for i, family in enumerate(families):
         dashes = _DASHES[i % len(_DASHES)]
-        styles[family] = (family, {"linestyle": dashes, "linewidth": 1.0, "color": _INK})
+        styles[family] = (family, {"linestyle": dashes, "linewidth": 1.0, "color": INK})
     return styles
 
 
@@ -191,40 +148,22 @@ def reasons_chart(result: BacktestResult, n: int = 12) -> str:
     """Return what was most often a reason of an alert, as a share of the alerts."""
     n_alerts = max(int(np.count_nonzero(result.alert)), 1)
     top: Sequence[tuple[str, int]] = result.reasons.most_common(n)[::-1]
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 0.27 * max(len(top), 2) + 0.6), layout="constrained")
         ax = figure.subplots()
         words = [feature_words(code) for code, _ in top]
-        ax.barh(words, [count / n_alerts for _, count in top], color=_COLOURS["amalgamated"])
+        ax.barh(words, [count / n_alerts for _, count in top], color=COLOURS["amalgamated"])
         ax.grid(visible=False, axis="y")
         ax.tick_params(axis="y", length=0)
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0%}"))
         ax.set_xlabel("share of alerts in which it spoke for fraud")
-        return _svg(figure, "reasons", "Most frequent reasons of alerts")
+        return svg(figure, "reasons", "Most frequent reasons of alerts")
 
 
 def _draw_line(ax: Axes, name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
-    ax.plot(x, y, color=_COLOURS[name], label=SYSTEMS[name], **_LINES[name])
+    ax.plot(x, y, color=COLOURS[name], label=SYSTEMS[name], **LINES[name])
 
 
 def _day(time_ms: float) -> float:
     """Return matplotlib's date: days since 1970."""
     return float(time_ms) / _DAY_MS
-
-
-def _svg(figure: Figure, name: str, title: str) -> str:
-    """Return the plot as an SVG element without addresses, the same bytes for the same plot."""
-    FigureCanvasSVG(figure)
-    sink = io.StringIO()
-    figure.savefig(
-        sink, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    )
-    text = sink.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
-    text = re.sub(r'<svg width="[^"]*" height="[^"]*"', "<svg", text)
-    text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)  # ids are the whole page's
-    for colour, variable in _CSS.items():
-        text = text.replace(colour, variable)
-    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

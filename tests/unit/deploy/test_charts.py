@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from deploy import charts
+from deploy import chart_style, charts
 from deploy.charts import blend_weights, reasons_chart, recall_curves, weekly_precision
 from deploy.feature_words import feature_words
 from deploy.run_results import BlendNote
@@ -65,7 +65,7 @@ def test_ids_of_one_page_are_distinct_and_their_uses_resolve(svgs):
 def test_colours_are_the_pages_variables(svgs):
     """So that one plot serves light, dark and paper; no stand-in colour is left."""
     for svg in svgs:
-        assert not [colour for colour in charts._CSS if colour in svg]
+        assert not [colour for colour in chart_style._CSS if colour in svg]
         assert set(re.findall(r"var\(--([a-z]+)\)", svg)) <= {
             "ink", "frame", "shade", "local", "amalgamated", "pooled",
         }  # fmt: skip
