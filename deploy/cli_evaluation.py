@@ -21,6 +21,15 @@ from deploy.twin_command import TwinConfig, run_twin
 from deploy.twin_fidelity import fidelity_table
 from models.errors import InvalidInputError
 
+LabelledFile = Annotated[Path, typer.Argument(help="CSV or Parquet with a label column.")]
+Split = Annotated[
+    str | None, typer.Option(help="Accounts to banks: SEED:SHARE,SHARE,... or 'handbook'.")
+]
+BankColumn = Annotated[str | None, typer.Option(help="Or the column that says so.")]
+LabelDelay = Annotated[float, typer.Option(help="Days until a fraud is reported.")]
+ScoredFrom = Annotated[str | None, typer.Option(help="First day evaluated, ISO 8601.")]
+ScoredTo = Annotated[str | None, typer.Option(help="Last day evaluated.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
@@ -29,15 +38,13 @@ def register(app: typer.Typer) -> None:
 
 
 def backtest(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet with a label column.")],
+    file: LabelledFile,
     mapping: Annotated[Path, typer.Option(help="Where its columns lie (TOML).")],
-    split: Annotated[
-        str | None, typer.Option(help="Accounts to banks: SEED:SHARE,SHARE,... or 'handbook'.")
-    ] = None,
-    bank_column: Annotated[str | None, typer.Option(help="Or the column that says so.")] = None,
-    label_delay_d: Annotated[float, typer.Option(help="Days until a fraud is reported.")] = 7.0,
-    scored_from: Annotated[str | None, typer.Option(help="First day evaluated, ISO 8601.")] = None,
-    scored_to: Annotated[str | None, typer.Option(help="Last day evaluated.")] = None,
+    split: Split = None,
+    bank_column: BankColumn = None,
+    label_delay_d: LabelDelay = 7.0,
+    scored_from: ScoredFrom = None,
+    scored_to: ScoredTo = None,
     cadence_s: Annotated[float, typer.Option(help="Event seconds between summaries.")] = 3_600.0,
     alert_rate: Annotated[float, typer.Option(help="Share that may alert.")] = 0.01,
     families: Annotated[
@@ -98,16 +105,14 @@ def attack(
         Path | None, typer.Argument(help="CSV or Parquet with a label column; none: simulated.")
     ] = None,
     mapping: Annotated[Path | None, typer.Option(help="Where its columns lie (TOML).")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Accounts to banks: SEED:SHARE,SHARE,... or 'handbook'.")
-    ] = None,
-    bank_column: Annotated[str | None, typer.Option(help="Or the column that says so.")] = None,
+    split: Split = None,
+    bank_column: BankColumn = None,
     attacks: Annotated[
         list[str] | None, typer.Option("--attack", help="Name of one; again for more; none: all.")
     ] = None,
-    label_delay_d: Annotated[float, typer.Option(help="Days until a fraud is reported.")] = 7.0,
-    scored_from: Annotated[str | None, typer.Option(help="First day evaluated, ISO 8601.")] = None,
-    scored_to: Annotated[str | None, typer.Option(help="Last day evaluated.")] = None,
+    label_delay_d: LabelDelay = 7.0,
+    scored_from: ScoredFrom = None,
+    scored_to: ScoredTo = None,
     seed: Annotated[int, typer.Option(help="Of the simulated payments.")] = 1,
     results: Results = None,
 ) -> None:
@@ -139,19 +144,17 @@ def attack(
 
 
 def twin(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet with a label column.")],
+    file: LabelledFile,
     output: Annotated[Path, typer.Argument(help="Parquet file of synthetic transactions.")],
     mapping: Annotated[Path, typer.Option(help="Where the file's columns lie (TOML).")],
-    split: Annotated[
-        str | None, typer.Option(help="Accounts to banks: SEED:SHARE,SHARE,... or 'handbook'.")
-    ] = None,
-    bank_column: Annotated[str | None, typer.Option(help="Or the column that says so.")] = None,
+    split: Split = None,
+    bank_column: BankColumn = None,
     n: Annotated[int | None, typer.Option(help="Transactions; default: as in the file.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same transactions.")] = 1,
     rate: Annotated[float | None, typer.Option(help="Transactions a day; as in the file.")] = None,
     fraud_share: Annotated[float | None, typer.Option(help="In [0, 1]; as in the file.")] = None,
     cut: Annotated[str | None, typer.Option(help="Day from which rows judge the twin.")] = None,
-    label_delay_d: Annotated[float, typer.Option(help="Days until a fraud is reported.")] = 7.0,
+    label_delay_d: LabelDelay = 7.0,
     results: Results = None,
 ) -> None:
     """Draw synthetic transactions from the banks' summaries of a file; say how close they are."""
