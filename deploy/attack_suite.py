@@ -11,22 +11,18 @@ from rich.table import Table
 
 from amalgamator.policy import TrustPolicy
 from deploy.attacks import ATTACKS, Attack
-from deploy.bank_rows import BankRows, bank_stream, read_bank_rows
-from deploy.local import LocalConsortium
-from deploy.runs import local_amalgamator
+from deploy.bank_rows import BankRows, read_bank_rows, without_attributes
+from deploy.run_results import RunResult
+from deploy.runs import BankPlan, ConsortiumRun, RunPlan
 from deploy.scenarios import FraudRates
 from deploy.simulated_files import write_days
 from deploy.simulator import SimulationConfig, simulate
 from models.errors import InvalidInputError
 from models.evaluation import average_precision
 from models.release import Release
-from models.schema import Schema
 from stream.experts import LearningPolicy
-from stream.pipeline import Pipeline, Scored
-from stream.pipeline_config import PipelineConfig
 
 _DAY_MS = 86_400_000
-_SECRET = b"attacks: no secret, nothing leaves this process"
 SIMULATED = Path(__file__).parent / "mappings" / "simulated.toml"
 OnProgress = Callable[[str], None]
 
@@ -202,8 +198,10 @@ def run_suite(config: SuiteConfig, on_progress: OnProgress) -> Suite:
 
 
 def _read(config: SuiteConfig) -> BankRows:
-    data = read_bank_rows(
-        config.file, config.mapping, split=config.split, bank_column=config.bank_column
+    data = without_attributes(
+        read_bank_rows(
+            config.file, config.mapping, split=config.split, bank_column=config.bank_column
+        )
     )
     if config.entity_kinds is None:
         return data
@@ -232,73 +230,40 @@ class _Consortium:
     def __init__(
         self, config: SuiteConfig, data: BankRows, attack: Attack, trust: TrustPolicy | None
     ) -> None:
-        self._config, self._data, self._attack = config, data, attack
+        self._config, self._data = config, data
         self._liars = liars_of(data, attack.n_liars)
-        schema = Schema(entity_kinds=tuple(sorted(data.batch.entities)))
-        self._amalgamator = local_amalgamator(data.names, schema, LearningPolicy(), trust=trust)
-        self._pipelines = {name: self._pipeline(name, schema) for name in data.names}
-        self._rows = {name: np.flatnonzero(data.bank == i) for i, name in enumerate(data.names)}
-        self._scores = np.full((len(data.bank), 2), LearningPolicy().prior_logit)
+        tampers = {} if attack.tamper is None else dict.fromkeys(self._liars, attack.tamper)
+        plan = RunPlan(
+            label_delay_s=config.label_delay_d * 86_400.0,
+            cadence_s=config.cadence_s,
+            banks=dict.fromkeys(self._liars, BankPlan(relabel=attack.relabel)),
+            tampers=tampers,
+            trust=trust,
+        )
+        self._consortium = ConsortiumRun(plan, data, on_release=self._note)
         self._doubted = dict.fromkeys(data.names, 0)
         self._why: dict[str, set[str]] = {name: set() for name in data.names}
         self._days: set[int] = set()
         self._release: Release | None = None
 
-    def _pipeline(self, name: str, schema: Schema) -> Pipeline:
-        return Pipeline(
-            PipelineConfig(
-                member=name,
-                schema=schema,
-                secret=_SECRET,
-                label_horizon_ms=self._delay_ms,
-            )
-        )
-
-    @property
-    def _delay_ms(self) -> int:
-        return round(self._config.label_delay_d * _DAY_MS)
-
     def run(self) -> Run:
         """Run all rows."""
-        tampers = (
-            {} if self._attack.tamper is None else dict.fromkeys(self._liars, self._attack.tamper)
-        )
-        consortium = LocalConsortium(
-            self._pipelines,
-            self._amalgamator,
-            cadence_ms=round(self._config.cadence_s * 1_000),
-            tampers=tampers,
-        )
-        streams = {}
-        for name, rows in self._rows.items():
-            batch, said = self._data.batch.take(rows), self._data.is_fraud[rows]
-            if name in self._liars and self._attack.relabel is not None:
-                said = self._attack.relabel(batch, said)
-            streams[name] = bank_stream(batch, said, self._delay_ms)
-        consortium.run(streams, on_scored=self._take, on_release=self._note)
-        return self._finished()
-
-    def _take(self, name: str, rows: slice, scored: Scored) -> None:
-        accepted = self._rows[name][rows][scored.accepted]
-        own = scored.scores[:, 0]
-        self._scores[accepted, 0] = scored.logit
-        self._scores[accepted, 1] = np.where(np.isnan(own), LearningPolicy().prior_logit, own)
+        return self._finished(self._consortium.run())
 
     def _note(self, release: Release) -> None:
         self._release = release
         day = round((release.epoch + 1) * self._config.cadence_s / 86_400)
-        for one in self._amalgamator.trust.doubted():
+        for one in self._consortium.amalgamator.trust.doubted():
             self._doubted[one.member] += day not in self._days
             self._why[one.member].update(one.why)
         self._days.add(day)
 
-    def _finished(self) -> Run:
+    def _finished(self, result: RunResult) -> Run:
         evaluated = self._evaluated()
         sources = () if self._release is None else self._release.sources
-        precisions = [self._precisions(column, evaluated) for column in (0, 1)]
         return Run(
-            average_precision=precisions[0],
-            alone=precisions[1],
+            average_precision=self._precisions(result.blend, evaluated),
+            alone=self._precisions(result.own, evaluated),
             liars=self._liars,
             weights={s.member: (s.weight, s.statistics_weight) for s in sources},
             why={name: tuple(sorted(why)) for name, why in self._why.items()},
@@ -315,11 +280,14 @@ class _Consortium:
         last = day.max() if config.scored_to is None else config.scored_to
         return np.asarray((day >= first) & (day <= last), np.bool_)
 
-    def _precisions(self, column: int, evaluated: NDArray[np.bool_]) -> dict[str, float]:
+    def _precisions(
+        self, scores: NDArray[np.float64], evaluated: NDArray[np.bool_]
+    ) -> dict[str, float]:
+        known = np.where(np.isnan(scores), LearningPolicy().prior_logit, scores)
         found = {}
-        for name, rows in self._rows.items():
-            kept = rows[evaluated[rows]]
-            value = average_precision(self._data.is_fraud[kept], self._scores[kept, column])
+        for i, name in enumerate(self._data.names):
+            rows = np.flatnonzero((self._data.bank == i) & evaluated)
+            value = average_precision(self._data.is_fraud[rows], known[rows])
             if value is None:
                 raise InvalidInputError(f"{name}: expected frauds between the dates, got none")
             found[name] = value

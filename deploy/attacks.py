@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.local import Tamper
+from deploy.runs import Relabel
 from models.families.conjugate import diagonal
 from models.families.scorecard import pack, unpack
 from models.records import TransactionBatch
 from models.summary import Contribution
-
-Relabel = Callable[[TransactionBatch, NDArray[np.bool_]], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

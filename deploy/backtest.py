@@ -11,7 +11,6 @@ import resource
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from deploy.bank_rows import BankRows, bank_stream, kept_apart, read_bank_rows
 from deploy.local import LocalConsortium
+from deploy.progress import OnShare, share_counter
 from deploy.run_results import BlendNote, ReleaseNote, RunResult
 from deploy.runs import (
     BankPlan,
@@ -37,7 +37,6 @@ from stream.pipeline import Pipeline, Scored
 
 _DAY_MS = 86_400_000
 _POOLED = "pooled"
-OnProgress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +142,7 @@ class BacktestResult:
     peak_memory_mb: float = 0.0
 
 
-def run_backtest(config: BacktestConfig, on_progress: OnProgress) -> BacktestResult:
+def run_backtest(config: BacktestConfig, on_progress: OnShare) -> BacktestResult:
     """Run consortium and pooled data side by side.
 
     Parameters
@@ -170,7 +169,9 @@ def run_backtest(config: BacktestConfig, on_progress: OnProgress) -> BacktestRes
         process = context.Process(target=pooled_scores, args=(config, pooled_path))
         process.start()
         try:
-            _fill(result, ConsortiumRun(plan, data, _shares(len(data.batch), on_progress)).run())
+            _fill(
+                result, ConsortiumRun(plan, data, share_counter(len(data.batch), on_progress)).run()
+            )
             process.join()
         finally:
             process.kill()
@@ -244,18 +245,6 @@ def _fill(result: BacktestResult, run: RunResult) -> None:
     result.releases, result.n_releases = run.releases, run.n_releases
     result.release_id, result.blends, result.reasons = run.release_id, run.blends, run.reasons
     result.refused.update(run.refused)
-
-
-def _shares(n: int, on_progress: OnProgress) -> Callable[[int], None]:
-    """Return what turns counts of rows into the share that is done."""
-    done = 0
-
-    def count(n_rows: int) -> None:
-        nonlocal done
-        done += n_rows
-        on_progress(done / n)
-
-    return count
 
 
 def _read(config: BacktestConfig) -> BankRows:

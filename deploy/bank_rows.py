@@ -85,6 +85,11 @@ def read_bank_rows(
     )
 
 
+def without_attributes(rows: BankRows) -> BankRows:
+    """Return the rows with accounts and entities alone to learn from."""
+    return replace(rows, batch=replace(rows.batch, attributes={}))
+
+
 def bank_stream(batch: TransactionBatch, is_fraud: NDArray[np.bool_], delay_ms: int) -> BankStream:
     """Return a bank's rows, with a label for each fraud ``delay_ms`` after it was paid."""
     labels = [

@@ -16,7 +16,7 @@ from amalgamator.core import Amalgamator
 from amalgamator.policy import BasisPolicy, FoldConfig, ProbePolicy, StructurePolicy, TrustPolicy
 from amalgamator.registry import Member, Registry
 from deploy.bank_rows import BankRows, bank_stream
-from deploy.local import Absence, BankStream, LocalConsortium, Tamper
+from deploy.local import Absence, BankStream, LocalConsortium, OnRelease, Tamper
 from deploy.run_results import BlendNote, ReleaseNote, RunResult, TrustNote
 from models.budget import BudgetPolicy
 from models.errors import InvalidInputError
@@ -207,6 +207,8 @@ class ConsortiumRun:
     on_taken
         Called with a bank's pipeline and the rows of the file that it has just scored, which are
         the last ones in its log.
+    on_release
+        Called with each release, once the banks have it.
     """
 
     def __init__(
@@ -215,6 +217,7 @@ class ConsortiumRun:
         data: BankRows,
         on_rows: OnRow = lambda _: None,
         on_taken: OnTaken = lambda _, __: None,
+        on_release: OnRelease = lambda _: None,
     ) -> None:
         unknown = set(plan.banks) - set(data.names)
         if unknown:
@@ -224,7 +227,7 @@ class ConsortiumRun:
         schema = schema_of(data.batch)
         n = len(data.batch)
         self._plan, self._data = plan, data
-        self._on_rows, self._on_taken = on_rows, on_taken
+        self._on_rows, self._on_taken, self._on_release = on_rows, on_taken, on_release
         self._rows = {name: self._rows_of(i, name) for i, name in enumerate(data.names)}
         self.pipelines = {
             name: Pipeline(pipeline_config(plan, name, schema)) for name in data.names
@@ -299,6 +302,7 @@ class ConsortiumRun:
         self._on_rows(len(of_bank))
 
     def _note_release(self, release: Release) -> None:
+        self._on_release(release)
         result, basis = self.result, release.basis
         result.n_releases += 1
         result.release_id = release.release_id

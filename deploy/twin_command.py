@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.bank_rows import read_bank_rows
+from deploy.progress import OnShare
 from deploy.twin_fidelity import Fidelity, measure
-from deploy.twin_rows import FeatureRows, OnProgress, feature_rows
+from deploy.twin_rows import FeatureRows, feature_rows
 from deploy.twin_stream import StreamPlan, synthetic_table, write_table
 from models.basis import Basis, encode
 from models.basis_builder import build_basis
@@ -87,7 +88,7 @@ class TwinResult:
     fidelity: Fidelity
 
 
-def run_twin(config: TwinConfig, on_progress: OnProgress) -> TwinResult:
+def run_twin(config: TwinConfig, on_progress: OnShare) -> TwinResult:
     """Make the twin, write its stream and measure it.
 
     Raises

@@ -1,25 +1,19 @@
 """The features of every row of a file, as the banks' own workers compute them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.bank_rows import BankRows, bank_stream
-from deploy.local import LocalConsortium
-from deploy.runs import local_amalgamator
-from models.features.accounts import DAY_MS
+from deploy.bank_rows import BankRows, without_attributes
+from deploy.progress import OnShare, share_counter
+from deploy.runs import BankPlan, ConsortiumRun, RunPlan, schema_of
 from models.schema import Schema
 from stream.experts import LearningPolicy
 from stream.label_join import hash_ids
-from stream.pipeline import Pipeline, Scored
-from stream.pipeline_config import PipelineConfig
+from stream.pipeline import Pipeline
 
-_SECRET = b"twin: no secret, nothing leaves this process"
-_HOUR_MS = 3_600_000
 _NEVER = 2**62
-OnProgress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,7 +44,7 @@ class FeatureRows:
     hashes: NDArray[np.uint64]
 
 
-def feature_rows(data: BankRows, *, delay_ms: int, on_progress: OnProgress) -> FeatureRows:
+def feature_rows(data: BankRows, *, delay_ms: int, on_progress: OnShare) -> FeatureRows:
     """Run the banks' pipelines and their exchange of evidence over a file; keep the features.
 
     No scorecard is learnt: a first basis is never due.
@@ -64,39 +58,21 @@ def feature_rows(data: BankRows, *, delay_ms: int, on_progress: OnProgress) -> F
     on_progress
         Called with the share of the work done, in [0, 1].
     """
-    schema = Schema(entity_kinds=tuple(sorted(data.batch.entities)))
-    learning = LearningPolicy(first_n=_NEVER, first_frauds=_NEVER)
-    pipelines = {
-        name: Pipeline(
-            PipelineConfig(
-                member=name,
-                schema=schema,
-                secret=_SECRET,
-                label_horizon_ms=delay_ms,
-                learning=learning,
-                statistics_cadence_ms=10_000 * DAY_MS,
-            )
-        )
-        for name in data.names
-    }
-    rows_of = {name: np.flatnonzero(data.bank == i) for i, name in enumerate(data.names)}
-    n = len(data.batch)
+    data = without_attributes(data)
+    n, schema = len(data.batch), schema_of(data.batch)
     features = np.empty((n, len(schema.feature_names)), np.float32)
     is_taken = np.zeros(n, np.bool_)
 
-    def take(name: str, rows: slice, scored: Scored) -> None:
-        places = rows_of[name][rows][scored.accepted]
-        if len(places):
-            features[places] = pipelines[name].log.features[-len(places) :]
-            is_taken[places] = True
-        on_progress(float(np.count_nonzero(is_taken)) / n)
+    def take(pipeline: Pipeline, rows: NDArray[np.int64]) -> None:
+        features[rows] = pipeline.log.features[pipeline.log.size - len(rows) :]
+        is_taken[rows] = True
 
-    streams = {
-        name: bank_stream(data.batch.take(rows), data.is_fraud[rows], delay_ms)
-        for name, rows in rows_of.items()
-    }
-    amalgamator = local_amalgamator(data.names, schema, learning)
-    LocalConsortium(pipelines, amalgamator, cadence_ms=_HOUR_MS).run(streams, on_scored=take)
+    plan = RunPlan(
+        label_delay_s=delay_ms / 1_000,
+        usual=BankPlan(statistics_s=10_000 * 86_400.0),
+        learning=LearningPolicy(first_n=_NEVER, first_frauds=_NEVER),
+    )
+    ConsortiumRun(plan, data, share_counter(n, on_progress), take).run()
     kept = np.flatnonzero(is_taken)
     hashes = np.array(hash_ids(data.batch.transaction_id), np.uint64)
     return FeatureRows(

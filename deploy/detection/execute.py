@@ -17,12 +17,12 @@ from deploy.detection.measure import Systems, Window, bank_outcomes, cold_join, 
 from deploy.detection.outcome import DriftNote, Outcome, WeightNote
 from deploy.detection.plans import DetectionRun, Kind, RowSource
 from deploy.detection.yardsticks import YardstickRows, score_prequentially
+from deploy.progress import OnShare, share_counter
 from deploy.run_results import RunResult
 from deploy.runs import ConsortiumRun, ms, schema_of
 from models.schema import Schema
 
 DAY_MS = 86_400_000
-OnShare = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +56,7 @@ class _Context:
         return kept_rows(self.job.folder, self.job.run.needs)
 
     def counter(self, total: int) -> Callable[[int], None]:
-        """Return what turns counts into the share that is done."""
-        done = 0
-
-        def count(n: int) -> None:
-            nonlocal done
-            done += n
-            self.on_share(done / max(total, 1))
-
-        return count
+        return share_counter(total, self.on_share)
 
     def outcome(
         self,
@@ -125,13 +117,12 @@ def _consortium(context: _Context) -> Outcome:
     if run.keeps_rows:
         keep_rows(context.job.folder, run.name, collector.rows(result.blend))
     systems = {"own": result.own, "merged": result.merged, "blend": result.blend}
-    experts = {name: each.panel.names for name, each in consortium.pipelines.items()}
     return context.outcome(
         systems | result.families,
         result.is_scored,
         result,
         release_id=result.release_id,
-        blends=_blend_notes(result, data.names, experts),
+        blends=_blend_notes(result, data.names),
         trust=[
             WeightNote(
                 day=note.day_ms // DAY_MS,
@@ -149,14 +140,12 @@ def _consortium(context: _Context) -> Outcome:
     )
 
 
-def _blend_notes(
-    result: RunResult, names: Sequence[str], experts: Mapping[str, Sequence[str]]
-) -> list[WeightNote]:
+def _blend_notes(result: RunResult, names: Sequence[str]) -> list[WeightNote]:
     return [
         WeightNote(
             day=note.day_ms // DAY_MS,
             bank=names[note.bank],
-            weights=dict(zip(experts[names[note.bank]], note.weights, strict=True)),
+            weights=dict(zip(note.experts, note.weights, strict=True)),
         )
         for note in result.blends
     ]
