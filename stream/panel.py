@@ -1,6 +1,7 @@
 """A bank's experts: its own scorecard, the consortium's, and its own families of models."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -131,13 +132,14 @@ class Panel:
         forgetting
             Days that the own scorecard forgets, >= 1: more than one where it drifts.
         """
+        held = cache(retained)  # many ask on some days; it copies what it gives
         if self._roles.runs_scorecard:
             if self.own.wants_basis:
-                self.own.rebase(retained()[0])
+                self.own.rebase(held()[0])
             self.own.end_day(forgetting)
         for family in self.families:
-            family.end_day(day, lambda: retained()[1])
-        self.proposer.end_day(day, self.shared.basis, lambda: retained()[1])
+            family.end_day(day, lambda: held()[1])
+        self.proposer.end_day(day, self.shared.basis, lambda: held()[1])
 
     def realign(self, retained: Matured, families: Sequence[Family]) -> None:
         """Begin anew in another unit of amounts; the consortium's scorer stays.
@@ -163,12 +165,14 @@ class Panel:
         """Swap a release in; return whether rows were encoded for another basis."""
         collecting = release.next_basis or release.basis
         is_new = self.shared.needs_rows(collecting)
+        before = self.shared.basis
         self.shared.install(
             release.basis, release.weights, collecting, retained() if is_new else None
         )
-        if release.basis is not None:
+        basis = release.basis
+        if basis is not None and (before is None or before.number != basis.number):
             for family in self.families:
-                family.install(release.basis)
+                family.install(basis)
         self.answerer.install(release.probes)
         return is_new
 

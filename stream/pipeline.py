@@ -253,11 +253,11 @@ class Pipeline:
         if not len(index):
             return
         index = index[np.lexsort((index, self.log.known_ms[index]))]
-        own, shared = self._matured(index)
-        self.panel.learn(own, shared, shared.take(self._shareable(index)))
+        shared = self._matured(index)
+        shareable = shared.take(self._shareable(index))
+        self.panel.learn(self._as_own(shared, index), shared, shareable)
         if self.drift:
-            scores = self.log.scores[index].astype(np.float64)
-            self.drift.observe_matured(scores, shared.is_fraud)
+            self.drift.observe_matured(self.log.scores[index].astype(np.float64), shared.is_fraud)
         event_ms, known_ms = self.log.event_ms[index], shared.known_ms
         frauds = np.flatnonzero(shared.is_fraud)
         account = self.log.account[index[frauds]].astype(np.int64)
@@ -266,27 +266,34 @@ class Pipeline:
             row = self.log.entity[index, k].astype(np.int64)
             self.entities.learn(row, event_ms, known_ms, shared.is_fraud)
 
-    def _matured(self, index: NDArray[np.int64]) -> tuple[Matured, Matured]:
-        """Return rows of the log for the own and for the shared expert."""
-        features = self.log.features[index]
-        shared = Matured(
-            features=features,
+    def _matured(self, index: NDArray[np.int64]) -> Matured:
+        """Return rows of the log as the consortium's expert sees them."""
+        return Matured(
+            features=self.log.features[index],
             is_fraud=self.log.outcome[index] == FRAUD,
             hashes=self.log.hash[index],
             known_ms=self.log.known_ms[index],
             accounts=self.log.account[index].astype(np.int64),
             base_logits=self.log.scores[index, 1].astype(np.float64),
         )
-        return replace(shared, features=_own_rows(features, self.log.own[index])), shared
+
+    def _as_own(self, shared: Matured, index: NDArray[np.int64]) -> Matured:
+        """Return the same rows as the own expert sees them."""
+        return replace(shared, features=_own_rows(shared.features, self.log.own[index]))
+
+    def _known(self) -> NDArray[np.int64]:
+        """Return the rows of the log that are matured by the tick."""
+        known_ms = self.log.known_ms
+        return np.flatnonzero((known_ms >= 0) & (known_ms <= self.tick_ms))
 
     def _retained_for_all(self) -> Matured:
-        known_ms = self.log.known_ms
-        index = np.flatnonzero((known_ms >= 0) & (known_ms <= self.tick_ms))
-        return self._matured(index[self._shareable(index)])[1]
+        index = self._known()
+        return self._matured(index[self._shareable(index)])
 
     def _retained(self) -> tuple[Matured, Matured]:
-        known_ms = self.log.known_ms
-        return self._matured(np.flatnonzero((known_ms >= 0) & (known_ms <= self.tick_ms)))
+        index = self._known()
+        shared = self._matured(index)
+        return self._as_own(shared, index), shared
 
     def _families(self) -> list[Family]:
         return make_families(self.config.families, seed=self.config.seed)
@@ -358,10 +365,10 @@ class Pipeline:
         before = self.panel.shared.weights
         if self.panel.install(release, self._retained_for_all):
             self.summaries.due_ms = self.tick_ms  # the others wait for them
-        has_student = self.panel.install_student(release)
-        if not _same(before, release.weights):
+        is_new = not _same(before, release.weights)
+        if is_new:
             self._note_scorers({1})
-        if has_student or not _same(before, release.weights):
+        if self.panel.install_student(release) or is_new:
             self.judge.rescore(self.log, self._rescored)
 
     def _rescored(self, index: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,14 +1,15 @@
 """The distilled student, frozen: a small network on the bins of a basis; needs no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
 from models.basis import Basis, encode, feature_weights, first_weights
-from models.families.network import check_parameters, forward
+from models.families.network import Layers, check_parameters, run, split
 from models.families.scorecard import MAX_LOGIT
+from models.trees import together
 
 _BLOCK = 50_000
 
@@ -74,9 +75,16 @@ class Distilled:
 
     basis: Basis
     parameters: NDArray[np.float32]
+    bins: Basis = field(init=False, repr=False)
+    layers: Layers = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_parameters(self.parameters, n_inputs(self.basis.n_features))
+        n = n_inputs(self.basis.n_features)
+        check_parameters(self.parameters, n)
+        object.__setattr__(self, "layers", split(self.parameters, n))
+        # it looks at no cross and at no tree: they need not be encoded for it
+        bare = replace(self.basis, crosses=np.empty((0, 2), np.int32), trees=together([]))
+        object.__setattr__(self, "bins", bare)
 
     def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return log-odds within +-30; about a microsecond a row.
@@ -89,5 +97,5 @@ class Distilled:
         out = np.empty(len(rows))
         for start in range(0, len(rows), _BLOCK):
             block = slice(start, start + _BLOCK)
-            out[block] = forward(self.parameters, inputs(self.basis, rows[block]))
+            out[block] = run(self.layers, inputs(self.bins, rows[block]))
         return np.clip(out, -MAX_LOGIT, MAX_LOGIT)

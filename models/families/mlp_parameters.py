@@ -1,28 +1,29 @@
 """The small net as numbers: its parameters, their merge, its score; no torch needed.
 
 Inputs are, of each feature, the level of its bin in [-1, 1] (0 where absent) and a flag of absence;
-then 64 and 32 rectified units and the log-odds. Parameters are one flat array, in this order:
-W1 (inputs, 64), b1, W2 (64, 32), b2, w3 (32,), b3.
+then comes the network of `models.families.network`, whose output is the log-odds. Parameters are
+one flat array, in this order: W1 (inputs, 64), b1, W2 (64, 32), b2, w3 (32,), b3.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import IncompatibleSummaryError, InvalidInputError
+from models.families import network
+from models.families.network import run, split
 from models.families.ordinals import ABSENT, Binning, ordinals
 from models.families.scorecard import MAX_LOGIT
 
-N_FIRST, N_SECOND = 64, 32
+N_FIRST, N_SECOND = network.HIDDEN
 
 
 def n_parameters(n_features: int) -> int:
     """Return the length of the flat array."""
-    return (2 * n_features + 1) * N_FIRST + (N_FIRST + 1) * N_SECOND + N_SECOND + 1
+    return network.n_parameters(2 * n_features)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -135,45 +136,10 @@ def inputs(levels: NDArray[np.float32], found: NDArray[np.uint8]) -> NDArray[np.
     return np.concatenate([seen, (found == ABSENT).astype(np.float32)], axis=1)
 
 
-@nb.njit(cache=True)
-def _logits(x, w1, b1, w2, b2, w3, b3, out):  # type: ignore[no-untyped-def]  # compiled
-    """Each sum in one fixed order; only independent units side by side in a vector."""
-    first = np.empty(len(b1), np.float32)
-    second = np.empty(len(b2), np.float32)
-    for i in range(x.shape[0]):
-        first[:] = b1
-        for k in range(x.shape[1]):
-            value = x[i, k]
-            if value != 0.0:
-                for j in range(len(first)):
-                    first[j] += value * w1[k, j]
-        second[:] = b2
-        for k in range(len(first)):
-            value = first[k]
-            if value > 0.0:
-                for j in range(len(second)):
-                    second[j] += value * w2[k, j]
-        total = b3
-        for k in range(len(second)):
-            if second[k] > 0.0:
-                total += second[k] * w3[k]
-        out[i] = total
-
-
 def layers(flat: NDArray[np.float32], n_features: int) -> tuple[NDArray[np.float32], ...]:
     """Return W1, b1, W2, b2, w3, b3 as views of the flat array."""
-    shapes = (
-        (2 * n_features, N_FIRST),
-        (N_FIRST,),
-        (N_FIRST, N_SECOND),
-        (N_SECOND,),
-        (N_SECOND,),
-        (1,),
-    )
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-    return tuple(
-        part.reshape(shape) for part, shape in zip(np.split(flat, ends[:-1]), shapes, strict=True)
-    )
+    w1, b1, w2, b2, w3, b3 = split(flat, 2 * n_features)
+    return w1, b1, w2, b2, w3.reshape(-1), b3
 
 
 class MlpScorer:
@@ -200,12 +166,9 @@ class MlpScorer:
             )
         self._binning = binning
         self._levels = level_table(binning)
-        self._layers = layers(summary.flat, summary.n_features)
+        self._layers = split(summary.flat, 2 * summary.n_features)
 
     def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return log-odds of shape (n,) of rows of shape (n, n_features)."""
         x = inputs(self._levels, ordinals(self._binning, rows))
-        w1, b1, w2, b2, w3, b3 = self._layers
-        out = np.empty(len(x))
-        _logits(x, w1, b1, w2, b2, w3, b3[0], out)
-        return np.clip(out, -MAX_LOGIT, MAX_LOGIT)
+        return np.clip(run(self._layers, x).astype(np.float64), -MAX_LOGIT, MAX_LOGIT)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from models.errors import InvalidInputError
 
 HIDDEN = (64, 32)
+Layers = tuple[NDArray[np.float32], ...]
+"""Matrix and biases of each layer, six arrays in all."""
 MAX_WEIGHT = 1e4
 """Largest magnitude that is taken from outside."""
 
@@ -86,27 +88,30 @@ def _forward(x, w1, b1, w2, b2, w3, b3, out):  # type: ignore[no-untyped-def]  #
         out[i] = last[0]
 
 
-def forward(flat: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the network's output of each row.
+def split(flat: NDArray[np.float32], n_inputs: int) -> Layers:
+    """Return the arrays that a flat array of the right length holds, in order."""
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes(n_inputs)])
+    parts = zip(np.split(flat, ends[:-1]), shapes(n_inputs), strict=True)
+    return tuple(np.ascontiguousarray(part).reshape(shape) for part, shape in parts)
+
+
+def run(layers: Layers, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the output of each row, float32 of shape (n,).
 
     Parameters
     ----------
-    flat
-        float32 of shape (n_parameters(n_inputs),).
+    layers
+        Result of `split`.
     x
         float32 of shape (n, n_inputs), finite.
-
-    Returns
-    -------
-    ndarray of shape (n,), float32
     """
-    check_parameters(flat, x.shape[1])
-    layers, start = [], 0
-    for shape in shapes(x.shape[1]):
-        size = int(np.prod(shape))
-        layers.append(np.ascontiguousarray(flat[start : start + size]).reshape(shape))
-        start += size
     out = np.empty(len(x), np.float32)
     w1, b1, w2, b2, w3, b3 = layers
     _forward(np.ascontiguousarray(x), w1, b1, w2, b2, w3, b3, out)
     return out
+
+
+def forward(flat: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Check a flat array, as `check_parameters` does, and return the output of each row."""
+    check_parameters(flat, x.shape[1])
+    return run(split(flat, x.shape[1]), x)
