@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from amalgamator.policy import FoldConfig, TrustPolicy
 from models.families.cholesky import solve_positive
-from models.families.conjugate import diagonal, multiply, solve_packed
+from models.families.conjugate import multiply, solve_packed
 from models.families.scorecard import DULL_P, MAX_LOGIT, unpack
+from models.packed import diagonal
 
 MAX_RESPONSE = 10.0
 """|y - p| <= 10 h: see `models.families.scorecard`."""

@@ -15,8 +15,9 @@ from amalgamator.structure import choose_trees, due_period, proposals_of, standi
 from models.basis import MAX_WEIGHTS, Basis
 from models.basis_builder import build_basis, schema_crosses
 from models.cross_choice import choose_crosses, only_crosses, with_crosses
-from models.families.scorecard import solve, unpack
+from models.families.scorecard import solve
 from models.histograms import N_CELLS
+from models.packed import diagonal
 from models.release import Release
 from models.summary import ContributionKey, Part
 from models.tree_checks import TreeLimits
@@ -176,8 +177,8 @@ class ScorerFold:
 
     def _diagonal(self, pairs: Pairs, basis: Basis) -> NDArray[np.float64]:
         """Return the diagonal of the summed curvature of a basis."""
-        sums = self._decayed(by_bucket(_statistics_for(pairs, basis)), basis.n_weights)
-        return np.diagonal(unpack(sums.curvature, basis.n_weights)).copy()
+        sums = self._decayed(by_bucket(self._statistics_for(pairs, basis)), basis.n_weights)
+        return diagonal(sums.curvature, basis.n_weights)
 
     def merged_counts(self, pairs: Pairs) -> NDArray[np.int64]:
         """Return the weighted sum of histograms, shape (n_features, 2, N_CELLS)."""
@@ -195,11 +196,7 @@ class ScorerFold:
     def _weights(self, pairs: Pairs, basis: Basis) -> NDArray[np.float64] | None:
         """Return the solution for all statistics of ``basis``; None if there is none."""
         n_weights = basis.n_weights
-        used = [
-            pair
-            for pair in _statistics_for(pairs, basis)
-            if self._config.weight_of(pair[0].member) > 0.0
-        ]
+        used = self._statistics_for(pairs, basis)
         identity = (basis.number, stamp_of(used, self._config))
         if self._solved is not None and self._solved[0] == identity:
             return self._solved[1]
@@ -221,6 +218,16 @@ class ScorerFold:
         weights.flags.writeable = False
         self._solved = (identity, weights)
         return weights
+
+    def _statistics_for(self, pairs: Pairs, basis: Basis) -> Pairs:
+        """Return what counts of a basis; the buckets of others would move the decay."""
+        return [
+            pair
+            for pair in of_part(pairs, "statistics")
+            if pair[1].contribution.basis == basis.number
+            and self._config.weight_of(pair[0].member) > 0.0
+            and len(pair[1].contribution.arrays["gradient"]) == basis.n_weights
+        ]
 
     def _ridge(self, basis: Basis) -> NDArray[np.float64]:
         ridge = np.full(basis.n_weights, self._config.ridge)
@@ -253,12 +260,3 @@ class ScorerFold:
             sums.gradient[:] += np.multiply(arrays["gradient"], weight, dtype=np.float64)
         self._buckets[bucket] = (stamp, sums)
         return sums
-
-
-def _statistics_for(pairs: Pairs, basis: Basis) -> Pairs:
-    return [
-        pair
-        for pair in of_part(pairs, "statistics")
-        if pair[1].contribution.basis == basis.number
-        and len(pair[1].contribution.arrays["gradient"]) == basis.n_weights
-    ]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from amalgamator.flags import count_flags, evidence_trust, evidence_weight, voices
 from amalgamator.harm import MemberSums, Verdict, judge_statistics
@@ -85,6 +86,7 @@ class Trust:
     def __init__(self, config: FoldConfig) -> None:
         self._config = config
         self._evidence: tuple[Seqs, dict[str, float]] | None = None
+        self._flood: tuple[tuple[Seqs, tuple[tuple[str, int], ...]], frozenset[str]] | None = None
         self._statistics: tuple[tuple[Seqs, bool], dict[str, Verdict]] | None = None
 
     def judge(self, pairs: Pairs, *, exact: bool = False) -> TrustReport:
@@ -105,7 +107,7 @@ class Trust:
         heard = [pair for pair in pairs if self._config.weight_of(pair[0].member) > 0.0]
         ratios = self._evidence_ratios(of_part(heard, "evidence"), policy)
         verdicts = self._verdicts(heard, policy, exact=exact)
-        flooding = _flooding(heard)
+        flooding = self._flooding(of_part(heard, "evidence"), _matured(heard))
         return TrustReport(
             tuple(
                 _member_trust(member, ratios, verdicts, flooding, policy=policy)
@@ -123,6 +125,13 @@ class Trust:
             ratios = evidence_trust(said).tolist()
             self._evidence = (seqs, dict(zip(members, ratios, strict=True)))
         return self._evidence[1]
+
+    def _flooding(self, evidence: Pairs, matured: Mapping[str, int]) -> frozenset[str]:
+        settled = _settled(evidence)
+        identity = (_seqs(settled), tuple(sorted(matured.items())))
+        if self._flood is None or self._flood[0] != identity:
+            self._flood = (identity, _flooding(settled, matured))
+        return self._flood[1]
 
     def _verdicts(self, pairs: Pairs, policy: TrustPolicy, *, exact: bool) -> dict[str, Verdict]:
         used = _of_main_basis(of_part(pairs, "statistics"))
@@ -180,21 +189,21 @@ def _matured(pairs: Pairs) -> dict[str, int]:
     return matured
 
 
-def _flooding(pairs: Pairs) -> frozenset[str]:
-    """Return members with more outcomes of one entity kind than transactions that matured.
-
-    The two newest days are left out, because histograms come less often than evidence.
-    """
-    matured, by_kind = _matured(pairs), dict[str, np.ndarray]()
+def _settled(evidence: Pairs) -> Pairs:
+    """Return all but the two newest days of each member: histograms come less often."""
     newest: dict[str, int] = {}
-    evidence = of_part(pairs, "evidence")
     for key, _ in evidence:
         newest[key.member] = max(newest.get(key.member, 0), key.bucket)
-    for key, held in evidence:
-        if key.bucket <= newest[key.member] - 2:
-            arrays = held.contribution.arrays
-            n = np.bincount(arrays["kind"], arrays["n"], 256)
-            by_kind[key.member] = by_kind.get(key.member, np.zeros(256)) + n
+    return [pair for pair in evidence if pair[0].bucket <= newest[pair[0].member] - 2]
+
+
+def _flooding(settled: Pairs, matured: Mapping[str, int]) -> frozenset[str]:
+    """Return members with more outcomes of one entity kind than transactions that matured."""
+    by_kind: dict[str, NDArray[np.float64]] = {}
+    for key, held in settled:
+        arrays = held.contribution.arrays
+        n = np.bincount(arrays["kind"], arrays["n"], 256)
+        by_kind[key.member] = by_kind.get(key.member, np.zeros(256)) + n
     return frozenset(
         member
         for member, n in by_kind.items()

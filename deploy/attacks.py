@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from deploy.local import Tamper
 from deploy.runs import Relabel
-from models.families.conjugate import diagonal
 from models.families.scorecard import pack, unpack
+from models.packed import diagonal
 from models.records import TransactionBatch
 from models.summary import Contribution
 

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from models.errors import InvalidInputError, StateError
 from models.evaluation import average_precision
-from models.families.scorecard import DULL_P, THINNING, is_kept
+from models.families.scorecard import DULL_LOGIT, THINNING, is_kept
 
 MAX_EXPERT_LOGIT = 12.0
 MAX_EXPERTS = 12
-_DULL_LOGIT = float(np.log(DULL_P / (1.0 - DULL_P)))
 _BIAS_RIDGE = 1e-6
 _MAX_STEPS = 50
 _MAX_HALVINGS = 30
@@ -236,7 +235,7 @@ def fit_blend(
     if int(np.count_nonzero(is_fraud[rows])) < policy.min_frauds:
         return equal_blend(cold if cold.any() else ~cold, policy)
     z = np.clip(scores[rows], -MAX_EXPERT_LOGIT, MAX_EXPERT_LOGIT)
-    dull = ~is_fraud[rows] & (z[:, candidates] <= _DULL_LOGIT).all(axis=1)
+    dull = ~is_fraud[rows] & (z[:, candidates] <= DULL_LOGIT).all(axis=1)
     stays = np.flatnonzero(~dull | is_kept(hashes[rows]))
     z, y = z[stays], is_fraud[rows][stays]
     weight = np.where(dull[stays], float(THINNING), 1.0)

@@ -19,6 +19,7 @@ from models.envelope import ArrayHeader, ContributionHeader, Kind, seal
 from models.errors import InvalidInputError, InvalidTreesError, QuarantinedError
 from models.histograms import N_CELLS
 from models.keys import Signer
+from models.packed import diagonal_places
 from models.probes import MAX_PROBES, check_answers
 from models.schema import Schema
 from models.summary import Contribution, ContributionKey, Part, proposed_trees
@@ -303,9 +304,7 @@ def _check_statistics(arrays: Arrays, header: ContributionHeader, schema: Schema
     if not 1 <= n_weights <= MAX_WEIGHTS or len(packed) != n_weights * (n_weights + 1) // 2:
         raise QuarantinedError("shape", "curvature: expected w (w + 1) / 2 numbers, w of gradient")
     _demand(header.basis >= 1, "basis: expected at least 1")
-    starts = (
-        np.arange(n_weights) * n_weights - np.arange(n_weights) * np.arange(-1, n_weights - 1) // 2
-    )
+    starts = diagonal_places(n_weights)
     diagonal = packed[starts].astype(np.float64) * (1.0 + CURVATURE_TOLERANCE)
     _demand(bool(np.all(diagonal >= 0)), "curvature: expected a diagonal >= 0")
     for i, start in enumerate(starts):

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from models.basis import Basis, first_weights
 from models.errors import InvalidInputError, QuarantinedError
 from models.normal import quantile
+from models.packed import diagonal_places
 
 _BLOCK = 2**20  # rows, whose sums a float64 holds exactly
 UNIT = 64
@@ -257,12 +258,6 @@ def _check_products(products: NDArray[np.int64], diagonal: NDArray[np.int64]) ->
         if not bool(np.all(row <= roots[:, j : j + 1] * roots[:, j:] * (1 + 1e-9) + 0.5)):
             raise QuarantinedError("range", "products: expected |a_ij| <= sqrt(a_ii a_jj)")
         start += m - j
-
-
-def diagonal_places(m: int) -> NDArray[np.int64]:
-    """Return where the diagonal of an m x m matrix lies in its packed upper triangle."""
-    rows = np.arange(m, dtype=np.int64)
-    return rows * m - rows * (rows - 1) // 2
 
 
 def unpacked(packed: NDArray[np.int64], m: int) -> NDArray[np.float64]:

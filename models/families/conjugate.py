@@ -11,6 +11,8 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from models.packed import diagonal
+
 
 class Solution(NamedTuple):
     """What `solve_packed` found.
@@ -63,12 +65,6 @@ def multiply(packed: NDArray[np.floating], x: NDArray[np.float64]) -> NDArray[np
     out = np.empty(len(x))
     _multiply(packed, x, out)
     return out
-
-
-def diagonal(packed: NDArray[np.floating], n: int) -> NDArray[np.float64]:
-    """Return the diagonal of a packed upper triangle of ``n`` rows."""
-    i = np.arange(n)
-    return packed[i * n - i * (i - 1) // 2].astype(np.float64)
 
 
 def solve_packed(

@@ -8,7 +8,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.basis import Basis, rows_of_edges
+from models.basis import Basis, bin_of, rows_of_edges
 from models.category_view import CategoryView
 from models.errors import InvalidInputError
 from models.histograms import N_CELLS
@@ -105,12 +105,7 @@ def _ordinals(rows, table, out):  # type: ignore[no-untyped-def]  # compiled
     for i in range(rows.shape[0]):
         for j in range(rows.shape[1]):
             value = rows[i, j]
-            found = np.int32(0)
-            if not np.isnan(value):
-                found = np.int32(1)
-                for k in range(table.shape[1]):
-                    found += np.int32(table[j, k] <= value)
-            out[i, j] = found
+            out[i, j] = 0 if np.isnan(value) else 1 + bin_of(value, table[j])
 
 
 def ordinals(binning: Binning, rows: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from models.matured import Matured
 DULL_P = 0.02
 THINNING = 10
 MAX_LOGIT = 30.0
-_DULL_LOGIT = float(np.log(DULL_P / (1.0 - DULL_P)))
+DULL_LOGIT = float(np.log(DULL_P / (1.0 - DULL_P)))
 
 
 @nb.njit(cache=True)
@@ -87,7 +87,7 @@ def thinned(matured: Matured) -> tuple[Matured, NDArray[np.float32]]:
     z = matured.base_logits
     if z is None:
         return matured, np.ones(len(matured), np.float32)
-    dull = ~matured.is_fraud & (z <= _DULL_LOGIT)
+    dull = ~matured.is_fraud & (z <= DULL_LOGIT)
     index = np.flatnonzero(~dull | is_kept(matured.hashes))
     return matured.take(index), np.where(dull[index], float(THINNING), 1.0).astype(np.float32)
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.families.conjugate import diagonal, multiply, solve_packed
+from models.families.conjugate import multiply, solve_packed
+from models.packed import diagonal
 
 
 def symmetric(seed: int, n: int) -> np.ndarray:

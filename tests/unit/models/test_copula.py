@@ -16,11 +16,11 @@ from models.copula import (
     Moments,
     bin_scores,
     check_moments,
-    diagonal_places,
     is_sampled,
     unpacked,
 )
 from models.errors import InvalidInputError, QuarantinedError
+from models.packed import diagonal_places
 
 BASIS = Basis(
     number=1,
