@@ -50,7 +50,7 @@ backtest: $(STAMPS)/core  ## the Handbook's data through the consortium, figures
 
 detection: $(STAMPS)/mlp  ## every plan on three splits of the Handbook's data, and foreign data: hours
 	$(BIN)/python -m deploy.detection --handbook $(DATA) --foreign \
-	  --results deploy/bench/results/detection.json
+	  --results deploy/bench/results/detection.json --report .amalgam/detection.html
 
 fmt: $(STAMPS)/core  ## format, and mend what ruff can mend
 	$(BIN)/ruff format .

@@ -20,8 +20,9 @@ from rich.table import Table
 
 from deploy.detection.execute import Job
 from deploy.detection.figures import Figures, detection_figures
-from deploy.detection.outcome import read_outcome
+from deploy.detection.outcome import Outcome, read_outcome
 from deploy.detection.plans import DAY_MS, DetectionRun, RowSource, split_runs, usual_runs
+from deploy.detection.report_page import write_report
 from deploy.detection.runner import Failure, run_jobs
 from deploy.foreign import ForeignConfig, write_foreign
 from deploy.results import write_results
@@ -43,8 +44,10 @@ def main(arguments: Sequence[str]) -> int:
     asked = _parser().parse_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes to come: they share the cores
     try:
-        failures, figures = _run(asked)
+        failures, outcomes, figures = _run(asked)
         console.print(_table(figures))
+        if asked.report is not None:
+            write_report(outcomes, figures.values, asked.report)
         if asked.results is not None:
             command = shlex.join(["python", "-m", "deploy.detection", *arguments])
             write_results(asked.results, command, figures.values, now=datetime.now(UTC))
@@ -60,8 +63,8 @@ def _complain(text: str) -> None:
     console.print(text, style="red", soft_wrap=True, markup=False)
 
 
-def _run(asked: argparse.Namespace) -> tuple[list[Failure], Figures]:
-    """Run, and return the figures of all outcomes that are there, older ones too."""
+def _run(asked: argparse.Namespace) -> tuple[list[Failure], list[Outcome], Figures]:
+    """Run, and return all outcomes that are there, older ones too, and their figures."""
     if not asked.processes >= 1:
         raise InvalidInputError(f"--processes: expected 1 or more, got {asked.processes}")
     splits, others = _splits(asked), _others(asked)
@@ -79,12 +82,13 @@ def _run(asked: argparse.Namespace) -> tuple[list[Failure], Figures]:
             n_processes=asked.processes,
             again=asked.again,
         )
+    outcomes = [read_outcome(job.path) for job in jobs if job.path.exists()]
     figures = detection_figures(
-        [read_outcome(job.path) for job in jobs if job.path.exists()],
+        outcomes,
         splits=[source.name for source in splits],
         sources=[source.name for source in others],
     )
-    return failures, figures
+    return failures, outcomes, figures
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--again", action="store_true", help="run again what has an outcome already")
     add("--processes", type=int, default=2, help="runs at a time")
     add("--results", type=Path, help="write the figures as JSON")
+    add("--report", type=Path, help="write a page of figures, tables and plots (HTML)")
     return parser
 
 

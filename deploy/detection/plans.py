@@ -9,6 +9,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
+from amalgamator.policy import ProbePolicy
 from deploy.attacks import flip_labels
 from deploy.runs import BankPlan, RunPlan
 from models.errors import InvalidInputError
@@ -27,6 +28,8 @@ MIXED: tuple[tuple[FamilySpec, ...], ...] = (
     ('river {model = "river.naive_bayes.GaussianNB"}',),
 )
 """Own models of the largest bank, of the next, ...; then from the start again."""
+PROBE_ONLY = BankPlan(families=LIGHTGBM, runs_scorecard=False, answers_probes=True)
+"""A bank that shares evidence and histograms, learns by LightGBM alone, and answers probes."""
 PACES_D = (1, 1, 2, 3, 7)
 """Days between publications of statistics, likewise."""
 FOREIGN_UNIT = 11.3
@@ -127,7 +130,7 @@ def split_runs(banks: Sequence[str], first_ms: int) -> tuple[DetectionRun, ...]:
         _about("away", banks[1], BankPlan(away_ms=_absence(first_ms))),
         *currency_runs(banks[2]),
         *poison_runs(banks),
-        # `probe_only` has its place here: banks that publish nothing and only answer questions.
+        DetectionRun(name="probe_only", plan=RunPlan(usual=PROBE_ONLY, probes=ProbePolicy())),
     )
 
 

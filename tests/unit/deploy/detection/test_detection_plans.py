@@ -24,6 +24,7 @@ def test_each_run_has_a_name_of_its_own():
         "amalgamated",
         "mixed",
         "paces",
+        "probe_only",
         "cold",
         "away",
         "currency_unaligned",

@@ -233,7 +233,7 @@ def test_again_leaves_nothing_old_behind_a_failure(source, tmp_path, monkeypatch
     assert not job.path.exists()
 
 
-def test_command_gives_figures_of_outcomes_and_tells_failures(source, done, tmp_path, monkeypatch):
+def test_command_gives_figures_and_page_of_outcomes_and_tells_failures(source, done, tmp_path, monkeypatch):
     """All is done here; one failure makes the exit code 1."""
     folder, jobs = done
     work = tmp_path / "work"
@@ -241,7 +241,10 @@ def test_command_gives_figures_of_outcomes_and_tells_failures(source, done, tmp_
     (work / "small").symlink_to(folder)
     results = tmp_path / "detection.json"
     arguments = [str(source.file), "--mapping", str(MAPPING), "--work", str(work)]
-    assert command.main([*arguments, "--results", str(results)]) == 0
+    report = tmp_path / "detection.html"
+    written = ["--results", str(results), "--report", str(report)]
+    assert command.main([*arguments, *written]) == 0
+    assert "data:image" in (page := report.read_text(encoding="utf-8")) or "<svg" in page
     text = results.read_text(encoding="utf-8")
     assert "small_worst_bank_vs_best_local" in text
     monkeypatch.setattr(command, "run_jobs", lambda *_, **__: [Failure(jobs[0], "no memory")])
