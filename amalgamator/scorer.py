@@ -124,7 +124,7 @@ class ScorerFold:
         due = self._plain_due_basis(pairs, scorer)
         if due is None or scorer.basis is None:
             return due
-        plain = only_crosses(due, schema_crosses(self._config.schema))
+        plain = only_crosses(due, schema_crosses(self._config.schema, due.selected.tolist()))
         moments = merged_moments(pairs, scorer.basis, self._config)
         if moments is None:
             return plain
