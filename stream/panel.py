@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from models.basis import Basis
 from models.families.base import Family
+from models.features.accounts import DAY_MS
 from models.histograms import to_cells
 from models.matured import Matured
 from models.release import Release
@@ -89,14 +90,50 @@ class Panel:
         own, shared
             float32 of shape (n, n_features): rows with own evidence alone, and with all.
         """
-        none = np.full(len(own), np.nan)
-        scores = [none, none]
-        if self._roles.runs_scorecard:
-            scores = [self.own.score(own), self.shared.score(shared)]
+        scores = [*self._scorecards(own, shared)]
         scores += [family.score(shared) for family in self.families]
         if self._roles.has_student:
             scores.append(self.student.score(shared))
         return np.column_stack(scores)
+
+    def rescore(
+        self,
+        own: NDArray[np.float32],
+        shared: NDArray[np.float32],
+        logged: NDArray[np.float32],
+        arrival_ms: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """Return scores of logged rows under what is in force now, as `score` does.
+
+        What the model in force of a family scored itself stays as it was, also where the model has
+        learnt since: families are slow, and what they learn online moves few scores far.
+
+        Parameters
+        ----------
+        own, shared
+            float32 of shape (n, n_features).
+        logged
+            float32 of shape (n, n_experts): scores when the rows came.
+        arrival_ms
+            int64 of shape (n,): when that was, ascending.
+        """
+        scores = logged.astype(np.float64)
+        scores[:, :2] = np.column_stack(self._scorecards(own, shared))
+        for column, family in enumerate(self.families, start=2):
+            n = int(np.searchsorted(arrival_ms, family.began_day * DAY_MS))
+            if n:
+                scores[:n, column] = family.score(shared[:n])
+        if self._roles.has_student:
+            scores[:, -1] = self.student.score(shared)
+        return scores
+
+    def _scorecards(
+        self, own: NDArray[np.float32], shared: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if self._roles.runs_scorecard:
+            return self.own.score(own), self.shared.score(shared)
+        none = np.full(len(own), np.nan)
+        return none, none
 
     def learn(self, own: Matured, shared: Matured, shareable: Matured) -> None:
         """Add outcomes.

@@ -178,7 +178,7 @@ class Pipeline:
         self.accounts.observe(account, batch.event_time_ms, amount, features)
         entity, own = self._read_entities(batch, features)
         own_rows = _own_rows(features, own)
-        scores = self._scores(own_rows, features)
+        scores = self._heard(self.panel.score(own_rows, features))
         scores = scores.astype(np.float32).astype(np.float64)  # as the log keeps them
         if self.drift:
             self.drift.observe_scored(own_rows)
@@ -365,19 +365,19 @@ class Pipeline:
         before = self.panel.shared.weights
         if self.panel.install(release, self._retained_for_all):
             self.summaries.due_ms = self.tick_ms  # the others wait for them
-        is_new = not _same(before, release.weights)
-        if is_new:
+        if is_new := not _same(before, release.weights):
             self._note_scorers({1})
         if self.panel.install_student(release) or is_new:
             self.judge.rescore(self.log, self._rescored)
 
     def _rescored(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the experts' scores of logged rows under what is in force now."""
-        features = self.log.features[index]
-        return self._scores(_own_rows(features, self.log.own[index]), features)
+        log, features = self.log, self.log.features[index]
+        own, before = _own_rows(features, log.own[index]), log.scores[index]
+        return self._heard(self.panel.rescore(own, features, before, log.arrival_ms[index]))
 
-    def _scores(self, own: NDArray[np.float32], shared: NDArray[np.float32]) -> NDArray[np.float64]:
-        scores = self.panel.score(own, shared)
+    def _heard(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return scores without the consortium's while the bank's unit is being found."""
         if not self.units.is_aligned:
             scores[:, self.panel.cold] = np.nan
         return scores

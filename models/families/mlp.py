@@ -162,6 +162,7 @@ class MlpFamily:
         self._options = options
         self._seed = seed
         self._asked: Binning | None = None
+        self._day = -1
         self._clear(None)
 
     def _clear(self, fitted: Binning | None) -> None:
@@ -175,6 +176,11 @@ class MlpFamily:
         self._scorer: MlpScorer | None = None
         self._n = 0  # rows taken
         self._shown = np.zeros(2, np.int64)  # frauds shown to the net: of its rows, replayed
+
+    @property
+    def began_day(self) -> int:
+        """Return the day of the last start on a basis."""
+        return self._day
 
     def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return log-odds, NaN before it has learnt."""
@@ -198,6 +204,7 @@ class MlpFamily:
         if not (len(matured) >= options.min_n and options.min_frauds <= frauds < len(matured)):
             return
         self._clear(asked)
+        self._day = day
         found = ordinals(asked, matured.features)
         for _ in range(options.epochs):
             order = self._net.shuffled(len(found))
@@ -271,6 +278,7 @@ class MlpFamily:
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""
         out: dict[str, NDArray[np.generic]] = {
+            "day": np.array([self._day], np.int64),
             "n": np.array([self._n], np.int64),
             "shown": self._shown,
         }
@@ -286,6 +294,7 @@ class MlpFamily:
         """Replace the state by what `arrays` gave."""
         self._asked = Binning.load("asked", arrays)
         self._clear(Binning.load("fitted", arrays))
+        self._day = int(arrays["day"][0])
         self._n = int(arrays["n"][0])
         self._shown = np.array(arrays["shown"], np.int64)
         if self._fitted is not None:
