@@ -32,24 +32,25 @@ def _multiply(packed, x, out):  # type: ignore[no-untyped-def]  # compiled
     out[:] = 0.0
     start = 0
     for i in range(n):
-        row = packed[start : start + n - i]
-        xi = x[i]
-        # Four sums side by side: a single chain would wait for every addition.
-        s0, s1, s2, s3 = row[0] * xi, 0.0, 0.0, 0.0
-        j = 1
-        while j + 4 <= n - i:
-            s0 += row[j] * x[i + j]
-            s1 += row[j + 1] * x[i + j + 1]
-            s2 += row[j + 2] * x[i + j + 2]
-            s3 += row[j + 3] * x[i + j + 3]
-            j += 4
-        while j < n - i:
-            s0 += row[j] * x[i + j]
-            j += 1
-        for k in range(1, n - i):
-            out[i + k] += row[k] * xi
-        out[i] += (s0 + s1) + (s2 + s3)
-        start += n - i
+        m = n - i
+        row, tail, sums, xi = packed[start : start + m], x[i:], out[i:], x[i]
+        # Eight sums side by side: a single chain would wait for every addition.
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
+        for j in range(0, m - 7, 8):
+            s0 += row[j] * tail[j]
+            s1 += row[j + 1] * tail[j + 1]
+            s2 += row[j + 2] * tail[j + 2]
+            s3 += row[j + 3] * tail[j + 3]
+            s4 += row[j + 4] * tail[j + 4]
+            s5 += row[j + 5] * tail[j + 5]
+            s6 += row[j + 6] * tail[j + 6]
+            s7 += row[j + 7] * tail[j + 7]
+        for j in range(m // 8 * 8, m):
+            s0 += row[j] * tail[j]
+        for j in range(1, m):
+            sums[j] += row[j] * xi
+        sums[0] += ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
+        start += m
 
 
 def multiply(packed: NDArray[np.floating], x: NDArray[np.float64]) -> NDArray[np.float64]:
