@@ -1,8 +1,7 @@
 """Gradient boosting (LightGBM), refitted on the bank's matured rows every few days.
 
-It learns ordinals, in bins much finer than the consortium's, and grows the trees that it proposes
-apart, in the consortium's bins. LightGBM is asked to be deterministic and runs on one thread; its
-model is kept as LightGBM's own text.
+It learns ordinals on the basis, so that its trees speak of the consortium's bins. LightGBM is
+asked to be deterministic and runs on one thread; its model is kept as LightGBM's own text.
 """
 
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from models.basis import Basis
 from models.errors import InvalidInputError
 from models.families.base import Retained, demand, read_options
 from models.families.grown_trees import as_proposal, from_lightgbm
-from models.families.ordinals import Binning, finer, ordinals
+from models.families.ordinals import Binning, ordinals
 from models.families.scorecard import MAX_LOGIT, thinned
 from models.matured import Matured
 from models.trees import TreeList
@@ -117,7 +116,7 @@ class BatchFamily:
         """Do nothing: it learns at refits."""
 
     def install(self, basis: Basis) -> None:
-        """Take categories from this basis from the next refit on."""
+        """Bin rows by this basis from the next refit on."""
         self._asked = Binning.of(basis)
 
     def end_day(self, day: int, retained: Retained) -> None:
@@ -135,7 +134,6 @@ class BatchFamily:
     def _fit(self, day: int, binning: Binning, matured: Matured) -> None:
         options = self._options
         rows, weights = thinned(matured)
-        binning = finer(binning, matured.features)
         columns = ordinals(binning, rows.features)
         init = _base_logits(rows) if options.on_residual else None
         names = ("num_leaves", "learning_rate", "min_data_in_leaf", "feature_fraction")

@@ -1,7 +1,7 @@
 """Rows as ordinals: which bin of the basis a value lies in, so that learners are free of units."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Self
 
 import numba as nb
@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from models.basis import Basis, bin_of, rows_of_edges
 from models.category_view import CategoryView
 from models.errors import InvalidInputError
-from models.histograms import N_CELLS, cells_of, lower_edges, quantile_edges
+from models.histograms import N_CELLS
 
 ABSENT = 0
 MAX_EDGES = 253  # so that the highest ordinal fits a byte
-_QUANTILES = np.linspace(0, 1, MAX_EDGES + 2)[1:-1]
 NO_CATEGORIES = CategoryView(np.empty(0, np.int64), np.empty((0, N_CELLS), np.float32))
 
 
@@ -99,47 +98,6 @@ class Binning:
                 np.array(arrays[f"{prefix}/category_logits"], np.float32),
             ),
         )
-
-
-def finer(binning: Binning, rows: NDArray[np.float32]) -> Binning:
-    """Return bins as fine as a byte allows, drawn from rows; categories stand for what they did.
-
-    For what need not be told in the consortium's bins: these cut the rare large values, where
-    frauds are, a few times, and one's own model can tell more of them apart.
-
-    Parameters
-    ----------
-    binning
-        Of the same schema as the rows.
-    rows
-        float32 of shape (n, n_features).
-    """
-    grid = lower_edges()
-    logits = dict(zip(binning.categories.columns.tolist(), binning.categories.logits, strict=True))
-    edges = [
-        _between(logits[j])
-        if j in logits
-        else quantile_edges(_counted(rows[:, j]), _QUANTILES, edges=grid)
-        for j in range(binning.n_features)
-    ]
-    return replace(
-        binning,
-        edges=np.concatenate(edges),
-        n_edges=np.array([len(each) for each in edges], np.int32),
-    )
-
-
-def _counted(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    cells = cells_of(values)
-    return np.bincount(cells[cells >= 0], minlength=N_CELLS)
-
-
-def _between(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return edges that tell the numbers of categories apart, thinned evenly to what fits."""
-    edges = np.unique(np.append(logits, np.float32(0.0)))[1:]
-    if len(edges) > MAX_EDGES:
-        edges = edges[np.linspace(0, len(edges) - 1, MAX_EDGES).astype(np.int64)]
-    return edges
 
 
 @nb.njit(cache=True)

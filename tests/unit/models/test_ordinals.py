@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from models.basis import encode
 from models.basis_builder import build_basis
 from models.errors import InvalidInputError
-from models.families.ordinals import MAX_EDGES, Binning, finer, ordinals
-from models.histograms import add_rows, empty_counts, lower_edges
-from models.schema import Schema, attribute_specs
+from models.families.ordinals import MAX_EDGES, Binning, ordinals
+from models.histograms import add_rows, empty_counts
+from models.schema import Schema
 
 
 @given(st.integers(0, 10_000))
@@ -77,37 +77,3 @@ def test_rows_of_another_width_are_refused() -> None:
     binning = Binning(number=1, edges=np.zeros(1, np.float32), n_edges=np.array([1], np.int32))
     with pytest.raises(InvalidInputError, match="expected 1 columns"):
         ordinals(binning, np.zeros((2, 2), np.float32))
-
-
-def test_finer_bins_lie_at_quantiles_of_the_rows() -> None:
-    """Over two hundred of a number, none of a constant, and as wide as a cell is at least."""
-    rng = np.random.default_rng(6)
-    rows = np.stack([rng.lognormal(size=20_000), np.full(20_000, 3.0)], axis=1).astype(np.float32)
-    rows[::7, 0] = np.nan
-    coarse = Binning(
-        number=4, edges=np.array([1.0], np.float32), n_edges=np.array([1, 0], np.int32)
-    )
-    fine = finer(coarse, rows)
-    assert fine.number == 4
-    assert 200 < fine.n_edges[0] <= MAX_EDGES
-    assert fine.n_edges[1] == 0
-    shares = np.bincount(ordinals(fine, rows)[:, 0])[1:] / np.isfinite(rows[:, 0]).sum()
-    assert shares.max() < 0.02
-    assert (ordinals(fine, rows)[::7, 0] == 0).all()
-
-
-def test_finer_bins_tell_categories_apart_by_what_stands_for_them() -> None:
-    """Three words in three bins, by risk; the words themselves have no order."""
-    schema = Schema(entity_kinds=(), attributes=attribute_specs({"c": "text"}))
-    words = lower_edges()[[9_000, 5_432, 7_000]]
-    rng = np.random.default_rng(2)
-    word = rng.integers(3, size=3_000)
-    rows = np.full((3_000, len(schema.feature_names)), np.nan, np.float32)
-    rows[:, -1] = words[word]
-    is_fraud = rng.random(3_000) < np.array([0.05, 0.6, 0.2])[word]
-    counts = empty_counts(rows.shape[1])
-    add_rows(counts, rows, is_fraud)
-    fine = finer(Binning.of(build_basis(counts, schema, 1)), rows)
-    found = ordinals(fine, rows)[:, -1]
-    of_word = [int(np.unique(found[word == k])[0]) for k in range(3)]
-    assert of_word[0] < of_word[2] < of_word[1]

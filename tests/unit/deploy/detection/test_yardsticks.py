@@ -4,11 +4,10 @@ import lightgbm
 import numpy as np
 import pytest
 
-from deploy.detection.yardsticks import YardstickRows, score_prequentially
-from models.basis_builder import build_basis
+from deploy.detection.yardsticks import YardstickRows, fine_bins, score_prequentially
 from models.families.batch import BatchOptions
-from models.families.ordinals import Binning, finer, ordinals
-from models.histograms import add_rows, empty_counts, lower_edges
+from models.families.ordinals import Binning, ordinals
+from models.histograms import lower_edges
 from models.schema import Schema, attribute_specs
 
 DAY_MS = 86_400_000
@@ -35,13 +34,6 @@ def made_rows(n=3_000, days=40):
         is_fraud=rng.random(n) < 1.0 / (1.0 + np.exp(-odds)),
         event_ms=np.sort(rng.integers(0, days * DAY_MS, n)),
     )
-
-
-def basis_of(matured):
-    """Return the consortium's basis on the same rows."""
-    counts = empty_counts(len(SCHEMA.feature_names))
-    add_rows(counts, matured.features, matured.is_fraud)
-    return build_basis(counts, SCHEMA, 1)
 
 
 def scores_of(rows, **changes):
@@ -83,7 +75,7 @@ def test_the_model_is_lightgbm_on_all_that_has_matured():
     end = int(np.searchsorted(rows.event_ms, 15 * DAY_MS, side="right"))
     matured = rows.until(15 * DAY_MS, DELAY_MS)
     assert len(matured) == end
-    binning = finer(Binning.of(basis_of(matured)), matured.features)
+    binning = Binning.of(fine_bins(matured, SCHEMA, number=1))
     parameters = {
         "objective": "binary", "deterministic": True, "force_row_wise": True, "num_threads": 1,
         "verbosity": -1, "bagging_freq": 1, "max_bin": 255, "min_data_in_bin": 1,
@@ -99,6 +91,17 @@ def test_the_model_is_lightgbm_on_all_that_has_matured():
     today = rows.event_ms // DAY_MS == 21
     expected = booster.predict(ordinals(binning, rows.features[today]), raw_score=True)
     assert scores[today] == pytest.approx(expected)
+
+
+def test_bins_are_fine_and_categories_are_numbers():
+    """Over two hundred bins of a number; the three categories in three bins, by risk."""
+    rows = made_rows()
+    basis = fine_bins(rows.until(40 * DAY_MS, 0), SCHEMA, number=1)
+    assert 200 < basis.n_edges[X] <= 253
+    found = ordinals(Binning.of(basis), rows.features)[:, C]
+    of_word = {int(np.unique(found[rows.features[:, C] == word])[0]) for word in WORDS}
+    assert len(of_word) == 3
+    assert found[rows.features[:, C] == WORDS[1]][0] == max(of_word)
 
 
 def test_there_is_no_score_before_enough_has_matured():
