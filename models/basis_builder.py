@@ -1,10 +1,11 @@
 """A basis from merged histograms: where bins end, what stands for a category, which features count.
 
-Attributes are chosen: one is kept when its bins explain more of the outcomes than as many useless
-bins would, twice over (half of the G-statistic against the number of bins, as in Akaike's
-criterion), the best first, and they share a bounded number of weights. Features of accounts and
-entities, with the schema's crosses of them, all have weights while those fit their bound, as those
-of three entity kinds do; beyond it the features that explain most come first.
+A feature of accounts and entities gets edges at quantiles of all transactions and at quantiles of
+the frauds, so that bins are narrow where frauds are. All have weights, with the schema's crosses,
+while those fit their bound; beyond it the features that explain most come first. Attributes are
+chosen: one is kept when its bins explain more of the outcomes than as many useless bins would,
+twice over (half of the G-statistic against the number of bins, as in Akaike's criterion), the best
+first, and they share a bounded number of weights.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +20,8 @@ from models.histograms import N_CELLS, lower_edges, quantile_edges
 from models.schema import Schema
 from models.trees import TreeList, together
 
-FINE_QUANTILES = np.r_[np.linspace(0, 1, 21)[1:-1], 0.97, 0.99, 0.995, 0.999]
+FINE_QUANTILES = np.r_[np.linspace(0, 1, 11)[1:-1], 0.97, 0.99, 0.995, 0.999]
+FRAUD_QUANTILES = np.linspace(0, 1, 31)[1:-1]
 COARSE_QUANTILES = np.r_[np.linspace(0, 1, 5)[1:-1], 0.9, 0.97, 0.99, 0.998]
 _ATTRIBUTE_COARSE = np.linspace(0, 1, 6)[1:-1]
 
@@ -87,6 +89,17 @@ class _Column:
     def edges(self, quantiles: NDArray[np.float64]) -> NDArray[np.float32]:
         return quantile_edges(self.counts.sum(axis=0), quantiles, edges=self.values)
 
+    def ranks(self, edges: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the share of transactions below each of some of the values."""
+        below = np.concatenate([[0], np.cumsum(self.counts.sum(axis=0))])
+        place = np.searchsorted(self.values, edges)
+        return (below[place] / max(int(below[-1]), 1)).astype(np.float32)
+
+    def fine_edges(self) -> NDArray[np.float32]:
+        """Return edges at quantiles of all and of the frauds: where those are, bins are narrow."""
+        of_frauds = quantile_edges(self.counts[1], FRAUD_QUANTILES, edges=self.values)
+        return np.union1d(self.edges(FINE_QUANTILES), of_frauds)
+
 
 def build_basis(
     counts: NDArray[np.integer],
@@ -123,18 +136,23 @@ def build_basis(
     n_plain = len(names) - len(schema.attributes)
     n_class = counts.sum(axis=2, dtype=np.int64).max(axis=0)
     chosen, quantiles = _chosen_attributes(columns, n_plain, n_class, shape)
-    fine = [c.edges(FINE_QUANTILES if j < n_plain else quantiles) for j, c in enumerate(columns)]
+    fine = [
+        column.fine_edges() if j < n_plain else column.edges(quantiles)
+        for j, column in enumerate(columns)
+    ]
     coarse = [
         c.edges(COARSE_QUANTILES if j < n_plain else _ATTRIBUTE_COARSE)
         for j, c in enumerate(columns)
     ]
     plain = _chosen_plain(columns[:n_plain], (fine, coarse), schema_crosses(schema), n_class, shape)
     selected = [*plain, *chosen]
+    ranks = [column.ranks(edges) for column, edges in zip(columns, fine, strict=True)]
     return Basis(
         number=number,
         schema_hash=schema.hash,
         edges=np.concatenate(fine),
         n_edges=_lengths(fine),
+        ranks=np.concatenate(ranks),
         coarse_edges=np.concatenate(coarse),
         n_coarse_edges=_lengths(coarse),
         selected=np.array(selected, np.int32),

@@ -25,7 +25,7 @@ MAX_HEADER_BYTES = 0xFFFF
 MAX_ENVELOPE_BYTES = 64 * 1024 * 1024
 MAX_INTEGER = 2**53
 MAX_NAME_LENGTH = 64
-MAX_ARRAYS = 16
+MAX_ARRAYS = 24
 _PREFIX = struct.Struct("<4sBH")
 
 HeaderT = TypeVar("HeaderT", bound=msgspec.Struct)

@@ -49,7 +49,8 @@ def counts_of(rows: NDArray[np.float32], is_fraud: NDArray[np.bool_]) -> NDArray
 
 
 COUNTS = counts_of(ROWS, IS_FRAUD)
-BASIS = build_basis(COUNTS, SCHEMA, 1)
+WIDE = BasisShape(plain_weights=5_000)
+BASIS = build_basis(COUNTS, SCHEMA, 1, shape=WIDE)
 
 
 def test_attributes_that_tell_nothing_get_no_weights() -> None:
@@ -109,10 +110,10 @@ def test_bins_of_a_category_ascend_with_its_risk() -> None:
 
 def test_the_weights_of_attributes_are_bounded_and_the_best_come_first() -> None:
     """With room for one attribute's four bins it is the one that tells most."""
-    shape = BasisShape(attribute_weights=4, attribute_bins=(4, 16))
+    shape = replace(WIDE, attribute_weights=4, attribute_bins=(4, 16))
     chosen = build_basis(COUNTS, SCHEMA, 1, shape=shape).selected.tolist()[FIRST:]
     assert len(chosen) == 1
-    wide = BasisShape(attribute_weights=24, attribute_bins=(4, 16))
+    wide = replace(WIDE, attribute_weights=24, attribute_bins=(4, 16))
     basis = build_basis(COUNTS, SCHEMA, 1, shape=wide)
     assert (basis.n_edges[basis.selected[FIRST:]] + 1 <= 8).all()
 
@@ -138,14 +139,14 @@ def test_all_features_of_accounts_and_entities_have_weights_where_they_fit() -> 
     assert [tuple(pair) for pair in basis.crosses.tolist()] == schema_crosses(KINDS)
 
 
-@pytest.mark.parametrize("most", [0, 24, 130, 400, 1_500])
+@pytest.mark.parametrize("most", [0, 44, 200, 400, 1_500])
 def test_weights_of_accounts_and_entities_are_bounded_and_the_best_come_first(most: int) -> None:
-    """A cross comes when both its features do; 24 bins are one feature, two and a cross 129."""
+    """A cross comes when both its features do: 44 bins are one feature, 200 hold two and theirs."""
     basis = build_basis(kind_counts(), KINDS, 1, shape=BasisShape(plain_weights=most))
     assert basis.n_weights - 1 <= most
     selected = set(basis.selected.tolist())
     best = [KINDS.feature_names.index(f"b.{name}") for name in ("f_7d", "risk_7d")]
-    assert selected >= set(best[: 0 if most == 0 else 1 if most == 24 else 2])
+    assert selected >= set(best[: 0 if most == 0 else 1 if most == 44 else 2])
     within = [(a, b) for a, b in schema_crosses(KINDS) if {a, b} <= selected]
     assert [tuple(pair) for pair in basis.crosses.tolist()] == within
 
@@ -153,7 +154,7 @@ def test_weights_of_accounts_and_entities_are_bounded_and_the_best_come_first(mo
 def test_merged_counts_give_the_basis_of_the_pooled_rows() -> None:
     """Also of categories, to the bit, whatever the order of the banks."""
     parts = [counts_of(ROWS[i::3], IS_FRAUD[i::3]) for i in range(3)]
-    merged = build_basis(parts[2] + parts[0] + parts[1], SCHEMA, 1)
+    merged = build_basis(parts[2] + parts[0] + parts[1], SCHEMA, 1, shape=WIDE)
     for name, array in BASIS.arrays().items():
         assert merged.arrays()[name].tobytes() == array.tobytes(), name
 
@@ -251,7 +252,7 @@ def test_a_column_with_one_value_makes_no_edges() -> None:
     """And an attribute that is never there neither bins nor weights."""
     rows = ROWS.copy()
     rows[:, AT["n0"]], rows[:, AT["n1"]] = 5.0, np.nan
-    basis = build_basis(counts_of(rows, IS_FRAUD), SCHEMA, 1)
+    basis = build_basis(counts_of(rows, IS_FRAUD), SCHEMA, 1, shape=WIDE)
     assert basis.n_edges[[AT["n0"], AT["n1"]]].tolist() == [0, 0]
     assert not {AT["n0"], AT["n1"]} & set(basis.selected.tolist())
     assert (encode(basis, rows)[:, 0] != MISSING).all()
