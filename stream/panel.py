@@ -51,13 +51,14 @@ class Panel:
     proposing
         When and how many trees are proposed.
     roles
-        Whether the scorecards run, probes are answered, and a student may come.
+        Whether the scorecards run, probes are answered, a student or personal weights may come.
 
     Attributes
     ----------
     names
-        The experts, in the order of the columns of scores: ``own``, ``merged``, the families, and
-        ``student`` in a consortium that uses probes.
+        The experts, in the order of the columns of scores: ``own``, ``merged``, the families, then
+        ``personal`` in a consortium that uses personal weights, and ``student`` in one that uses
+        probes.
     cold
         bool of shape (n_experts,): the consortium's experts, on which a cold bank relies.
     """
@@ -78,7 +79,8 @@ class Panel:
         self.families = tuple(families)
         self.proposer = Proposer(families, proposing)
         own_names = ("own", "merged", *(family.name for family in families))
-        self.names = (*own_names, "student") if roles.has_student else own_names
+        personal = () if roles.personal is None else ("personal",)
+        self.names = (*own_names, *personal, *(("student",) if roles.has_student else ()))
         self.cold = np.array([i == 1 or i >= len(own_names) for i in range(len(self.names))])
 
     def score(self, own: NDArray[np.float32], shared: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -90,10 +92,13 @@ class Panel:
             float32 of shape (n, n_features): rows with own evidence alone, and with all.
         """
         none = np.full(len(own), np.nan)
-        scores = [none, none]
+        scores, personal = [none, none], none
         if self._roles.runs_scorecard:
-            scores = [self.own.score(own), self.shared.score(shared)]
+            merged, personal = self.shared.score_both(shared)
+            scores = [self.own.score(own), merged]
         scores += [family.score(shared) for family in self.families]
+        if self._roles.personal is not None:
+            scores.append(personal)
         if self._roles.has_student:
             scores.append(self.student.score(shared))
         return np.column_stack(scores)
@@ -167,7 +172,11 @@ class Panel:
         is_new = self.shared.needs_rows(collecting)
         before = self.shared.basis
         self.shared.install(
-            release.basis, release.weights, collecting, retained() if is_new else None
+            release.basis,
+            release.weights,
+            collecting,
+            retained() if is_new else None,
+            personal=self._personal(release),
         )
         basis = release.basis
         if basis is not None and (before is None or before.number != basis.number):
@@ -175,6 +184,12 @@ class Panel:
                 family.install(basis)
         self.answerer.install(release.probes)
         return is_new
+
+    def _personal(self, release: Release) -> NDArray[np.float64] | None:
+        member = self._roles.personal
+        if member is None or release.personal is None:
+            return None
+        return release.personal.of(member)
 
     def install_student(self, release: Release) -> bool:
         """Swap a release's student in; return whether it is another."""
