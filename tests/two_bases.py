@@ -91,9 +91,7 @@ def statistics_of(
     """Return statistics of drawn rows at drawn log-odds, as a member publishes them."""
     features, is_fraud = rows(n, seed)
     statistics = Statistics(basis.n_weights)
-    statistics.add(
-        encode(basis, features), is_fraud, logits_of(n, seed), kept=np.ones(n, np.bool_)
-    )
+    statistics.add(encode(basis, features), is_fraud, logits_of(n, seed), kept=np.ones(n, np.bool_))
     packed, gradient = statistics.rounded(np.zeros(basis.n_weights))
     return Contribution(
         key=ContributionKey(member, worker, "statistics", bucket),
