@@ -245,8 +245,8 @@ def test_a_folder_that_remembers_gives_the_bits_of_one_that_does_not():
     """Through the switch, a changed weight in force and a bucket that is published anew."""
     folder, previous = Folder(CONFIG), in_force()
     log = list(a_log())
-    moved = [(statistics_of(m, 4, OLD, seed=9 + i), 1) for i, m in enumerate(MEMBERS)]
-    first = [*log[:3], *moved]
+    stayed = [pair for pair in log if pair[0].basis == OLD.number]
+    first = [*log[:3], *stayed, (statistics_of("alpha", 4, OLD, seed=9), 1)]
     for held in (first, log, [*log, (statistics_of("gamma", 4, NEW, seed=6), 30)]):
         found = folder.fold(state_of(held), 4, previous)
         assert found.release_id == fold(state_of(held), CONFIG, 4, previous).release_id
