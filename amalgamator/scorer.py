@@ -200,13 +200,13 @@ class ScorerFold:
             return last
         sums = self._sums.decayed(used, target, self._config)
         try:
-            weights = solution(sums, target.basis, self._config)
+            found = solution(sums, target.basis, self._config)
         except np.linalg.LinAlgError as error:
             log.warning("statistics of basis %d: %s", target.basis.number, error)
             self.is_indefinite = True
             return None
-        personal = personal_weights(used, sums, target, self._config)
-        self._solved = _Solved(target, stamp, weights, personal)
+        personal = personal_weights(used, found, target, self._config)
+        self._solved = _Solved(target, stamp, found.weights, personal)
         return self._solved
 
     def _statistics_for(self, pairs: Pairs, target: Target) -> Pairs:

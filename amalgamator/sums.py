@@ -1,6 +1,7 @@
 """Sums of members' statistics: over sorted members in a bucket, then over buckets, oldest first."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from amalgamator.policy import FoldConfig
 from amalgamator.state import Pairs, by_bucket
 from amalgamator.target import Target
 from models.basis import Basis
-from models.families.scorecard import solve
+from models.families.scorecard import Solver, unpack
 from models.summary import ContributionKey
 
 Stamp = tuple[tuple[ContributionKey, int, float], ...]
@@ -96,21 +97,28 @@ def ridge_of(basis: Basis, config: FoldConfig) -> NDArray[np.float64]:
     return ridge
 
 
-def solution(sums: Sums, basis: Basis, config: FoldConfig) -> NDArray[np.float64]:
-    """Return the weights of a basis that sums give, read-only.
+class Solution(NamedTuple):
+    """The weights of a basis that sums give, read-only, and the factored sums."""
+
+    weights: NDArray[np.float64]
+    solver: Solver
+
+
+def solution(sums: Sums, basis: Basis, config: FoldConfig) -> Solution:
+    """Return the solution of sums.
 
     Raises
     ------
     numpy.linalg.LinAlgError
         If the sums are not positive definite, or the solution is not finite.
     """
-    weights = solve(
-        sums.curvature,
-        sums.gradient,
+    solver = Solver(
+        unpack(sums.curvature, basis.n_weights),
         ridge=ridge_of(basis, config),
         prior_logit=config.prior_logit,
     )
+    weights = solver.solve(sums.gradient)
     if not bool(np.isfinite(weights).all()):
         raise np.linalg.LinAlgError("the solution is not finite")
     weights.flags.writeable = False
-    return weights
+    return Solution(weights, solver)
