@@ -100,6 +100,8 @@ def _amalgamator(settings: Settings, registry: Registry, schema: Schema) -> Amal
             prior_logit=settings.prior_logit,
             bucket_days=settings.bucket_days,
             evidence_days=settings.evidence_days,
+            kappa=settings.kappa or None,
+            n_former=settings.n_former,
             basis=BasisPolicy(
                 min_n=settings.basis_min_n,
                 min_frauds=settings.basis_min_frauds,

@@ -6,13 +6,8 @@ from models.errors import DecodeError, QuarantinedError
 from models.fragments import FragmentRecord, Reassembler, Splitter
 from models.keys import Signer, Verifier
 from models.release import Release
-from models.release_codec import (
-    MANIFEST_KEY,
-    Digests,
-    ReleaseAssembler,
-    encode_release,
-    part_hashes,
-)
+from models.release_codec import MANIFEST_KEY, ReleaseAssembler, encode_release
+from models.release_hashes import Digests, part_hashes
 from models.schema import Schema
 
 
@@ -86,8 +81,15 @@ class ReleaseLog:
 
     def _tombstones(self, release: Release) -> list[FragmentRecord]:
         student, probes = release.student, release.probes
-        bases = (release.basis, release.next_basis, None if student is None else student.basis)
+        bases = (
+            release.basis,
+            release.next_basis,
+            None if student is None else student.basis,
+            *(former.basis for former in release.former),
+        )
         needed = {MANIFEST_KEY, "weights|0"}
+        needed |= set() if release.personal is None else {"personal|0"}
+        needed |= {f"former|{former.basis.number}" for former in release.former}
         needed |= set() if student is None else {f"student|{student.network.number}"}
         needed |= set() if probes is None else {f"probes|{probes.number}"}
         needed |= {f"basis|{basis.number}" for basis in bases if basis is not None}

@@ -96,6 +96,8 @@ class RunPlan:
     proposing, structure, trust, learning, drift, probes
         See there; without trust all count as they come, without drift it is not watched, without
         probes nobody is asked.
+    kappa, n_former
+        See `amalgamator.policy.FoldConfig`; without kappa nobody has personal weights.
     """
 
     label_delay_s: float = 7 * 86_400.0
@@ -111,6 +113,8 @@ class RunPlan:
     learning: LearningPolicy = LearningPolicy()
     drift: DriftPolicy | None = None
     probes: ProbePolicy | None = None
+    kappa: float | None = None
+    n_former: int = 2
 
     def of(self, bank: str) -> BankPlan:
         """Return what a bank does."""
@@ -145,6 +149,7 @@ def pipeline_config(plan: RunPlan, member: str, schema: Schema) -> PipelineConfi
         runs_scorecard=bank.runs_scorecard,
         answers_probes=bank.answers_probes,
         uses_probes=plan.probes is not None,
+        uses_personal=plan.kappa is not None,
     )
 
 
@@ -161,6 +166,8 @@ def local_amalgamator(
     structure: StructurePolicy = StructurePolicy(),
     trust: TrustPolicy | None = TrustPolicy(),
     probes: ProbePolicy | None = None,
+    kappa: float | None = None,
+    n_former: int = 2,
 ) -> Amalgamator:
     """Return an amalgamator in lockstep for banks of this process, which need no keys."""
     unused = Verifier(Signer(bytes(32)).public_key)  # nothing is signed within one process
@@ -179,6 +186,8 @@ def local_amalgamator(
         structure=structure,
         trust=trust,
         probes=probes,
+        kappa=kappa,
+        n_former=n_former,
     )
     registry = Registry(
         consortium="local",
@@ -239,6 +248,8 @@ class ConsortiumRun:
             structure=plan.structure,
             trust=plan.trust,
             probes=plan.probes,
+            kappa=plan.kappa,
+            n_former=plan.n_former,
         )
         self.result = RunResult(
             own=np.full(n, np.nan),

@@ -119,8 +119,8 @@ class ContributionHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 class ReleasePartHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Header of one piece of a release, addressed by the hash of its content.
 
-    ``part`` is ``basis`` (``number``: its version), ``weights`` (0), ``evidence`` (UTC day),
-    ``probes`` or ``student`` (number of the set).
+    ``part`` is ``basis`` (``number``: its version), ``weights`` or ``personal`` (0), ``former``
+    (that of its basis), ``evidence`` (UTC day), ``probes`` or ``student`` (number of the set).
     """
 
     consortium: Name
@@ -148,8 +148,10 @@ class ReleaseManifestHeader(
 ):
     """Header of a release's manifest, sent after its parts; it has no body.
 
-    ``basis``, ``weights``, ``next_basis``, ``evidence`` (UTC day, hash), ``probes``, ``student``
-    and ``student_basis`` name parts by hash; the last three are written only where they are set.
+    ``basis``, ``weights``, ``next_basis``, ``evidence`` (UTC day, hash), ``probes``, ``student``,
+    ``student_basis``, ``personal`` (whose rows are those of ``personal_members``) and ``former``
+    (basis, weights) name parts by hash; from ``probes`` on they are written only where they are
+    set.
     """
 
     consortium: Name
@@ -167,6 +169,9 @@ class ReleaseManifestHeader(
     probes: Name | None = None
     student: Name | None = None
     student_basis: Name | None = None
+    personal: Name | None = None
+    personal_members: tuple[Name, ...] = ()
+    former: tuple[tuple[Name, Name], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -199,9 +204,17 @@ class Envelope:
         return hashlib.sha256(self.head + self.signature).digest()
 
 
+def _encoded(header: msgspec.Struct) -> bytes:
+    """Return the one encoding of a header: the shortest, however many fields are not set.
+
+    Of a struct, msgspec writes a length that would hold all fields, those left out too.
+    """
+    return msgspec.msgpack.encode(msgspec.to_builtins(header, builtin_types=(bytes,)))
+
+
 def seal(kind: Kind, header: msgspec.Struct, body: bytes, signer: Signer) -> bytes:
     """Return the signed envelope; ``header.body_sha256`` must be that of ``body``."""
-    encoded = msgspec.msgpack.encode(header)
+    encoded = _encoded(header)
     if len(encoded) > MAX_HEADER_BYTES:
         raise InvalidInputError(
             f"header: expected at most {MAX_HEADER_BYTES} bytes, got {len(encoded)}"
@@ -248,7 +261,7 @@ def decode_header(envelope: Envelope, header_type: type[HeaderT]) -> HeaderT:
     """
     try:
         header = msgspec.msgpack.decode(envelope.header, type=header_type)
-        encoded = msgspec.msgpack.encode(header)
+        encoded = _encoded(header)
     except (msgspec.MsgspecError, OverflowError, ValueError) as error:
         raise QuarantinedError("header", f"expected a {header_type.__name__}") from error
     if encoded != envelope.header:

@@ -52,13 +52,14 @@ class Panel:
     proposing
         When and how many trees are proposed.
     roles
-        Whether the scorecards run, probes are answered, and a student may come.
+        Whether the scorecards run, probes are answered, a student or personal weights may come.
 
     Attributes
     ----------
     names
-        The experts, in the order of the columns of scores: ``own``, ``merged``, the families, and
-        ``student`` in a consortium that uses probes.
+        The experts, in the order of the columns of scores: ``own``, ``merged``, the families, then
+        ``personal`` in a consortium that uses personal weights, and ``student`` in one that uses
+        probes.
     cold
         bool of shape (n_experts,): the consortium's experts, on which a cold bank relies.
     """
@@ -79,7 +80,8 @@ class Panel:
         self.families = tuple(families)
         self.proposer = Proposer(families, proposing)
         own_names = ("own", "merged", *(family.name for family in families))
-        self.names = (*own_names, "student") if roles.has_student else own_names
+        personal = () if roles.personal is None else ("personal",)
+        self.names = (*own_names, *personal, *(("student",) if roles.has_student else ()))
         self.cold = np.array([i == 1 or i >= len(own_names) for i in range(len(self.names))])
 
     def score(self, own: NDArray[np.float32], shared: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -90,11 +92,9 @@ class Panel:
         own, shared
             float32 of shape (n, n_features): rows with own evidence alone, and with all.
         """
-        scores = [*self._scorecards(own, shared)]
-        scores += [family.score(shared) for family in self.families]
-        if self._roles.has_student:
-            scores.append(self.student.score(shared))
-        return np.column_stack(scores)
+        quick = self._quick(own, shared)
+        families = [family.score(shared) for family in self.families]
+        return np.column_stack([*quick[:2], *families, *quick[2:]])
 
     def rescore(
         self,
@@ -118,22 +118,30 @@ class Panel:
             int64 of shape (n,): when that was, ascending.
         """
         scores = logged.astype(np.float64)
-        scores[:, :2] = np.column_stack(self._scorecards(own, shared))
+        quick = self._quick(own, shared)
+        n_families = len(self.families)
+        for column, found in enumerate(quick):
+            scores[:, column if column < 2 else column + n_families] = found
         for column, family in enumerate(self.families, start=2):
             n = int(np.searchsorted(arrival_ms, family.began_day * DAY_MS))
             if n:
                 scores[:n, column] = family.score(shared[:n])
-        if self._roles.has_student:
-            scores[:, -1] = self.student.score(shared)
         return scores
 
-    def _scorecards(
+    def _quick(
         self, own: NDArray[np.float32], shared: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ) -> list[NDArray[np.float64]]:
+        """Return the scores of all experts but the families, in order."""
+        mine = merged = personal = np.full(len(own), np.nan)
         if self._roles.runs_scorecard:
-            return self.own.score(own), self.shared.score(shared)
-        none = np.full(len(own), np.nan)
-        return none, none
+            mine = self.own.score(own)
+            merged, personal = self.shared.score_both(shared)
+        found = [mine, merged]
+        if self._roles.personal is not None:
+            found.append(personal)
+        if self._roles.has_student:
+            found.append(self.student.score(shared))
+        return found
 
     def learn(self, own: Matured, shared: Matured, shareable: Matured) -> None:
         """Add outcomes.
@@ -204,7 +212,11 @@ class Panel:
         is_new = self.shared.needs_rows(collecting)
         before = self.shared.basis
         self.shared.install(
-            release.basis, release.weights, collecting, retained() if is_new else None
+            release.basis,
+            release.weights,
+            collecting,
+            retained() if is_new else None,
+            personal=self._personal(release),
         )
         basis = release.basis
         if basis is not None and (before is None or before.number != basis.number):
@@ -212,6 +224,12 @@ class Panel:
                 family.install(basis)
         self.answerer.install(release.probes)
         return is_new
+
+    def _personal(self, release: Release) -> NDArray[np.float64] | None:
+        member = self._roles.personal
+        if member is None or release.personal is None:
+            return None
+        return release.personal.of(member)
 
     def install_student(self, release: Release) -> bool:
         """Swap a release's student in; return whether it is another."""

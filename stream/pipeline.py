@@ -31,7 +31,6 @@ from stream.judge import N_RECENT, Judge
 from stream.label_join import LabelJoin, Rejected, hash_ids
 from stream.panel import Panel
 from stream.pipeline_config import PipelineConfig
-from stream.probing import Roles
 from stream.row_log import FRAUD, LEGIT, RowLog
 from stream.summaries import Summaries
 from stream.units import UnitAlignment, rescale_state
@@ -86,8 +85,9 @@ class Pipeline:
         self.config = config
         self.accounts = AccountTable(config.secret)
         self.entities = EntityTable(schema.entity_kinds, config.secret)
-        roles = Roles(config.runs_scorecard, config.answers_probes, config.uses_probes)
-        self.panel = Panel(schema, config.learning, self._families(), config.proposing, roles)
+        self.panel = Panel(
+            schema, config.learning, self._families(), config.proposing, config.roles
+        )
         self.log = RowLog(
             n_entities=n_kinds,
             n_features=len(schema.feature_names),

@@ -25,11 +25,14 @@ class Roles(NamedTuple):
         Whether it answers the consortium's probes.
     has_student
         Whether its consortium uses probes, so that releases may bring a student.
+    personal
+        In a consortium that uses personal weights, the member whose a release may bring.
     """
 
     runs_scorecard: bool = True
     answers_probes: bool = False
     has_student: bool = False
+    personal: str | None = None
 
 
 class StudentExpert:

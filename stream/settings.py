@@ -70,6 +70,9 @@ class Settings:
         Of whatever families draw, in [0, 2^31).
     propose_trees
         Trees that each family proposes to the consortium every 28 days; 0: none.
+    personal_weights
+        Whether the consortium's releases carry personal weights, see ``kappa`` in the
+        amalgamator's settings.
     drift_watch
         Whether calibration and features are watched for drift.
     checkpoint_s
@@ -100,6 +103,7 @@ class Settings:
     families: tuple[str, ...] = ()
     seed: int = 0
     propose_trees: int = 32
+    personal_weights: bool = False
     drift_watch: bool = True
     checkpoint_s: float = 2.0
     health_host: str = "127.0.0.1"
@@ -258,5 +262,6 @@ def pipeline_config(
         admission=AdmissionPolicy(lateness_ms=round(settings.lateness_s * 1_000)),
         proposing=ProposalPolicy(n_trees=settings.propose_trees),
         drift=DriftPolicy() if settings.drift_watch else None,
+        uses_personal=settings.personal_weights,
         is_unit_known=mapping.is_unit_known,
     )
