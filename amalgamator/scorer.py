@@ -122,7 +122,8 @@ class ScorerFold:
         due = self._plain_due_basis(pairs, scorer)
         if due is None or scorer.basis is None:
             return due
-        plain = only_crosses(due, schema_crosses(self._config.schema, due.selected.tolist()))
+        of_schema = set(schema_crosses(self._config.schema))
+        plain = only_crosses(due, [(a, b) for a, b in due.crosses.tolist() if (a, b) in of_schema])
         moments = merged_moments(pairs, scorer.basis, self._config)
         if moments is None:
             return plain

@@ -2,13 +2,14 @@
 
 A feature of accounts and entities gets edges at quantiles of all transactions and at quantiles of
 the frauds, so that bins are narrow where frauds are. All have weights, with the schema's crosses,
-while those fit their bound; beyond it the features that explain most come first. Attributes are
+while those fit their bound; beyond it features come before crosses, and what explains most before
+the rest. Attributes are
 chosen: one is kept when its bins explain more of the outcomes than as many useless bins would,
 twice over (half of the G-statistic against the number of bins, as in Akaike's criterion), the best
 first, and they share a bounded number of weights.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,8 +145,9 @@ def build_basis(
         c.edges(COARSE_QUANTILES if j < n_plain else _ATTRIBUTE_COARSE)
         for j, c in enumerate(columns)
     ]
-    plain = _chosen_plain(columns[:n_plain], (fine, coarse), schema_crosses(schema), n_class, shape)
-    selected = [*plain, *chosen]
+    plain, crosses = _chosen_plain(
+        columns[:n_plain], (fine, coarse), schema_crosses(schema), n_class, shape.plain_weights
+    )
     ranks = [column.ranks(edges) for column, edges in zip(columns, fine, strict=True)]
     return Basis(
         number=number,
@@ -155,8 +157,8 @@ def build_basis(
         ranks=np.concatenate(ranks),
         coarse_edges=np.concatenate(coarse),
         n_coarse_edges=_lengths(coarse),
-        selected=np.array(selected, np.int32),
-        crosses=np.array(schema_crosses(schema, selected), np.int32).reshape(-1, 2),
+        selected=np.array([*plain, *chosen], np.int32),
+        crosses=np.array(crosses, np.int32).reshape(-1, 2),
         category_cells=np.concatenate([column.cells for column in columns]),
         category_logits=np.concatenate([column.logits for column in columns]),
         n_categories=_lengths([column.cells for column in columns]),
@@ -166,14 +168,10 @@ def build_basis(
     )
 
 
-def schema_crosses(schema: Schema, selected: Iterable[int] | None = None) -> list[Pair]:
-    """Return the schema's pairs as positions of features; those of selected ones where given."""
+def schema_crosses(schema: Schema) -> list[Pair]:
+    """Return the schema's pairs as positions of features."""
     position = {name: i for i, name in enumerate(schema.feature_names)}
-    pairs = [(position[a], position[b]) for a, b in schema.crosses]
-    if selected is None:
-        return pairs
-    kept = set(selected)
-    return [(a, b) for a, b in pairs if a in kept and b in kept]
+    return [(position[a], position[b]) for a, b in schema.crosses]
 
 
 def _lengths(arrays: Sequence[NDArray[np.generic]]) -> NDArray[np.int32]:
@@ -225,24 +223,26 @@ def _chosen_plain(
     edges: tuple[Sequence[NDArray[np.float32]], Sequence[NDArray[np.float32]]],
     crosses: Sequence[Pair],
     n_class: NDArray[np.int64],
-    shape: BasisShape,
-) -> list[int]:
-    """Return the features of accounts and entities that get weights, ascending.
+    room: int,
+) -> tuple[list[int], list[Pair]]:
+    """Return the features of accounts and entities, and the crosses, that get weights, in order.
 
-    A feature comes with its crosses with those that are there already, or, if they do not fit, not.
+    Features come first, those that explain most at the head; then crosses of such features.
     """
     fine, coarse = edges
     gains = [_gain(column, fine[j], n_class) for j, column in enumerate(columns)]
     kept: set[int] = set()
-    room = shape.plain_weights
     for j in sorted(range(len(columns)), key=lambda j: (-gains[j], j)):
-        completed = [(a, b) for a, b in crosses if j in (a, b) and kept | {j} >= {a, b}]
-        needed = len(fine[j]) + 1
-        needed += sum((len(coarse[a]) + 1) * (len(coarse[b]) + 1) for a, b in completed)
-        if needed <= room:
+        if len(fine[j]) + 1 <= room:
             kept.add(j)
-            room -= needed
-    return sorted(kept)
+            room -= len(fine[j]) + 1
+    crossed: set[Pair] = set()
+    for a, b in sorted(crosses, key=lambda pair: (-gains[pair[0]] - gains[pair[1]], pair)):
+        cells = (len(coarse[a]) + 1) * (len(coarse[b]) + 1)
+        if {a, b} <= kept and cells <= room:
+            crossed.add((a, b))
+            room -= cells
+    return sorted(kept), [pair for pair in crosses if pair in crossed]
 
 
 def _chosen_attributes(

@@ -139,16 +139,19 @@ def test_all_features_of_accounts_and_entities_have_weights_where_they_fit() -> 
     assert [tuple(pair) for pair in basis.crosses.tolist()] == schema_crosses(KINDS)
 
 
-@pytest.mark.parametrize("most", [0, 44, 200, 400, 1_500])
+@pytest.mark.parametrize("most", [0, 44, 200, 400, 1_500, 2_000])
 def test_weights_of_accounts_and_entities_are_bounded_and_the_best_come_first(most: int) -> None:
-    """A cross comes when both its features do: 44 bins are one feature, 200 hold two and theirs."""
+    """Bins before crosses: 44 are one feature at most; crosses are of features that are there."""
     basis = build_basis(kind_counts(), KINDS, 1, shape=BasisShape(plain_weights=most))
     assert basis.n_weights - 1 <= most
     selected = set(basis.selected.tolist())
     best = [KINDS.feature_names.index(f"b.{name}") for name in ("f_7d", "risk_7d")]
     assert selected >= set(best[: 0 if most == 0 else 1 if most == 44 else 2])
-    within = [(a, b) for a, b in schema_crosses(KINDS) if {a, b} <= selected]
-    assert [tuple(pair) for pair in basis.crosses.tolist()] == within
+    crosses = [tuple(pair) for pair in basis.crosses.tolist()]
+    assert crosses == [pair for pair in schema_crosses(KINDS) if pair in crosses]
+    assert all({a, b} <= selected for a, b in crosses)
+    assert not crosses or selected == set(range(len(KINDS.feature_names)))
+    assert bool(crosses) == (most == 2_000)
 
 
 def test_merged_counts_give_the_basis_of_the_pooled_rows() -> None:
