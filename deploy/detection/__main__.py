@@ -116,8 +116,9 @@ def _jobs(
 ) -> list[Job]:
     return [
         Job(source=source, run=run, folder=asked.work / source.name)
-        for source in sources
+        for i, source in enumerate(sources)
         for run in runs
+        if i == 0 or not run.is_once
     ]
 
 

@@ -28,18 +28,18 @@ MIXED: tuple[tuple[FamilySpec, ...], ...] = (
     ('river {model = "river.naive_bayes.GaussianNB"}',),
 )
 """Own models of the largest bank, of the next, ...; then from the start again."""
-PROBE_ONLY = BankPlan(families=LIGHTGBM, runs_scorecard=False, answers_probes=True)
+EVERY_S = 7_200.0
+USUAL = BankPlan(statistics_s=2 * 86_400.0)
+PLAN = RunPlan(tick_s=EVERY_S, cadence_s=EVERY_S, usual=USUAL)
+"""Outcomes are learnt and evidence is exchanged every two hours, statistics every two days: half of
+the work of hours and days."""
+PROBE_ONLY = replace(USUAL, families=LIGHTGBM, runs_scorecard=False, answers_probes=True)
 """A bank that shares evidence and histograms, learns by LightGBM alone, and answers probes."""
 PACES_D = (1, 1, 2, 3, 7)
 """Days between publications of statistics, likewise."""
 FOREIGN_UNIT = 11.3
 """Units of the other currency that one of the reference currency is worth."""
 AWAY_AFTER_D, AWAY_D = 14, 14
-
-
-EVERY_S = 7_200.0
-PLAN = RunPlan(tick_s=EVERY_S, cadence_s=EVERY_S)
-"""Outcomes are learnt and summaries exchanged every two hours: half the work of every hour."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +85,8 @@ class DetectionRun:
         Run whose kept rows are read; empty: none.
     keeps_rows
         Whether feature rows and scores are kept as files for runs that need them.
+    is_once
+        Whether one of several splits is enough: no figure is made of it, the report shows it.
     """
 
     name: str
@@ -93,6 +95,7 @@ class DetectionRun:
     subjects: tuple[str, ...] = ()
     needs: str = ""
     keeps_rows: bool = False
+    is_once: bool = False
 
 
 def usual_runs(prefix: str = "") -> tuple[DetectionRun, ...]:
@@ -101,7 +104,8 @@ def usual_runs(prefix: str = "") -> tuple[DetectionRun, ...]:
     return (
         DetectionRun(name=base, keeps_rows=True),
         DetectionRun(
-            name=f"{prefix}amalgamated", plan=replace(PLAN, usual=BankPlan(families=LIGHTGBM))
+            name=f"{prefix}amalgamated",
+            plan=replace(PLAN, usual=replace(USUAL, families=LIGHTGBM)),
         ),
         DetectionRun(name=f"{prefix}pooled_lightgbm", kind="pooled_lightgbm", needs=base),
         DetectionRun(name=f"{prefix}local_lightgbm", kind="local_lightgbm", needs=base),
@@ -131,10 +135,10 @@ def split_runs(banks: Sequence[str], first_ms: int) -> tuple[DetectionRun, ...]:
     return (
         *usual,
         DetectionRun(name="pooled", kind="pooled_scorecard"),
-        _run("mixed", {bank: BankPlan(families=families) for bank, families in own.items()}),
+        _run("mixed", {bank: replace(USUAL, families=families) for bank, families in own.items()}),
         _run("paces", {bank: BankPlan(statistics_s=86_400.0 * d) for bank, d in paces.items()}),
-        _about("cold", banks[-1], BankPlan(joins_ms=first_ms), needs=BASE),
-        _about("away", banks[1], BankPlan(away_ms=_absence(first_ms))),
+        _about("cold", banks[-1], replace(USUAL, joins_ms=first_ms), needs=BASE),
+        replace(_about("away", banks[1], replace(USUAL, away_ms=_absence(first_ms))), is_once=True),
         *currency_runs(banks[2]),
         *poison_runs(banks),
         DetectionRun(name="probe_only", plan=replace(PLAN, usual=PROBE_ONLY, probes=ProbePolicy())),
@@ -147,8 +151,12 @@ def currency_runs(bank: str) -> tuple[DetectionRun, ...]:
     With the currency known they would be those of `BASE`.
     """
     return (
-        _about("currency_unaligned", bank, BankPlan(amount_factor=FOREIGN_UNIT)),
-        _about("currency_aligned", bank, BankPlan(amount_factor=FOREIGN_UNIT, is_unit_known=False)),
+        _about("currency_unaligned", bank, replace(USUAL, amount_factor=FOREIGN_UNIT)),
+        _about(
+            "currency_aligned",
+            bank,
+            replace(USUAL, amount_factor=FOREIGN_UNIT, is_unit_known=False),
+        ),
     )
 
 
@@ -162,13 +170,13 @@ def poison_runs(banks: Sequence[str]) -> tuple[DetectionRun, ...]:
     return (
         DetectionRun(name="clean_undefended", plan=replace(PLAN, trust=None)),
         _poisoned("one_poisoner", one),
-        _poisoned("one_poisoner_undefended", one, is_defended=False),
+        replace(_poisoned("one_poisoner_undefended", one, is_defended=False), is_once=True),
         _poisoned("two_poisoners", two),
     )
 
 
 def _poisoned(name: str, liars: tuple[str, ...], *, is_defended: bool = True) -> DetectionRun:
-    banks = dict.fromkeys(liars, BankPlan(relabel=flip_labels))
+    banks = dict.fromkeys(liars, replace(USUAL, relabel=flip_labels))
     plan = replace(PLAN, banks=banks) if is_defended else replace(PLAN, banks=banks, trust=None)
     return DetectionRun(name=name, plan=plan, subjects=liars)
 
