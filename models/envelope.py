@@ -44,6 +44,7 @@ class Kind(IntEnum):
     CONTRIBUTION = 1
     RELEASE_PART = 2
     RELEASE_MANIFEST = 3
+    NET_MANIFEST = 4
 
 
 class ArrayHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,7 +121,7 @@ class ReleasePartHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Header of one piece of a release, addressed by the hash of its content.
 
     ``part`` is ``basis`` (``number``: its version), ``weights`` (0), ``evidence`` (UTC day),
-    ``probes`` or ``student`` (number of the set).
+    ``probes`` or ``student`` (number of the set), ``net`` (of the basis that it reads).
     """
 
     consortium: Name
@@ -167,6 +168,18 @@ class ReleaseManifestHeader(
     probes: Name | None = None
     student: Name | None = None
     student_basis: Name | None = None
+
+
+class NetManifestHeader(
+    ReleaseManifestHeader, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Header of a manifest of a release with a merged net; ``net`` and ``net_basis`` name parts.
+
+    A kind of its own, because more fields would change the bytes of every manifest.
+    """
+
+    net: Name
+    net_basis: Name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

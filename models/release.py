@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from models.basis import Basis
 from models.entity_risk import EvidenceCells
 from models.errors import InvalidInputError
+from models.families.mlp_parameters import MlpSummary
 from models.probes import check_probes
 
 
@@ -98,6 +99,21 @@ class Student(NamedTuple):
     network: StudentNetwork
 
 
+class MergedNet(NamedTuple):
+    """The mean of members' nets, and the basis whose bins it reads, in force or not any more."""
+
+    basis: Basis
+    summary: MlpSummary
+
+    def is_same(self, other: "MergedNet | None") -> bool:
+        """Return whether another has the same numbers on the same basis."""
+        return other is self or (
+            other is not None
+            and other.basis.number == self.basis.number
+            and np.array_equal(other.summary.flat, self.summary.flat)
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Release:
     """A frozen scorer and the consortium's evidence as of one fold.
@@ -125,6 +141,8 @@ class Release:
     probes, student
         Where a consortium uses probes: those that members shall answer, and what was learnt from
         the answers to them or to the set before.
+    net
+        Where a consortium merges nets: the mean of its members', None before there is one.
     """
 
     number: int
@@ -138,3 +156,4 @@ class Release:
     evidence: Mapping[int, EvidenceCells]
     probes: ProbeSet | None = None
     student: Student | None = None
+    net: MergedNet | None = None

@@ -1,7 +1,7 @@
 """Releases as signed bytes and back: parts addressed by their content, then a manifest; pure."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from models.entity_risk import EvidenceCells
 from models.envelope import (
     Envelope,
     Kind,
+    NetManifestHeader,
     ReleaseManifestHeader,
     ReleasePartHeader,
     SourceHeader,
@@ -23,8 +24,9 @@ from models.envelope import (
     seal,
 )
 from models.errors import InvalidInputError, QuarantinedError
+from models.families.mlp_parameters import MlpSummary
 from models.keys import Signer, Verifier
-from models.release import ProbeSet, Release, Source, Student, StudentNetwork
+from models.release import MergedNet, ProbeSet, Release, Source, Student, StudentNetwork
 from models.release_parts import Part, pack_part, typed_part, unpack_part
 from models.schema import Schema
 
@@ -33,6 +35,10 @@ MANIFEST_KEY = "manifest"
 _EMPTY_SHA256 = hashlib.sha256(b"").digest()
 
 HeaderT = TypeVar("HeaderT", ReleasePartHeader, ReleaseManifestHeader)
+_MANIFESTS: Mapping[Kind, type[ReleaseManifestHeader]] = {
+    Kind.RELEASE_MANIFEST: ReleaseManifestHeader,
+    Kind.NET_MANIFEST: NetManifestHeader,
+}
 
 
 class Digests:
@@ -70,22 +76,30 @@ class PartHashes:
     probes: str | None = None
     student: str | None = None
     student_basis: str | None = None
+    net: str | None = None
+    net_basis: str | None = None
 
     def all(self) -> frozenset[str]:
         """Return every hash that is set."""
-        single = {self.basis, self.weights, self.next_basis, *self.of_probes()}
+        single = {self.basis, self.weights, self.next_basis, *self.of_probes(), *self.of_net()}
         return frozenset(h for h in single if h) | {h for _, h in self.evidence}
 
     def of_probes(self) -> tuple[str | None, str | None, str | None]:
         """Return the hashes of probes, student and the student's basis."""
         return self.probes, self.student, self.student_basis
 
+    def of_net(self) -> tuple[str | None, str | None]:
+        """Return the hashes of the merged net and its basis."""
+        return self.net, self.net_basis
+
 
 def part_hashes(release: Release, digests: Digests | None = None) -> PartHashes:
     """Return the content hash of each part."""
     digests = Digests() if digests is None else digests
-    probes, student = release.probes, release.student
+    probes, student, net = release.probes, release.student, release.net
     return PartHashes(
+        net=None if net is None else digests.of(net.summary, name="net", number=net.summary.basis),
+        net_basis=_basis_hash(None if net is None else net.basis, digests),
         probes=None if probes is None else digests.of(probes, name="probes", number=probes.number),
         student=None
         if student is None
@@ -124,6 +138,8 @@ def release_id_of(epoch: int, sources: Sequence[Source], hashes: PartHashes) -> 
     ]
     if any(hashes.of_probes()):  # absent, not empty, in a consortium that uses none
         content.append(hashes.of_probes())
+    if any(hashes.of_net()):  # likewise; two where those of probes are three
+        content.append(hashes.of_net())
     canonical = msgspec.msgpack.encode(content)
     return hashlib.sha256(canonical).hexdigest()[:RELEASE_ID_DIGITS]
 
@@ -185,8 +201,16 @@ def encode_release(
         student_basis=hashes.student_basis,
         body_sha256=_EMPTY_SHA256,
     )
-    records.append((MANIFEST_KEY, seal(Kind.RELEASE_MANIFEST, manifest, b"", signer)))
+    records.append((MANIFEST_KEY, _sealed_manifest(manifest, hashes, signer)))
     return records
+
+
+def _sealed_manifest(manifest: ReleaseManifestHeader, hashes: PartHashes, signer: Signer) -> bytes:
+    if hashes.net is None or hashes.net_basis is None:
+        return seal(Kind.RELEASE_MANIFEST, manifest, b"", signer)
+    fields = msgspec.structs.asdict(manifest)
+    with_net = NetManifestHeader(**fields, net=hashes.net, net_basis=hashes.net_basis)
+    return seal(Kind.NET_MANIFEST, with_net, b"", signer)
 
 
 class ReleaseAssembler:
@@ -225,8 +249,8 @@ class ReleaseAssembler:
             self._parts[part_hash(part_header)] = unpack_part(
                 part_header, envelope.body, self._schema
             )
-        elif envelope.kind is Kind.RELEASE_MANIFEST:
-            manifest = self._verified(envelope, ReleaseManifestHeader)
+        elif envelope.kind in _MANIFESTS:
+            manifest = self._verified(envelope, _MANIFESTS[envelope.kind])
             check_body_hash(envelope, manifest.body_sha256)
             newest = max(self._number, self._waiting.number if self._waiting else 0)
             if manifest.number > newest:
@@ -257,6 +281,8 @@ class ReleaseAssembler:
             probes=manifest.probes,
             student=manifest.student,
             student_basis=manifest.student_basis,
+            net=manifest.net if isinstance(manifest, NetManifestHeader) else None,
+            net_basis=manifest.net_basis if isinstance(manifest, NetManifestHeader) else None,
         )
         if not hashes.all() <= self._parts.keys():
             return None
@@ -293,6 +319,7 @@ class ReleaseAssembler:
             evidence=evidence,
             probes=typed_part(self._parts, manifest.probes, ProbeSet),
             student=self._student(manifest),
+            net=self._net(hashes),
         )
 
     def _student(self, manifest: ReleaseManifestHeader) -> Student | None:
@@ -302,15 +329,21 @@ class ReleaseAssembler:
             raise QuarantinedError("part", "student: expected a network and its basis")
         return None if network is None or basis is None else Student(basis, network)
 
+    def _net(self, hashes: PartHashes) -> MergedNet | None:
+        summary = typed_part(self._parts, hashes.net, MlpSummary)
+        basis = typed_part(self._parts, hashes.net_basis, Basis)
+        if summary is None or basis is None:
+            return None
+        if summary.basis != basis.number:
+            raise QuarantinedError("part", "net: expected parameters of its basis")
+        return MergedNet(basis, summary)
+
 
 def _parts_of(release: Release) -> list[Part]:
     """Return every part that there is."""
-    student = release.student
     single = (release.basis, release.weights, release.next_basis, release.probes)
-    of_student = () if student is None else (student.basis, student.network)
-    return [part for part in (*single, *of_student) if part is not None] + [
-        *release.evidence.values()
-    ]
+    pairs = (*(release.student or ()), *(release.net or ()))
+    return [part for part in (*single, *pairs) if part is not None] + [*release.evidence.values()]
 
 
 def _basis_hash(basis: Basis | None, digests: Digests) -> str | None:
@@ -328,6 +361,10 @@ def _parts(release: Release, hashes: PartHashes) -> list[tuple[Part, str, int, s
     if student is not None and hashes.student is not None and hashes.student_basis is not None:
         parts.append((student.basis, "basis", student.basis.number, hashes.student_basis))
         parts.append((student.network, "student", student.network.number, hashes.student))
+    net = release.net
+    if net is not None and hashes.net is not None and hashes.net_basis is not None:
+        parts.append((net.basis, "basis", net.basis.number, hashes.net_basis))
+        parts.append((net.summary, "net", net.summary.basis, hashes.net))
     if probes is not None and hashes.probes is not None:
         parts.append((probes, "probes", probes.number, hashes.probes))
     if release.weights is not None and hashes.weights is not None:
