@@ -208,6 +208,8 @@ class FoldConfig:
         When a member counts less; None: all count as they come.
     probes
         How members are asked; None: not at all, and nothing of torch is loaded.
+    merges_nets
+        Whether the nets that members publish are merged and released.
     """
 
     schema: Schema
@@ -223,6 +225,7 @@ class FoldConfig:
     shape: BasisShape = BasisShape()
     trust: TrustPolicy | None = TrustPolicy()
     probes: ProbePolicy | None = None
+    merges_nets: bool = False
 
     def __post_init__(self) -> None:
         if not (self.ridge > 0.0 and self.leaf_ridge > 0.0 and self.half_life_d > 0.0):

@@ -96,6 +96,9 @@ class RunPlan:
     proposing, structure, trust, learning, drift, probes
         See there; without trust all count as they come, without drift it is not watched, without
         probes nobody is asked.
+    merges_nets
+        Whether nets of banks whose families have ``mlp`` are merged, and every bank has the merged
+        one as an expert.
     """
 
     label_delay_s: float = 7 * 86_400.0
@@ -111,6 +114,7 @@ class RunPlan:
     learning: LearningPolicy = LearningPolicy()
     drift: DriftPolicy | None = None
     probes: ProbePolicy | None = None
+    merges_nets: bool = False
 
     def of(self, bank: str) -> BankPlan:
         """Return what a bank does."""
@@ -145,6 +149,7 @@ def pipeline_config(plan: RunPlan, member: str, schema: Schema) -> PipelineConfi
         runs_scorecard=bank.runs_scorecard,
         answers_probes=bank.answers_probes,
         uses_probes=plan.probes is not None,
+        uses_nets=plan.merges_nets,
     )
 
 
@@ -161,6 +166,7 @@ def local_amalgamator(
     structure: StructurePolicy = StructurePolicy(),
     trust: TrustPolicy | None = TrustPolicy(),
     probes: ProbePolicy | None = None,
+    merges_nets: bool = False,
 ) -> Amalgamator:
     """Return an amalgamator in lockstep for banks of this process, which need no keys."""
     unused = Verifier(Signer(bytes(32)).public_key)  # nothing is signed within one process
@@ -179,6 +185,7 @@ def local_amalgamator(
         structure=structure,
         trust=trust,
         probes=probes,
+        merges_nets=merges_nets,
     )
     registry = Registry(
         consortium="local",
@@ -239,6 +246,7 @@ class ConsortiumRun:
             structure=plan.structure,
             trust=plan.trust,
             probes=plan.probes,
+            merges_nets=plan.merges_nets,
         )
         self.result = RunResult(
             own=np.full(n, np.nan),

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.basis import Basis
-from models.families.base import Family
+from models.families.base import Family, SharedNet
 from models.histograms import to_cells
 from models.matured import Matured
 from models.release import Release
 from models.schema import Schema
 from models.summary import Part
 from stream.experts import LearningPolicy, OwnExpert, SharedExpert
+from stream.nets import MergedNetExpert
 from stream.probing import Answerer, Roles, StudentExpert
 from stream.proposals import ProposalPolicy, Proposer
 
@@ -51,13 +52,15 @@ class Panel:
     proposing
         When and how many trees are proposed.
     roles
-        Whether the scorecards run, probes are answered, and a student may come.
+        Whether the scorecards run, probes are answered, a student and a merged net may come.
+    net
+        What the bank trains for its consortium, None for nothing.
 
     Attributes
     ----------
     names
-        The experts, in the order of the columns of scores: ``own``, ``merged``, the families, and
-        ``student`` in a consortium that uses probes.
+        The experts, in the order of the columns of scores: ``own``, ``merged``, the families,
+        ``student`` in a consortium that uses probes, ``mlp_merged`` in one that merges nets.
     cold
         bool of shape (n_experts,): the consortium's experts, on which a cold bank relies.
     """
@@ -69,17 +72,29 @@ class Panel:
         families: Sequence[Family],
         proposing: ProposalPolicy,
         roles: Roles = Roles(),
+        net: SharedNet | None = None,
     ) -> None:
         self._schema, self._policy, self._roles = schema, policy, roles
         self.own = OwnExpert(schema, policy)
         self.shared = SharedExpert(schema, policy, learns_statistics=roles.runs_scorecard)
         self.student = StudentExpert()
+        self.merged_net = MergedNetExpert()
+        self.net = net
         self.answerer = Answerer(is_on=roles.answers_probes)
         self.families = tuple(families)
         self.proposer = Proposer(families, proposing)
         own_names = ("own", "merged", *(family.name for family in families))
-        self.names = (*own_names, "student") if roles.has_student else own_names
+        self.names = own_names + tuple(self._frozen())
         self.cold = np.array([i == 1 or i >= len(own_names) for i in range(len(self.names))])
+
+    def _frozen(self) -> dict[str, StudentExpert | MergedNetExpert]:
+        """Return by name the consortium's experts beside its scorecard."""
+        held: dict[str, StudentExpert | MergedNetExpert] = {}
+        if self._roles.has_student:
+            held["student"] = self.student
+        if self._roles.has_net:
+            held["mlp_merged"] = self.merged_net
+        return held
 
     def score(self, own: NDArray[np.float32], shared: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return log-odds of shape (n, n_experts), NaN where an expert has none.
@@ -94,8 +109,7 @@ class Panel:
         if self._roles.runs_scorecard:
             scores = [self.own.score(own), self.shared.score(shared)]
         scores += [family.score(shared) for family in self.families]
-        if self._roles.has_student:
-            scores.append(self.student.score(shared))
+        scores += [expert.score(shared) for expert in self._frozen().values()]
         return np.column_stack(scores)
 
     def learn(self, own: Matured, shared: Matured, shareable: Matured) -> None:
@@ -111,6 +125,8 @@ class Panel:
         if self._roles.runs_scorecard:
             self.own.learn(own)
         self.shared.learn(shareable)
+        if self.net is not None:
+            self.net.learn(shareable)
         for family in self.families:
             family.learn(shared)
 
@@ -119,6 +135,7 @@ class Panel:
         day: int,
         retained: Callable[[], tuple[Matured, Matured]],
         *,
+        shareable: Callable[[], Matured],
         forgetting: float = 1.0,
     ) -> None:
         """Solve, refit and propose at the end of a UTC day of event time.
@@ -129,6 +146,8 @@ class Panel:
             The day that begins, days since 1970.
         retained
             Gives the matured rows still held, as the own and as the consortium's expert sees them.
+        shareable
+            Gives those of the latter that the consortium may learn from.
         forgetting
             Days that the own scorecard forgets, >= 1: more than one where it drifts.
         """
@@ -139,27 +158,34 @@ class Panel:
             self.own.end_day(forgetting)
         for family in self.families:
             family.end_day(day, lambda: held()[1])
+        if self.net is not None:
+            self.net.end_day(shareable)
         self.proposer.end_day(day, self.shared.basis, lambda: held()[1])
 
-    def realign(self, retained: Matured, families: Sequence[Family]) -> None:
+    def realign(
+        self, retained: Matured, families: Sequence[Family], net: SharedNet | None = None
+    ) -> None:
         """Begin anew in another unit of amounts; the consortium's scorer stays.
 
         Parameters
         ----------
         retained
             The matured rows still held, as the own expert sees them, in the new unit.
-        families
+        families, net
             Untrained, in the place of the old ones.
         """
+        self.net = net
         self.own = OwnExpert(self._schema, self._policy)
         if self._roles.runs_scorecard:
             self.own.learn(retained)
         self.shared.restart()
         self.families = tuple(families)
         self.proposer.families = self.families
-        for family in self.families:
-            if self.shared.basis is not None:
+        if self.shared.basis is not None:
+            for family in self.families:
                 family.install(self.shared.basis)
+            if net is not None:
+                net.install(self.shared.basis, self.merged_net.summary)
 
     def install(self, release: Release, retained: Callable[[], Matured]) -> bool:
         """Swap a release in; return whether rows were encoded for another basis."""
@@ -173,12 +199,16 @@ class Panel:
         if basis is not None and (before is None or before.number != basis.number):
             for family in self.families:
                 family.install(basis)
+        if basis is not None and self.net is not None:
+            self.net.install(basis, None if release.net is None else release.net.summary)
         self.answerer.install(release.probes)
         return is_new
 
-    def install_student(self, release: Release) -> bool:
-        """Swap a release's student in; return whether it is another."""
-        return self._roles.has_student and self.student.install(release.student)
+    def install_frozen(self, release: Release) -> bool:
+        """Swap a release's student and merged net in; return whether one is another."""
+        is_student = self._roles.has_student and self.student.install(release.student)
+        is_net = self._roles.has_net and self.merged_net.install(release.net)
+        return is_student or is_net
 
     def answers(self, blend: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> list[Piece]:
         """Return the answers to probes that are not answered yet, by the bank's own experts.
@@ -213,6 +243,9 @@ class Panel:
             held = {name: array.copy() for name, array in moments.arrays().items()}
             pieces.append(Piece("moments", 0, basis, self.shared.n, held))
         pieces.append(Piece("histograms", 0, 0, self.shared.n, to_cells(self.shared.counts)))
+        net = None if self.net is None else self.net.contribution()
+        if net is not None:
+            pieces.append(Piece("net", 0, net.basis, net.n, {"flat": net.flat}))
         trees = self.proposer.take()
         if trees is not None:
             pieces.append(Piece("trees", 0, self.proposer.basis, self.shared.n, trees))
@@ -248,8 +281,9 @@ class Panel:
     def _parts(self) -> dict[str, _Part]:
         parts: dict[str, _Part] = {f"family/{family.name}": family for family in self.families}
         parts |= {"own": self.own, "shared": self.shared, "proposer": self.proposer}
-        if self._roles.has_student:
-            parts["student"] = self.student
+        parts |= self._frozen()
+        if self.net is not None:
+            parts["net"] = self.net
         if self._roles.answers_probes:
             parts["answerer"] = self.answerer
         return parts

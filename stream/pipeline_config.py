@@ -11,6 +11,7 @@ from stream.drift_policy import DriftPolicy
 from stream.experts import LearningPolicy
 from stream.judge import JudgePolicy
 from stream.moments import MAX_FEATURES
+from stream.probing import Roles
 from stream.proposals import ProposalPolicy
 
 
@@ -51,6 +52,9 @@ class PipelineConfig:
         Whether the consortium's probes are answered by the bank's own experts.
     uses_probes
         Whether the consortium uses probes, so that a student is among the experts.
+    uses_nets
+        Whether the consortium merges nets, so that the merged one is among the experts; a bank
+        whose families have ``mlp`` trains and publishes one.
 
     Raises
     ------
@@ -77,6 +81,7 @@ class PipelineConfig:
     runs_scorecard: bool = True
     answers_probes: bool = False
     uses_probes: bool = False
+    uses_nets: bool = False
 
     def __post_init__(self) -> None:
         if not (self.runs_scorecard or self.schema.n_features <= MAX_FEATURES):
@@ -84,3 +89,13 @@ class PipelineConfig:
                 f"runs_scorecard: expected true with more than {MAX_FEATURES} features, "
                 f"got false with {self.schema.n_features}"
             )
+
+
+def roles_of(config: PipelineConfig) -> Roles:
+    """Return what the bank does beside learning for itself."""
+    return Roles(
+        runs_scorecard=config.runs_scorecard,
+        answers_probes=config.answers_probes,
+        has_student=config.uses_probes,
+        has_net=config.uses_nets,
+    )

@@ -25,11 +25,14 @@ class Roles(NamedTuple):
         Whether it answers the consortium's probes.
     has_student
         Whether its consortium uses probes, so that releases may bring a student.
+    has_net
+        Whether its consortium merges nets, so that releases may bring one.
     """
 
     runs_scorecard: bool = True
     answers_probes: bool = False
     has_student: bool = False
+    has_net: bool = False
 
 
 class StudentExpert:

@@ -233,7 +233,9 @@ def test_again_leaves_nothing_old_behind_a_failure(source, tmp_path, monkeypatch
     assert not job.path.exists()
 
 
-def test_command_gives_figures_and_page_of_outcomes_and_tells_failures(source, done, tmp_path, monkeypatch):
+def test_command_gives_figures_and_page_of_outcomes_and_tells_failures(
+    source, done, tmp_path, monkeypatch
+):
     """All is done here; one failure makes the exit code 1."""
     folder, jobs = done
     work = tmp_path / "work"
