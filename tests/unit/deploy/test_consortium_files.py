@@ -44,6 +44,20 @@ def files(tmp_path):
     return write_consortium(tmp_path, plan())
 
 
+def test_amalgamator_and_banks_are_told_alike_what_the_consortium_uses(tmp_path):
+    """Nothing is written of what is not used; attributes stay a table of their own."""
+    attributes = (AttributeSpec("channel", "text"),)
+    for probes, nets in ((False, False), (True, False), (False, True), (True, True)):
+        uses = {"uses_probes": probes, "uses_nets": nets}
+        written = write_consortium(tmp_path, plan(attributes=attributes, **uses))
+        amalgamator = read_amalgamator_settings(None, written.amalgamator)
+        membership = read_membership(read_settings(written.settings["nordbank"], {}))
+        for one in (amalgamator, membership):
+            assert (one.uses_probes, one.uses_nets) == (probes, nets)
+        assert membership.schema.attributes == attributes
+        assert ("uses_" in (tmp_path / "consortium.toml").read_text()) == (probes or nets)
+
+
 def is_private(path):
     """Return whether its owner alone may read and write a file."""
     return path.stat().st_mode & 0o777 == 0o600
