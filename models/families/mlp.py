@@ -224,27 +224,6 @@ class MlpFamily:
         for _ in range(self._options.epochs):
             order = self._net.shuffled(len(found))
             self._take(found[order], matured.is_fraud[order])
-        self._hold(found, matured)
-
-    def rebin(self, binning: Binning, matured: Matured, first: Floats) -> None:
-        """Go on from parameters through other bins, whose levels mean nearly the same.
-
-        Parameters
-        ----------
-        binning
-            The other bins.
-        matured
-            The rows that are held; they are not learnt again.
-        first
-            Parameters, as of a `MlpSummary`.
-        """
-        shown = self._shown
-        self._clear(binning)
-        self._shown = shown
-        self._set(first)
-        self._hold(ordinals(binning, matured.features), matured)
-
-    def _hold(self, found: NDArray[np.uint8], matured: Matured) -> None:
         self._n = len(found)
         self._frauds = found[matured.is_fraud][-self._options.buffer_n :]
 

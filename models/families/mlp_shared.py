@@ -28,9 +28,9 @@ def make(options: Mapping[str, object]) -> "SharedMlp":
 class SharedMlp:
     """See `models.families.base.SharedNet`.
 
-    Between two publications it goes on from each mean that comes, with what it has learnt since it
-    last published added: so no mean takes that away, whenever it comes. A new basis does not start
-    it anew: its bins are finer, their levels nearly the same.
+    It goes on from each mean that comes, with what it has learnt since it last published added: so
+    no mean takes that away, whenever it comes. On a new basis it passes over the held rows again,
+    but from the parameters that it has: bins are finer then, and their levels mean nearly the same.
 
     Parameters
     ----------
@@ -72,20 +72,25 @@ class SharedMlp:
         self._base = merged.flat
 
     def end_day(self, retained: Retained) -> None:
-        """Start from the mean that is known, or go on through the bins of another basis."""
+        """Pass over the held rows where another basis was asked for and enough has matured."""
         self._forget_if_lost()
-        asked, fitted = self._asked, self._net.fitted
-        if asked is None or asked.number == fitted:
+        asked = self._asked
+        if asked is None or asked.number == self._net.fitted:
             return
         matured = retained()
-        if fitted:
-            own = self._net.contribution().flat
-            is_known = self._merged.basis == asked.number
-            self._net.rebin(asked, matured, self._merged.flat if is_known else own)
-            self._base = self._net.contribution().flat
-        elif self._net.is_enough(matured):
-            known = self._merged.flat if self._merged.n else None
-            self._net.begin(asked, matured, known)
+        if self._net.is_enough(matured):
+            self._net.begin(asked, matured, self._first(asked))
+
+    def _first(self, asked: Binning) -> NDArray[np.float32] | None:
+        """Return where to start on a basis: its mean, else the own net, else any mean."""
+        has_mean = self._merged.n > 0
+        if self._net.fitted and not (has_mean and self._merged.basis == asked.number):
+            return self._net.contribution().flat
+        if not has_mean:
+            return None
+        if self._base is not None:
+            self._base = self._merged.flat
+        return self._merged.flat
 
     def contribution(self) -> MlpSummary | None:
         """Return parameters and rows learnt; what is learnt from now on is not published yet."""
