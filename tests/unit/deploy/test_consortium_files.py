@@ -1,5 +1,8 @@
 """The written files start a consortium: they parse, they fit together, and keys stay private."""
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -56,6 +59,26 @@ def test_amalgamator_and_banks_are_told_alike_what_the_consortium_uses(tmp_path)
             assert (one.uses_probes, one.uses_nets) == (probes, nets)
         assert membership.schema.attributes == attributes
         assert ("uses_" in (tmp_path / "consortium.toml").read_text()) == (probes or nets)
+
+
+def test_an_amalgamator_that_asks_probes_without_torch_is_stopped_by_one_line(tmp_path):
+    """As by any wrong setting: exit status 2, before it connects."""
+    program = (
+        "import os, sys; sys.modules['torch'] = None; sys.argv = ['amalgamator']; "
+        "from amalgamator.__main__ import main; sys.exit(main())"
+    )
+    written = write_consortium(tmp_path, plan(uses_probes=True, uses_nets=True))
+    environment = os.environ | written.amalgamator
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "amalgamator: probes: expected torch to be installed\n"
 
 
 def is_private(path):
