@@ -61,8 +61,11 @@ class Panel:
     names
         The experts, in the order of the columns of scores: ``own``, ``merged``, the families,
         ``student`` in a consortium that uses probes, ``mlp_merged`` in one that merges nets.
+    of_consortium
+        bool of shape (n_experts,): the experts that come from the consortium.
     cold
-        bool of shape (n_experts,): the consortium's experts, on which a cold bank relies.
+        bool of shape (n_experts,): those on which a cold bank relies; the merged net, which in a
+        young consortium is worth less than the scorecard, waits until it can be weighed.
     """
 
     def __init__(
@@ -85,7 +88,10 @@ class Panel:
         self.proposer = Proposer(families, proposing)
         own_names = ("own", "merged", *(family.name for family in families))
         self.names = own_names + tuple(self._frozen())
-        self.cold = np.array([i == 1 or i >= len(own_names) for i in range(len(self.names))])
+        self.of_consortium = np.array(
+            [i == 1 or i >= len(own_names) for i in range(len(self.names))]
+        )
+        self.cold = self.of_consortium & (np.array(self.names) != "mlp_merged")
 
     def _frozen(self) -> dict[str, StudentExpert | MergedNetExpert]:
         """Return by name the consortium's experts beside its scorecard."""
@@ -222,7 +228,7 @@ class Panel:
 
         def score(rows: NDArray[np.float32]) -> NDArray[np.float64]:
             scores = self.score(rows, rows)
-            scores[:, self.cold] = np.nan
+            scores[:, self.of_consortium] = np.nan
             return np.where(np.isnan(scores).all(axis=1), np.nan, blend(scores))
 
         given = self.answerer.answer(score)

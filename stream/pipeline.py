@@ -395,5 +395,5 @@ class Pipeline:
     def _scores(self, own: NDArray[np.float32], shared: NDArray[np.float32]) -> NDArray[np.float64]:
         scores = self.panel.score(own, shared)
         if not self.units.is_aligned:
-            scores[:, self.panel.cold] = np.nan
+            scores[:, self.panel.of_consortium] = np.nan
         return scores

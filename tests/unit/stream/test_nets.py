@@ -9,7 +9,7 @@ import pytest
 from models.errors import StateError
 from models.families.mlp_parameters import MlpScorer, MlpSummary, n_parameters
 from models.families.ordinals import Binning
-from models.release import MergedNet, Release
+from models.release import MergedNet, ProbeSet, Release
 from models.summary import Contribution
 from stream.nets import MergedNetExpert
 from stream.pipeline import Pipeline
@@ -94,10 +94,9 @@ def test_the_own_net_stays_the_bank_s_own() -> None:
 
 
 def test_a_bank_without_the_family_scores_by_the_merged_net_and_publishes_none() -> None:
-    """By the last release's: log-odds of the frozen scorer; it is an expert of a cold bank."""
+    """By the last release's: log-odds of the frozen scorer."""
     pipeline, trace = run(uses_nets=True)
     assert pipeline.panel.names == ("own", "merged", "mlp_merged")
-    assert pipeline.panel.cold.tolist() == [False, True, True]
     assert not nets_of(trace)
     scores = np.array(trace.scores).reshape(-1, 3)
     assert np.isnan(scores[0, 2])
@@ -111,10 +110,29 @@ def test_a_bank_without_the_family_scores_by_the_merged_net_and_publishes_none()
 
 
 def test_student_and_net_stand_side_by_side() -> None:
-    """Each under its name, the net last."""
+    """Each under its name, the net last; a cold bank does not rely on a net."""
     pipeline = Pipeline(a_config(uses_nets=True, uses_probes=True, families=(MLP,)))
     assert pipeline.panel.names == ("own", "merged", "mlp", "student", "mlp_merged")
-    assert pipeline.panel.cold.tolist() == [False, True, False, True, True]
+    assert pipeline.panel.of_consortium.tolist() == [False, True, False, True, True]
+    assert pipeline.panel.cold.tolist() == [False, True, False, True, False]
+    assert pipeline.judge.blend.weights.tolist() == [0.0, 0.5, 0.0, 0.5, 0.0]
+
+
+def test_the_merged_net_has_no_say_in_answers_to_probes() -> None:
+    """Nor has any other expert of the consortium: it would hear its echo."""
+    changes = {"uses_nets": True, "uses_probes": True, "answers_probes": True}
+    pipeline, _ = run(**changes)
+    rows = np.zeros((5, SCHEMA.n_features), np.float32)
+    asked = replace(LAST, number=LAST.number + 1, probes=ProbeSet(number=9, rows=rows))
+    pipeline.install(asked)
+    seen = []
+
+    def blend(scores: np.ndarray) -> np.ndarray:
+        seen.append(np.isnan(scores).all(axis=0).tolist())
+        return scores[:, 0]
+
+    assert len(pipeline.panel.answers(blend)) == 1
+    assert set(map(tuple, seen)) == {(False, True, True, True)}
 
 
 def test_another_net_is_told_to_the_alert_budget_and_the_same_is_not() -> None:
