@@ -93,6 +93,9 @@ def test_a_bank_without_a_net_has_the_merged_one(data, done):
     run, found = done
     assert run.pipelines["fourth"].panel.names == ("own", "merged", "mlp_merged")
     assert run.pipelines["fourth"].panel.net is None
+    scored = found.families["mlp_merged"][(data.bank == 3) & found.is_scored]
+    assert np.isnan(scored[0])
+    assert np.isfinite(scored[-200:]).all()
     of_fourth, of_others = (
         precision(data, found, found.families["mlp_merged"], banks) for banks in ([3], range(3))
     )
