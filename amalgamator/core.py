@@ -13,7 +13,7 @@ from amalgamator.registry import Registry
 from amalgamator.state import FoldState, Held
 from amalgamator.trust import TrustReport
 from models.release import Release
-from models.release_codec import seal_release
+from models.release_hashes import seal_release
 from models.summary import Contribution, ContributionKey
 
 
@@ -79,7 +79,8 @@ class Amalgamator:
     def resume(self, previous: Release) -> None:
         """Go on after this release: the next one is numbered after it."""
         self.previous = previous
-        bases = (previous.basis, previous.next_basis)
+        former = (scorer.basis for scorer in previous.former)
+        bases = (*former, previous.basis, previous.next_basis)
         self._seen.bases = {basis.number: basis for basis in bases if basis}
         probes = previous.probes
         self._seen.n_probes = {} if probes is None else {probes.number: len(probes.rows)}

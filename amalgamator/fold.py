@@ -14,12 +14,14 @@ from amalgamator.evidence import merge_cells
 from amalgamator.nets import NetFold
 from amalgamator.policy import BasisPolicy, FoldConfig
 from amalgamator.probing import ProbeFold
-from amalgamator.scorer import Scorer, ScorerFold, Stamp
+from amalgamator.scorer import Scorer, ScorerFold
 from amalgamator.state import FoldState, Pairs, by_bucket, of_part
+from amalgamator.sums import Stamp
+from amalgamator.target import targets
 from amalgamator.trust import Trust, TrustReport
 from models.entity_risk import EvidenceCells, capped
 from models.release import Release, Source
-from models.release_codec import Digests, seal_release
+from models.release_hashes import Digests, seal_release
 from models.summary import Contribution
 
 __all__ = ["BasisPolicy", "FoldConfig", "FoldState", "Folder", "fold"]
@@ -87,6 +89,8 @@ class Folder:
                     scorer.basis,
                     weights=self.report.statistics_weights(self._config),
                 ),
+                personal=scorer.personal,
+                former=scorer.former,
             ),
             self.digests,
         )
@@ -94,7 +98,8 @@ class Folder:
         return release
 
     def _weighed(self, pairs: Pairs, previous: Release | None, *, exact: bool) -> Scorer:
-        self.report = self._trust.judge(pairs, exact=exact)
+        known = targets(previous, self._config)
+        self.report = self._trust.judge(pairs, exact=exact, known=known)
         self._weights = self.report.evidence_weights(self._config)
         self._scorers.reweigh(self.report.statistics_weights(self._config))
         return self._scorers.fold(pairs, previous)

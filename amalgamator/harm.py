@@ -24,7 +24,8 @@ MAX_RESPONSE = 10.0
 _ROUNDING = 1e-2
 _N_SLACK = 1.25
 _N_LATE = 1_000
-_TOLERANCE = 3e-3
+_TOLERANCE = 0.02  # losses are flat at a solution: their error is the square of this
+_STEP_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -224,7 +225,7 @@ def _most_harmful(
     for sender, model in models.items():
         pull = multiply(model.sums.curvature, start) - model.sums.gradient
         step = solve_packed(
-            curvature - model.sums.curvature, pull, ridge=config.ridge, tolerance=0.05
+            curvature - model.sums.curvature, pull, ridge=config.ridge, tolerance=_STEP_TOLERANCE
         ).x
         said = sorted(
             (losses[voter] - loss(other.sums, start + step)) / (other.best_gain + policy.prior_gain)

@@ -7,6 +7,7 @@ from math import inf
 from models.basis_builder import BasisShape
 from models.errors import InvalidInputError
 from models.probes import MAX_PROBES
+from models.release import MAX_FORMER
 from models.schema import Schema
 
 
@@ -208,6 +209,12 @@ class FoldConfig:
         When a member counts less; None: all count as they come.
     probes
         How members are asked; None: not at all, and nothing of torch is loaded.
+    kappa
+        How many times more a member's own statistics count in its personal solution, > 0; None:
+        releases carry no personal weights.
+    n_former
+        Scorers before the one in force whose statistics still count where a member has published
+        none since, 0 to 8.
     merges_nets
         Whether the nets that members publish are merged and released.
     """
@@ -225,6 +232,8 @@ class FoldConfig:
     shape: BasisShape = BasisShape()
     trust: TrustPolicy | None = TrustPolicy()
     probes: ProbePolicy | None = None
+    kappa: float | None = None
+    n_former: int = 2
     merges_nets: bool = False
 
     def __post_init__(self) -> None:
@@ -232,6 +241,10 @@ class FoldConfig:
             raise InvalidInputError("fold: expected ridges > 0 and half_life_d > 0")
         if not (self.bucket_days >= 1 and self.evidence_days >= 1):
             raise InvalidInputError("fold: expected bucket_days >= 1 and evidence_days >= 1")
+        if not (self.kappa is None or 0.0 < self.kappa < inf):
+            raise InvalidInputError(f"fold: expected kappa > 0 or none, got {self.kappa}")
+        if not 0 <= self.n_former <= MAX_FORMER:
+            raise InvalidInputError(f"fold: expected n_former in 0..{MAX_FORMER}")
 
     def weight_of(self, member: str) -> float:
         """Return the factor on a member's contributions."""

@@ -6,13 +6,8 @@ from models.errors import DecodeError, QuarantinedError
 from models.fragments import FragmentRecord, Reassembler, Splitter
 from models.keys import Signer, Verifier
 from models.release import Release
-from models.release_codec import (
-    MANIFEST_KEY,
-    Digests,
-    ReleaseAssembler,
-    encode_release,
-    part_hashes,
-)
+from models.release_codec import MANIFEST_KEY, ReleaseAssembler, encode_release
+from models.release_hashes import Digests, part_hashes
 from models.schema import Schema
 
 
@@ -88,7 +83,10 @@ class ReleaseLog:
         student, probes, net = release.student, release.probes, release.net
         bases = [release.basis, release.next_basis]
         bases += [carried.basis for carried in (student, net) if carried is not None]
+        bases += [former.basis for former in release.former]
         needed = {MANIFEST_KEY, "weights|0"}
+        needed |= set() if release.personal is None else {"personal|0"}
+        needed |= {f"former|{former.basis.number}" for former in release.former}
         needed |= set() if student is None else {f"student|{student.network.number}"}
         needed |= set() if probes is None else {f"probes|{probes.number}"}
         needed |= set() if net is None else {f"net|{net.summary.basis}"}

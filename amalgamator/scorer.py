@@ -2,24 +2,26 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from amalgamator.moments import merged_moments
+from amalgamator.personal import personal_weights
 from amalgamator.policy import FoldConfig
-from amalgamator.state import Pairs, by_bucket, of_part
+from amalgamator.state import Pairs, of_part
 from amalgamator.structure import choose_trees, due_period, proposals_of, standing_of
+from amalgamator.sums import BucketSums, Stamp, solution, stamp_of
+from amalgamator.target import Target, targets
 from models.basis import MAX_WEIGHTS, Basis
 from models.basis_builder import build_basis, schema_crosses
 from models.cross_choice import choose_crosses, only_crosses, with_crosses
-from models.families.scorecard import solve
 from models.histograms import N_CELLS
 from models.packed import diagonal
-from models.release import Release
-from models.summary import ContributionKey, Part
+from models.release import Former, PersonalWeights, Release
+from models.summary import Part
 from models.tree_checks import TreeLimits
 
 log = logging.getLogger(__name__)
@@ -27,27 +29,25 @@ log = logging.getLogger(__name__)
 _READINESS: tuple[Part, ...] = ("moments", "statistics")
 """Parts that show a worker's basis, the later one before the earlier."""
 
-Stamp = tuple[tuple[ContributionKey, int, float], ...]
-"""What a sum was made of: the key, seq and weight of each contribution."""
-
 
 class Scorer(NamedTuple):
-    """The frozen scorer of a release, and the basis that members shall encode for next."""
+    """The frozen scorer of a release, what was before it, and what members shall encode for next.
 
-    basis: Basis | None
-    weights: NDArray[np.float64] | None
-    next_basis: Basis | None
+    ``personal`` and ``former`` as in `models.release.Release`.
+    """
+
+    basis: Basis | None = None
+    weights: NDArray[np.float64] | None = None
+    next_basis: Basis | None = None
+    personal: PersonalWeights | None = None
+    former: tuple[Former, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sums:
-    curvature: NDArray[np.float64]
-    gradient: NDArray[np.float64]
-
-
-def stamp_of(pairs: Pairs, config: FoldConfig) -> Stamp:
-    """Return what identifies the weighted sum of these contributions."""
-    return tuple((key, held.seq, config.weight_of(key.member)) for key, held in pairs)
+class _Solved(NamedTuple):
+    target: Target
+    stamp: Stamp
+    weights: NDArray[np.float64]
+    personal: PersonalWeights | None
 
 
 class ScorerFold:
@@ -64,8 +64,8 @@ class ScorerFold:
 
     def __init__(self, config: FoldConfig) -> None:
         self._config = config
-        self._buckets: dict[int, tuple[Stamp, _Sums]] = {}
-        self._solved: tuple[tuple[int, Stamp], NDArray[np.float64]] | None = None
+        self._sums = BucketSums()
+        self._solved: _Solved | None = None
         self.is_indefinite = False
 
     def reweigh(self, weights: Mapping[str, float]) -> None:
@@ -80,19 +80,17 @@ class ScorerFold:
         as they are otherwise.
         """
         self.is_indefinite = False
-        scorer = (
-            Scorer(None, None, None)
-            if previous is None
-            else Scorer(previous.basis, previous.weights, previous.next_basis)
-        )
+        scorer = _before(previous, self._config)
+        known = targets(previous, self._config)
         if scorer.next_basis is not None and self._is_covered(pairs, scorer.next_basis):
-            weights = self._weights(pairs, scorer.next_basis)
-            if weights is not None:
-                scorer = Scorer(scorer.next_basis, weights, None)
+            target = known[scorer.next_basis.number]
+            solved = self._solve(pairs, target)
+            if solved is not None:
+                scorer = Scorer(target.basis, solved.weights, None, solved.personal, target.former)
         elif scorer.basis is not None and self._is_covered(pairs, scorer.basis):
-            weights = self._weights(pairs, scorer.basis)
-            if weights is not None:
-                scorer = scorer._replace(weights=weights)
+            solved = self._solve(pairs, known[scorer.basis.number])
+            if solved is not None:
+                scorer = scorer._replace(weights=solved.weights, personal=solved.personal)
         if scorer.next_basis is None:
             scorer = scorer._replace(next_basis=self._due_basis(pairs, scorer))
         return scorer
@@ -124,7 +122,7 @@ class ScorerFold:
         due = self._plain_due_basis(pairs, scorer)
         if due is None or scorer.basis is None:
             return due
-        plain = only_crosses(due, schema_crosses(self._config.schema))
+        plain = only_crosses(due, schema_crosses(self._config.schema, due.selected.tolist()))
         moments = merged_moments(pairs, scorer.basis, self._config)
         if moments is None:
             return plain
@@ -159,7 +157,8 @@ class ScorerFold:
         period = due_period(pairs, basis, self._config)
         if period is None:
             return None
-        standing = standing_of(basis, scorer.weights, self._diagonal(pairs, basis))
+        target = Target(basis, scorer.former)
+        standing = standing_of(basis, scorer.weights, self._diagonal(pairs, target))
         trees = choose_trees(standing, proposals_of(pairs, self._config), self._config.structure)
         return replace(basis, number=basis.number + 1, trees=trees, grown=period)
 
@@ -175,10 +174,10 @@ class ScorerFold:
                 n_frauds += int(per_feature.max(initial=0))
         return n, n_frauds
 
-    def _diagonal(self, pairs: Pairs, basis: Basis) -> NDArray[np.float64]:
+    def _diagonal(self, pairs: Pairs, target: Target) -> NDArray[np.float64]:
         """Return the diagonal of the summed curvature of a basis."""
-        sums = self._decayed(by_bucket(self._statistics_for(pairs, basis)), basis.n_weights)
-        return diagonal(sums.curvature, basis.n_weights)
+        sums = self._sums.decayed(self._statistics_for(pairs, target), target, self._config)
+        return diagonal(sums.curvature, target.basis.n_weights)
 
     def merged_counts(self, pairs: Pairs) -> NDArray[np.int64]:
         """Return the weighted sum of histograms, shape (n_features, 2, N_CELLS)."""
@@ -193,70 +192,42 @@ class ScorerFold:
             )
         return counts
 
-    def _weights(self, pairs: Pairs, basis: Basis) -> NDArray[np.float64] | None:
-        """Return the solution for all statistics of ``basis``; None if there is none."""
-        n_weights = basis.n_weights
-        used = self._statistics_for(pairs, basis)
-        identity = (basis.number, stamp_of(used, self._config))
-        if self._solved is not None and self._solved[0] == identity:
-            return self._solved[1]
-        sums = self._decayed(by_bucket(used), n_weights)
+    def _solve(self, pairs: Pairs, target: Target) -> _Solved | None:
+        """Return the solution for all statistics of a basis; None if there is none."""
+        used = self._statistics_for(pairs, target)
+        stamp, last = stamp_of(used, self._config), self._solved
+        if last is not None and last.stamp == stamp and target.is_same(last.target):
+            return last
+        sums = self._sums.decayed(used, target, self._config)
         try:
-            weights = solve(
-                sums.curvature,
-                sums.gradient,
-                ridge=self._ridge(basis),
-                prior_logit=self._config.prior_logit,
-            )
-        except np.linalg.LinAlgError:
-            log.warning("statistics of basis %d are not positive definite", basis.number)
+            found = solution(sums, target.basis, self._config)
+        except np.linalg.LinAlgError as error:
+            log.warning("statistics of basis %d: %s", target.basis.number, error)
             self.is_indefinite = True
             return None
-        if not bool(np.isfinite(weights).all()):
-            log.warning("statistics of basis %d have no finite solution", basis.number)
-            return None
-        weights.flags.writeable = False
-        self._solved = (identity, weights)
-        return weights
+        personal = personal_weights(used, found, target, self._config)
+        self._solved = _Solved(target, stamp, found.weights, personal)
+        return self._solved
 
-    def _statistics_for(self, pairs: Pairs, basis: Basis) -> Pairs:
+    def _statistics_for(self, pairs: Pairs, target: Target) -> Pairs:
         """Return what counts of a basis; the buckets of others would move the decay."""
         return [
-            pair
-            for pair in of_part(pairs, "statistics")
-            if pair[1].contribution.basis == basis.number
-            and self._config.weight_of(pair[0].member) > 0.0
-            and len(pair[1].contribution.arrays["gradient"]) == basis.n_weights
+            (key, held)
+            for key, held in of_part(pairs, "statistics")
+            if self._config.weight_of(key.member) > 0.0 and target.takes(held.contribution)
         ]
 
-    def _ridge(self, basis: Basis) -> NDArray[np.float64]:
-        ridge = np.full(basis.n_weights, self._config.ridge)
-        ridge[basis.offsets[basis.n_transforms - len(basis.trees)] :] = self._config.leaf_ridge
-        return ridge
 
-    def _decayed(self, buckets: dict[int, Pairs], n_weights: int) -> _Sums:
-        self._buckets = {k: cached for k, cached in self._buckets.items() if k in buckets}
-        curvature = np.zeros(n_weights * (n_weights + 1) // 2)
-        gradient = np.zeros(n_weights)
-        newest = max(buckets, default=0)
-        for bucket, pairs in buckets.items():
-            age_d = (newest - bucket) * self._config.bucket_days
-            decay = 0.5 ** (age_d / self._config.half_life_d)
-            sums = self._bucket_sums(bucket, pairs, n_weights)
-            curvature += decay * sums.curvature
-            gradient += decay * sums.gradient
-        return _Sums(curvature, gradient)
-
-    def _bucket_sums(self, bucket: int, pairs: Pairs, n_weights: int) -> _Sums:
-        stamp = stamp_of(pairs, self._config)
-        cached = self._buckets.get(bucket)
-        if cached is not None and cached[0] == stamp:
-            return cached[1]
-        sums = _Sums(np.zeros(n_weights * (n_weights + 1) // 2), np.zeros(n_weights))
-        for key, held in pairs:
-            weight = self._config.weight_of(key.member)
-            arrays = held.contribution.arrays
-            sums.curvature[:] += np.multiply(arrays["curvature"], weight, dtype=np.float64)
-            sums.gradient[:] += np.multiply(arrays["gradient"], weight, dtype=np.float64)
-        self._buckets[bucket] = (stamp, sums)
-        return sums
+def _before(previous: Release | None, config: FoldConfig) -> Scorer:
+    """Return the scorer of the last release, as far as this fold would carry it on."""
+    if previous is None:
+        return Scorer()
+    number = 0 if previous.basis is None else previous.basis.number
+    known = targets(previous, config).get(number)
+    return Scorer(
+        previous.basis,
+        previous.weights,
+        previous.next_basis,
+        previous.personal if config.kappa is not None else None,
+        () if known is None else known.former,
+    )

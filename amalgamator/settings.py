@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from amalgamator.policy import BasisPolicy, FoldConfig, ProbePolicy
 from models.errors import InvalidInputError, SettingsError
+from models.release import MAX_FORMER
 from models.schema import Schema
 from models.service_settings import read_service_settings
 
@@ -47,6 +48,11 @@ class Settings:
         Where /metrics, /healthz and /readyz are served; port 0 picks a free one.
     ridge, half_life_d, prior_logit, bucket_days, evidence_days
         See `amalgamator.policy.FoldConfig`.
+    kappa
+        How many times more a member's own statistics count in its personal weights; 0: releases
+        carry none. Workers need ``personal_weights``.
+    n_former
+        See `amalgamator.policy.FoldConfig`.
     basis_min_n, basis_min_frauds, basis_growth
         See `amalgamator.policy.BasisPolicy`.
     uses_probes, uses_nets
@@ -75,6 +81,8 @@ class Settings:
     prior_logit: float = _FOLD["prior_logit"]
     bucket_days: int = _FOLD["bucket_days"]
     evidence_days: int = _FOLD["evidence_days"]
+    kappa: float = 0.0
+    n_former: int = _FOLD["n_former"]
     basis_min_n: int = _BASIS["min_n"]
     basis_min_frauds: int = _BASIS["min_frauds"]
     basis_growth: float = _BASIS["growth"]
@@ -98,6 +106,8 @@ class Settings:
         _demand(1 < self.basis_growth < math.inf, "basis_growth", "a number above 1")
         _demand(self.deadline_s > self.poll_s, "deadline_s", "more than poll_s")
         _demand(self.clock_tolerance_s >= 0, "clock_tolerance_s", "0 or more")
+        _demand(0 <= self.kappa < math.inf, "kappa", "0 or more")
+        _demand(0 <= self.n_former <= MAX_FORMER, "n_former", f"0..{MAX_FORMER}")
         _demand(math.isfinite(self.prior_logit), "prior_logit", "a finite number")
         _demand(self.max_days_ahead >= -1, "max_days_ahead", "-1 or more")
         _demand(self.max_envelope_bytes >= 1_024, "max_envelope_bytes", "1024 or more")
@@ -138,6 +148,8 @@ def fold_config(settings: Settings, schema: Schema) -> FoldConfig:
         prior_logit=settings.prior_logit,
         bucket_days=settings.bucket_days,
         evidence_days=settings.evidence_days,
+        kappa=settings.kappa or None,
+        n_former=settings.n_former,
         basis=BasisPolicy(
             min_n=settings.basis_min_n,
             min_frauds=settings.basis_min_frauds,

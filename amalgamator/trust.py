@@ -14,9 +14,12 @@ from amalgamator.flags import count_flags, evidence_trust, evidence_weight, voic
 from amalgamator.harm import MemberSums, Verdict, judge_statistics
 from amalgamator.policy import FoldConfig, TrustPolicy
 from amalgamator.state import Pairs, by_bucket, of_part
+from amalgamator.sums import bucket_decay
+from amalgamator.target import Target, plain_arrays
 from models.summary import ContributionKey
 
 Seqs = tuple[tuple[ContributionKey, int], ...]
+_NO_TARGETS: Mapping[int, Target] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +90,11 @@ class Trust:
         self._config = config
         self._evidence: tuple[Seqs, dict[str, float]] | None = None
         self._flood: tuple[tuple[Seqs, tuple[tuple[str, int], ...]], frozenset[str]] | None = None
-        self._statistics: tuple[tuple[Seqs, bool], dict[str, Verdict]] | None = None
+        self._statistics: tuple[tuple[Seqs, bool, Target | None], dict[str, Verdict]] | None = None
 
-    def judge(self, pairs: Pairs, *, exact: bool = False) -> TrustReport:
+    def judge(
+        self, pairs: Pairs, *, exact: bool = False, known: Mapping[int, Target] = _NO_TARGETS
+    ) -> TrustReport:
         """Return the report on sorted contributions.
 
         Parameters
@@ -99,6 +104,8 @@ class Trust:
             heard.
         exact
             See `amalgamator.harm.judge_statistics`.
+        known
+            By number, the bases on which older statistics count: they are judged as they count.
         """
         members = sorted({key.member for key, _ in pairs})
         policy = self._config.trust
@@ -106,7 +113,7 @@ class Trust:
             return TrustReport(tuple(MemberTrust(member=member) for member in members))
         heard = [pair for pair in pairs if self._config.weight_of(pair[0].member) > 0.0]
         ratios = self._evidence_ratios(of_part(heard, "evidence"), policy)
-        verdicts = self._verdicts(heard, policy, exact=exact)
+        verdicts = self._verdicts(heard, policy, exact=exact, known=known)
         flooding = self._flooding(of_part(heard, "evidence"), _matured(heard))
         return TrustReport(
             tuple(
@@ -133,14 +140,17 @@ class Trust:
             self._flood = (identity, _flooding(settled, matured))
         return self._flood[1]
 
-    def _verdicts(self, pairs: Pairs, policy: TrustPolicy, *, exact: bool) -> dict[str, Verdict]:
-        used = _of_main_basis(of_part(pairs, "statistics"))
-        identity = (_seqs(used), exact)
-        if self._statistics is None or self._statistics[0] != identity:
-            sums = member_sums(used, _matured(pairs), self._config)
-            verdicts = judge_statistics(sums, self._config, policy, exact=exact)
-            self._statistics = (identity, verdicts)
-        return self._statistics[1]
+    def _verdicts(
+        self, pairs: Pairs, policy: TrustPolicy, *, exact: bool, known: Mapping[int, Target]
+    ) -> dict[str, Verdict]:
+        used, target = _of_main_basis(of_part(pairs, "statistics"), known)
+        seqs, last = _seqs(used), self._statistics
+        if last is not None and last[0][:2] == (seqs, exact) and _is_same(target, last[0][2]):
+            return last[1]
+        sums = member_sums(used, _matured(pairs), self._config, target)
+        verdicts = judge_statistics(sums, self._config, policy, exact=exact)
+        self._statistics = ((seqs, exact, target), verdicts)
+        return verdicts
 
 
 def day_of_most(evidence: Pairs) -> int:
@@ -211,10 +221,15 @@ def _flooding(settled: Pairs, matured: Mapping[str, int]) -> frozenset[str]:
     )
 
 
-def _of_main_basis(statistics: Pairs) -> Pairs:
+def _is_same(target: Target | None, other: Target | None) -> bool:
+    return other is None if target is None else target.is_same(other)
+
+
+def _of_main_basis(statistics: Pairs, known: Mapping[int, Target]) -> tuple[Pairs, Target | None]:
     """Return the statistics of the basis for which most members publish, the newer one of two.
 
-    A member's basis is that of its newest bucket.
+    A member's basis is that of its newest bucket. Where the basis is known, so are those before it
+    whose statistics count for it, and they are among what is returned.
     """
     shape_of = {
         key.member: (held.contribution.basis, len(held.contribution.arrays["gradient"]))
@@ -222,27 +237,37 @@ def _of_main_basis(statistics: Pairs) -> Pairs:
     }
     votes = list(shape_of.values())
     chosen = max(sorted(set(votes)), key=lambda shape: (votes.count(shape), shape), default=(0, 0))
+    target = known.get(chosen[0])
+    if target is not None and target.basis.n_weights == chosen[1]:
+        return [pair for pair in statistics if target.takes(pair[1].contribution)], target
     return [
         (key, held)
         for key, held in statistics
         if (held.contribution.basis, len(held.contribution.arrays["gradient"])) == chosen
-    ]
+    ], None
 
 
 def member_sums(
-    statistics: Pairs, matured: Mapping[str, int], config: FoldConfig
+    statistics: Pairs,
+    matured: Mapping[str, int],
+    config: FoldConfig,
+    target: Target | None = None,
 ) -> dict[str, MemberSums]:
-    """Return each member's statistics, buckets decayed as in the fold and added, oldest first."""
+    """Return each member's statistics, buckets decayed as in the fold and added, oldest first.
+
+    With a target, as they count for it.
+    """
     buckets = by_bucket(statistics)
     newest = max(buckets, default=0)
     sums: dict[str, MemberSums] = {}
     for bucket, pairs in buckets.items():
-        decay = 0.5 ** ((newest - bucket) * config.bucket_days / config.half_life_d)
+        decay = bucket_decay(bucket, newest, config)
         for key, held in pairs:
-            arrays, n = held.contribution.arrays, held.contribution.n
+            one, n = held.contribution, held.contribution.n
+            arrays = plain_arrays(one) if target is None else target.arrays(one)
             before = sums.get(key.member)
-            curvature = np.multiply(arrays["curvature"], decay, dtype=np.float64)
-            gradient = np.multiply(arrays["gradient"], decay, dtype=np.float64)
+            curvature = np.multiply(arrays.curvature, decay, dtype=np.float64)
+            gradient = np.multiply(arrays.gradient, decay, dtype=np.float64)
             sums[key.member] = MemberSums(
                 curvature=curvature if before is None else before.curvature + curvature,
                 gradient=gradient if before is None else before.gradient + gradient,

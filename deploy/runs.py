@@ -96,6 +96,8 @@ class RunPlan:
     proposing, structure, trust, learning, drift, probes
         See there; without trust all count as they come, without drift it is not watched, without
         probes nobody is asked.
+    kappa, n_former
+        See `amalgamator.policy.FoldConfig`; without kappa nobody has personal weights.
     merges_nets
         Whether nets of banks whose families have ``mlp`` are merged, and every bank has the merged
         one as an expert.
@@ -114,6 +116,8 @@ class RunPlan:
     learning: LearningPolicy = LearningPolicy()
     drift: DriftPolicy | None = None
     probes: ProbePolicy | None = None
+    kappa: float | None = None
+    n_former: int = 2
     merges_nets: bool = False
 
     def of(self, bank: str) -> BankPlan:
@@ -149,6 +153,7 @@ def pipeline_config(plan: RunPlan, member: str, schema: Schema) -> PipelineConfi
         runs_scorecard=bank.runs_scorecard,
         answers_probes=bank.answers_probes,
         uses_probes=plan.probes is not None,
+        uses_personal=plan.kappa is not None,
         uses_nets=plan.merges_nets,
     )
 
@@ -158,17 +163,9 @@ def ms(seconds: float) -> int:
     return round(seconds * 1_000)
 
 
-def local_amalgamator(
-    names: tuple[str, ...],
-    schema: Schema,
-    learning: LearningPolicy,
-    *,
-    structure: StructurePolicy = StructurePolicy(),
-    trust: TrustPolicy | None = TrustPolicy(),
-    probes: ProbePolicy | None = None,
-    merges_nets: bool = False,
-) -> Amalgamator:
+def local_amalgamator(names: tuple[str, ...], schema: Schema, plan: RunPlan) -> Amalgamator:
     """Return an amalgamator in lockstep for banks of this process, which need no keys."""
+    learning = plan.learning
     unused = Verifier(Signer(bytes(32)).public_key)  # nothing is signed within one process
     members = {
         name: Member(name=name, verifiers={unused.key_id: unused}, workers=("0",)) for name in names
@@ -182,10 +179,12 @@ def local_amalgamator(
         basis=BasisPolicy(
             min_n=learning.first_n, min_frauds=learning.first_frauds, growth=learning.growth
         ),
-        structure=structure,
-        trust=trust,
-        probes=probes,
-        merges_nets=merges_nets,
+        structure=plan.structure,
+        trust=plan.trust,
+        probes=plan.probes,
+        kappa=plan.kappa,
+        n_former=plan.n_former,
+        merges_nets=plan.merges_nets,
     )
     registry = Registry(
         consortium="local",
@@ -239,15 +238,7 @@ class ConsortiumRun:
         self.pipelines = {
             name: Pipeline(pipeline_config(plan, name, schema)) for name in data.names
         }
-        self.amalgamator = local_amalgamator(
-            data.names,
-            schema,
-            plan.learning,
-            structure=plan.structure,
-            trust=plan.trust,
-            probes=plan.probes,
-            merges_nets=plan.merges_nets,
-        )
+        self.amalgamator = local_amalgamator(data.names, schema, plan)
         self.result = RunResult(
             own=np.full(n, np.nan),
             merged=np.full(n, np.nan),

@@ -44,9 +44,12 @@ def main() -> int:
         format_ = BankFormat(mapping)
         TransactionDecoder(mapping).decode(format_.transactions(parts[0].batch))
     registry = Registry(consortium="warm", entity_kinds=KINDS, members=members)
-    policy = FoldConfig(schema=schema, basis=BasisPolicy(min_n=_MIN_N, min_frauds=1))
+    change = BasisPolicy(min_n=_MIN_N, min_frauds=1, switch_coverage=0.5)
+    policy = FoldConfig(schema=schema, basis=change, kappa=1.0)
     amalgamator = Amalgamator(registry, policy, lockstep=True)
-    LocalConsortium(pipelines, amalgamator, cadence_ms=_DAY_MS).run(
+    sixth_ms = simulation.start_ms + 5 * _DAY_MS
+    away = {"two": (sixth_ms, sixth_ms + _DAY_MS)}  # while the basis changes
+    LocalConsortium(pipelines, amalgamator, cadence_ms=_DAY_MS, away=away).run(
         streams, on_scored=lambda *_: None
     )
     sys.stdout.write(f"kernels compiled in {time.perf_counter() - started_s:.0f} s\n")

@@ -37,6 +37,9 @@ class Basis:
         lies in bin #(edges <= v).
     n_edges
         int32 of shape (n_features,): edges per feature.
+    ranks
+        float32, one for each edge: the share of transactions below it, in [0, 1], never falling
+        within a feature. Even steps where nothing is given.
     coarse_edges, n_coarse_edges
         The same for the coarse bins that crosses use.
     selected
@@ -64,6 +67,7 @@ class Basis:
     schema_hash: str
     edges: NDArray[np.float32]
     n_edges: NDArray[np.int32]
+    ranks: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     coarse_edges: NDArray[np.float32]
     n_coarse_edges: NDArray[np.int32]
     selected: NDArray[np.int32]
@@ -78,6 +82,9 @@ class Basis:
 
     def __post_init__(self) -> None:
         _check_edges("edges", self.edges, self.n_edges)
+        if not len(self.ranks):
+            object.__setattr__(self, "ranks", _even_ranks(self.n_edges))
+        _check_ranks(self)
         _check_edges("coarse_edges", self.coarse_edges, self.n_coarse_edges)
         _check_positions(self)
         _check_categories(self)
@@ -87,6 +94,12 @@ class Basis:
                 f"got number {self.number} with {self.n_weights}"
             )
         object.__setattr__(self, "tables", _tables(self))
+
+    def fine_of(self, feature: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the edges of one feature and their ranks."""
+        stop = int(self.n_edges[: feature + 1].sum())
+        own = slice(stop - int(self.n_edges[feature]), stop)
+        return self.edges[own], self.ranks[own]
 
     @property
     def n_features(self) -> int:
@@ -139,6 +152,7 @@ _TREE = ("n_nodes", "feature", "threshold", "absent_left", "left", "right")
 _PLAIN = (
     "edges",
     "n_edges",
+    "ranks",
     "coarse_edges",
     "n_coarse_edges",
     "selected",
@@ -180,11 +194,27 @@ def _check_edges(name: str, edges: NDArray[np.float32], counts: NDArray[np.int32
         raise InvalidInputError(f"{name}: expected finite, ascending values within each feature")
 
 
-def _ascend_within(values: NDArray[np.generic], counts: NDArray[np.int32]) -> bool:
-    """Return whether each feature's values ascend strictly."""
+def _ascend_within(
+    values: NDArray[np.generic], counts: NDArray[np.int32], *, strictly: bool = True
+) -> bool:
+    """Return whether each feature's values ascend, or at least never fall."""
     last_of_feature = np.zeros(len(values), bool)
     last_of_feature[np.cumsum(counts)[counts > 0] - 1] = True
-    return bool(np.all((values[1:] > values[:-1]) | last_of_feature[:-1]))  # type: ignore[operator]  # numbers
+    is_fit = values[1:] > values[:-1] if strictly else values[1:] >= values[:-1]  # type: ignore[operator]  # numbers
+    return bool(np.all(is_fit | last_of_feature[:-1]))
+
+
+def _even_ranks(counts: NDArray[np.int32]) -> NDArray[np.float32]:
+    steps = [np.arange(1, n + 1, dtype=np.float32) / np.float32(n + 1) for n in counts.tolist()]
+    return np.concatenate([*steps, np.empty(0, np.float32)])
+
+
+def _check_ranks(basis: Basis) -> None:
+    ranks = basis.ranks
+    if len(ranks) != len(basis.edges) or not bool(np.all((ranks >= 0.0) & (ranks <= 1.0))):
+        raise InvalidInputError("ranks: expected a share in [0, 1] for each edge")
+    if not _ascend_within(ranks, basis.n_edges, strictly=False):
+        raise InvalidInputError("ranks: expected shares that never fall within a feature")
 
 
 def _check_positions(basis: Basis) -> None:

@@ -1,12 +1,14 @@
 """A basis from merged histograms: where bins end, what stands for a category, which features count.
 
-Features of accounts and entities always have weights. Attributes are chosen: one is kept when its
-bins explain more of the outcomes than as many useless bins would, twice over (half of the
-G-statistic against the number of bins, as in Akaike's criterion), the best first, and they share a
-bounded number of weights.
+A feature of accounts and entities gets edges at quantiles of all transactions and at quantiles of
+the frauds, so that bins are narrow where frauds are. All have weights, with the schema's crosses,
+while those fit their bound; beyond it the features that explain most come first. Attributes are
+chosen: one is kept when its bins explain more of the outcomes than as many useless bins would,
+twice over (half of the G-statistic against the number of bins, as in Akaike's criterion), the best
+first, and they share a bounded number of weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +20,13 @@ from models.histograms import N_CELLS, lower_edges, quantile_edges
 from models.schema import Schema
 from models.trees import TreeList, together
 
-FINE_QUANTILES = np.r_[np.linspace(0, 1, 21)[1:-1], 0.97, 0.99, 0.995, 0.999]
+FINE_QUANTILES = np.r_[np.linspace(0, 1, 11)[1:-1], 0.97, 0.99, 0.995, 0.999]
+FRAUD_QUANTILES = np.linspace(0, 1, 31)[1:-1]
 COARSE_QUANTILES = np.r_[np.linspace(0, 1, 5)[1:-1], 0.9, 0.97, 0.99, 0.998]
 _ATTRIBUTE_COARSE = np.linspace(0, 1, 6)[1:-1]
+
+Pair = tuple[int, int]
+"""Positions of two features."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +35,9 @@ class BasisShape:
 
     Parameters
     ----------
+    plain_weights
+        Weights that the bins of all features of accounts and entities share with the schema's
+        crosses, >= 0.
     attribute_weights
         Weights that all attributes' bins share.
     attribute_bins
@@ -44,6 +53,7 @@ class BasisShape:
         Weights that all these share, >= 0.
     """
 
+    plain_weights: int = 1_500
     attribute_weights: int = 400
     attribute_bins: tuple[int, int] = (4, 16)
     category_prior: float = 20.0
@@ -53,10 +63,10 @@ class BasisShape:
 
     def __post_init__(self) -> None:
         least, most = self.attribute_bins
-        if not 2 <= least <= most or not self.attribute_weights >= 0:
+        if not 2 <= least <= most or min(self.attribute_weights, self.plain_weights) < 0:
             raise InvalidInputError(
                 "basis shape: expected 2 <= least <= most bins and weights >= 0, "
-                f"got {self.attribute_bins} and {self.attribute_weights}"
+                f"got {self.attribute_bins}, {self.attribute_weights} and {self.plain_weights}"
             )
         if not (self.category_prior > 0.0 and self.category_min_n >= 1):
             raise InvalidInputError("basis shape: expected category_prior > 0, category_min_n >= 1")
@@ -78,6 +88,17 @@ class _Column:
 
     def edges(self, quantiles: NDArray[np.float64]) -> NDArray[np.float32]:
         return quantile_edges(self.counts.sum(axis=0), quantiles, edges=self.values)
+
+    def ranks(self, edges: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the share of transactions below each of some of the values."""
+        below = np.concatenate([[0], np.cumsum(self.counts.sum(axis=0))])
+        place = np.searchsorted(self.values, edges)
+        return (below[place] / max(int(below[-1]), 1)).astype(np.float32)
+
+    def fine_edges(self) -> NDArray[np.float32]:
+        """Return edges at quantiles of all and of the frauds: where those are, bins are narrow."""
+        of_frauds = quantile_edges(self.counts[1], FRAUD_QUANTILES, edges=self.values)
+        return np.union1d(self.edges(FINE_QUANTILES), of_frauds)
 
 
 def build_basis(
@@ -113,21 +134,29 @@ def build_basis(
         )
     columns = _columns(counts, schema, shape)
     n_plain = len(names) - len(schema.attributes)
-    chosen, quantiles = _chosen(columns, n_plain, counts, shape)
-    fine = [c.edges(FINE_QUANTILES if j < n_plain else quantiles) for j, c in enumerate(columns)]
+    n_class = counts.sum(axis=2, dtype=np.int64).max(axis=0)
+    chosen, quantiles = _chosen_attributes(columns, n_plain, n_class, shape)
+    fine = [
+        column.fine_edges() if j < n_plain else column.edges(quantiles)
+        for j, column in enumerate(columns)
+    ]
     coarse = [
         c.edges(COARSE_QUANTILES if j < n_plain else _ATTRIBUTE_COARSE)
         for j, c in enumerate(columns)
     ]
+    plain = _chosen_plain(columns[:n_plain], (fine, coarse), schema_crosses(schema), n_class, shape)
+    selected = [*plain, *chosen]
+    ranks = [column.ranks(edges) for column, edges in zip(columns, fine, strict=True)]
     return Basis(
         number=number,
         schema_hash=schema.hash,
         edges=np.concatenate(fine),
         n_edges=_lengths(fine),
+        ranks=np.concatenate(ranks),
         coarse_edges=np.concatenate(coarse),
         n_coarse_edges=_lengths(coarse),
-        selected=np.array([*range(n_plain), *chosen], np.int32),
-        crosses=np.array(schema_crosses(schema), np.int32).reshape(-1, 2),
+        selected=np.array(selected, np.int32),
+        crosses=np.array(schema_crosses(schema, selected), np.int32).reshape(-1, 2),
         category_cells=np.concatenate([column.cells for column in columns]),
         category_logits=np.concatenate([column.logits for column in columns]),
         n_categories=_lengths([column.cells for column in columns]),
@@ -137,10 +166,14 @@ def build_basis(
     )
 
 
-def schema_crosses(schema: Schema) -> list[tuple[int, int]]:
-    """Return the schema's pairs as positions of features."""
+def schema_crosses(schema: Schema, selected: Iterable[int] | None = None) -> list[Pair]:
+    """Return the schema's pairs as positions of features; those of selected ones where given."""
     position = {name: i for i, name in enumerate(schema.feature_names)}
-    return [(position[a], position[b]) for a, b in schema.crosses]
+    pairs = [(position[a], position[b]) for a, b in schema.crosses]
+    if selected is None:
+        return pairs
+    kept = set(selected)
+    return [(a, b) for a, b in pairs if a in kept and b in kept]
 
 
 def _lengths(arrays: Sequence[NDArray[np.generic]]) -> NDArray[np.int32]:
@@ -187,12 +220,36 @@ def _category(counts: NDArray[np.int64], prior: float, shape: BasisShape) -> _Co
     return _Column(values, ordered, cells.astype(np.int16), logits)
 
 
-def _chosen(
-    columns: Sequence[_Column], n_plain: int, counts: NDArray[np.integer], shape: BasisShape
+def _chosen_plain(
+    columns: Sequence[_Column],
+    edges: tuple[Sequence[NDArray[np.float32]], Sequence[NDArray[np.float32]]],
+    crosses: Sequence[Pair],
+    n_class: NDArray[np.int64],
+    shape: BasisShape,
+) -> list[int]:
+    """Return the features of accounts and entities that get weights, ascending.
+
+    A feature comes with its crosses with those that are there already, or, if they do not fit, not.
+    """
+    fine, coarse = edges
+    gains = [_gain(column, fine[j], n_class) for j, column in enumerate(columns)]
+    kept: set[int] = set()
+    room = shape.plain_weights
+    for j in sorted(range(len(columns)), key=lambda j: (-gains[j], j)):
+        completed = [(a, b) for a, b in crosses if j in (a, b) and kept | {j} >= {a, b}]
+        needed = len(fine[j]) + 1
+        needed += sum((len(coarse[a]) + 1) * (len(coarse[b]) + 1) for a, b in completed)
+        if needed <= room:
+            kept.add(j)
+            room -= needed
+    return sorted(kept)
+
+
+def _chosen_attributes(
+    columns: Sequence[_Column], n_plain: int, n_class: NDArray[np.int64], shape: BasisShape
 ) -> tuple[list[int], NDArray[np.float64]]:
     """Return the attributes that get weights, ascending, and the quantiles of their bins."""
     least, most = shape.attribute_bins
-    n_class = counts.sum(axis=2, dtype=np.int64).max(axis=0)
     quantiles = _even(least)
     gains = {
         j: _gain(columns[j], columns[j].edges(quantiles), n_class)

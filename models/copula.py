@@ -28,6 +28,7 @@ _BLOCK = 2**20  # rows, whose sums a float64 holds exactly
 UNIT = 64
 """A score of 1.0 in the integers of the sums."""
 THINNING = 10
+_SMALLEST_RANK = 5e-4
 MAX_SCORE = 4 * UNIT
 MAX_ROWS = 2**40
 """Rows of a class, v counted, that one contribution may speak of: sums stay within int64."""
@@ -40,13 +41,14 @@ def bin_scores(basis: Basis) -> NDArray[np.int32]:
     Parameters
     ----------
     basis
-        Gives the bins: bin b of k scores the normal quantile of (b + 1/2) / k.
+        Gives the bins: one scores the normal quantile of the middle of its ends' ranks.
     """
     scores = np.zeros(basis.n_weights, np.int32)
     firsts = first_weights(basis)
     for j in basis.selected.tolist():
         n_edges, first = int(basis.n_edges[j]), int(firsts[j])
-        ranks = (np.arange(n_edges + 1) + 0.5) / (n_edges + 1)
+        ends = np.concatenate([[0.0], basis.fine_of(j)[1].astype(np.float64), [1.0]])
+        ranks = np.clip((ends[1:] + ends[:-1]) / 2, _SMALLEST_RANK, 1.0 - _SMALLEST_RANK)
         scores[first : first + n_edges + 1] = np.rint(UNIT * quantile(ranks)).astype(np.int32)
     return scores
 

@@ -25,7 +25,7 @@ MAX_HEADER_BYTES = 0xFFFF
 MAX_ENVELOPE_BYTES = 64 * 1024 * 1024
 MAX_INTEGER = 2**53
 MAX_NAME_LENGTH = 64
-MAX_ARRAYS = 16
+MAX_ARRAYS = 24
 _PREFIX = struct.Struct("<4sBH")
 
 HeaderT = TypeVar("HeaderT", bound=msgspec.Struct)
@@ -44,7 +44,6 @@ class Kind(IntEnum):
     CONTRIBUTION = 1
     RELEASE_PART = 2
     RELEASE_MANIFEST = 3
-    NET_MANIFEST = 4
 
 
 class ArrayHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,8 +119,9 @@ class ContributionHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 class ReleasePartHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Header of one piece of a release, addressed by the hash of its content.
 
-    ``part`` is ``basis`` (``number``: its version), ``weights`` (0), ``evidence`` (UTC day),
-    ``probes`` or ``student`` (number of the set), ``net`` (of the basis that it reads).
+    ``part`` is ``basis`` (``number``: its version), ``weights`` or ``personal`` (0), ``former`` or
+    ``net`` (that of its basis), ``evidence`` (UTC day), ``probes`` or ``student`` (number of the
+    set).
     """
 
     consortium: Name
@@ -149,8 +149,10 @@ class ReleaseManifestHeader(
 ):
     """Header of a release's manifest, sent after its parts; it has no body.
 
-    ``basis``, ``weights``, ``next_basis``, ``evidence`` (UTC day, hash), ``probes``, ``student``
-    and ``student_basis`` name parts by hash; the last three are written only where they are set.
+    ``basis``, ``weights``, ``next_basis``, ``evidence`` (UTC day, hash), ``probes``, ``student``,
+    ``student_basis``, ``personal`` (whose rows are those of ``personal_members``), ``former``
+    (basis, weights), ``net`` and ``net_basis`` name parts by hash; from ``probes`` on they are
+    written only where they are set.
     """
 
     consortium: Name
@@ -168,18 +170,11 @@ class ReleaseManifestHeader(
     probes: Name | None = None
     student: Name | None = None
     student_basis: Name | None = None
-
-
-class NetManifestHeader(
-    ReleaseManifestHeader, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
-):
-    """Header of a manifest of a release with a merged net; ``net`` and ``net_basis`` name parts.
-
-    A kind of its own, because more fields would change the bytes of every manifest.
-    """
-
-    net: Name
-    net_basis: Name
+    personal: Name | None = None
+    personal_members: tuple[Name, ...] = ()
+    former: tuple[tuple[Name, Name], ...] = ()
+    net: Name | None = None
+    net_basis: Name | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -212,9 +207,17 @@ class Envelope:
         return hashlib.sha256(self.head + self.signature).digest()
 
 
+def _encoded(header: msgspec.Struct) -> bytes:
+    """Return the one encoding of a header: the shortest, however many fields are not set.
+
+    Of a struct, msgspec writes a length that would hold all fields, those left out too.
+    """
+    return msgspec.msgpack.encode(msgspec.to_builtins(header, builtin_types=(bytes,)))
+
+
 def seal(kind: Kind, header: msgspec.Struct, body: bytes, signer: Signer) -> bytes:
     """Return the signed envelope; ``header.body_sha256`` must be that of ``body``."""
-    encoded = msgspec.msgpack.encode(header)
+    encoded = _encoded(header)
     if len(encoded) > MAX_HEADER_BYTES:
         raise InvalidInputError(
             f"header: expected at most {MAX_HEADER_BYTES} bytes, got {len(encoded)}"
@@ -261,7 +264,7 @@ def decode_header(envelope: Envelope, header_type: type[HeaderT]) -> HeaderT:
     """
     try:
         header = msgspec.msgpack.decode(envelope.header, type=header_type)
-        encoded = msgspec.msgpack.encode(header)
+        encoded = _encoded(header)
     except (msgspec.MsgspecError, OverflowError, ValueError) as error:
         raise QuarantinedError("header", f"expected a {header_type.__name__}") from error
     if encoded != envelope.header:

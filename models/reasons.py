@@ -169,12 +169,12 @@ def _joined(texts: Sequence[str]) -> str:
 
 
 def _level(basis: Basis, j: int, value: float) -> float:
-    """Return where a value lies among the feature's bins, 0 (lowest) to 1 (highest)."""
-    stop = int(basis.n_edges[: j + 1].sum())
-    edges = basis.edges[stop - int(basis.n_edges[j]) : stop]
+    """Return the share of transactions that surely lie below a value's bin; .5 for no bins."""
+    edges, ranks = basis.fine_of(j)
     if len(edges) == 0 or math.isnan(value):
         return 0.5
-    return float(np.searchsorted(edges, np.float32(value), side="right")) / len(edges)
+    place = int(np.searchsorted(edges, np.float32(value), side="right"))
+    return float(ranks[place - 1]) if place else 0.0
 
 
 def describe(name: str, value: float, level: float = 0.5) -> str:

@@ -1,7 +1,8 @@
 """One merge, pushed back to every member: frozen scorers, the next basis, evidence, probes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ from models.entity_risk import EvidenceCells
 from models.errors import InvalidInputError
 from models.families.mlp_parameters import MlpSummary
 from models.probes import check_probes
+
+MAX_FORMER = 8
+"""Former scorers of a release, at most."""
 
 
 class Source(NamedTuple):
@@ -115,6 +119,87 @@ class MergedNet(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PersonalWeights:
+    """A solution for each member on the release's basis, in which its own statistics weigh more.
+
+    Parameters
+    ----------
+    members
+        Sorted, each once.
+    weights
+        float64 of shape (n_members, basis.n_weights), finite.
+
+    Raises
+    ------
+    InvalidInputError
+        If members are not sorted or the weights are of another shape or not finite.
+    """
+
+    members: tuple[str, ...]
+    weights: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if not all(a < b for a, b in pairwise(self.members)):
+            raise InvalidInputError("personal weights: expected sorted members, each once")
+        if not (self.weights.ndim == 2 and len(self.weights) == len(self.members)):
+            raise InvalidInputError(
+                f"personal weights: expected {len(self.members)} rows, got {self.weights.shape}"
+            )
+        if not bool(np.isfinite(self.weights).all()):
+            raise InvalidInputError("personal weights: expected finite numbers")
+
+    def of(self, member: str) -> NDArray[np.float64] | None:
+        """Return the weights of one member, None where there are none."""
+        if member not in self.members:
+            return None
+        weights: NDArray[np.float64] = self.weights[self.members.index(member)]
+        return weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FormerWeights:
+    """The last solution on a basis that is not in force any more.
+
+    Parameters
+    ----------
+    number
+        Of the basis, >= 1.
+    weights
+        float64 of shape (basis.n_weights,).
+    """
+
+    number: int
+    weights: NDArray[np.float64]
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the weights by name."""
+        return {"weights": self.weights}
+
+
+class Former(NamedTuple):
+    """A scorer that was in force: statistics that were published for its basis still count."""
+
+    basis: Basis
+    last: FormerWeights
+
+
+def check_former(former: Sequence[Former]) -> None:
+    """Check that former scorers are what a release may carry.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are more than `MAX_FORMER`, bases do not ascend, or weights are of another basis.
+    """
+    numbers = [one.basis.number for one in former]
+    if not (len(former) <= MAX_FORMER and all(a < b for a, b in pairwise(numbers))):
+        raise InvalidInputError(f"former scorers: expected at most {MAX_FORMER}, ascending")
+    for basis, last in former:
+        if not (last.number == basis.number and last.weights.shape == (basis.n_weights,)):
+            raise InvalidInputError("former scorers: expected one weight per weight of the basis")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Release:
     """A frozen scorer and the consortium's evidence as of one fold.
 
@@ -141,6 +226,10 @@ class Release:
     probes, student
         Where a consortium uses probes: those that members shall answer, and what was learnt from
         the answers to them or to the set before.
+    personal
+        Where a consortium uses them: weights of ``basis`` for each member.
+    former
+        Scorers before ``basis``, the newest last, at most `MAX_FORMER`.
     net
         Where a consortium merges nets: the mean of its members', None before there is one.
     """
@@ -156,4 +245,6 @@ class Release:
     evidence: Mapping[int, EvidenceCells]
     probes: ProbeSet | None = None
     student: Student | None = None
+    personal: PersonalWeights | None = None
+    former: tuple[Former, ...] = ()
     net: MergedNet | None = None

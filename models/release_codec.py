@@ -1,8 +1,7 @@
 """Releases as signed bytes and back: parts addressed by their content, then a manifest; pure."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -13,7 +12,6 @@ from models.entity_risk import EvidenceCells
 from models.envelope import (
     Envelope,
     Kind,
-    NetManifestHeader,
     ReleaseManifestHeader,
     ReleasePartHeader,
     SourceHeader,
@@ -26,128 +24,26 @@ from models.envelope import (
 from models.errors import InvalidInputError, QuarantinedError
 from models.families.mlp_parameters import MlpSummary
 from models.keys import Signer, Verifier
-from models.release import MergedNet, ProbeSet, Release, Source, Student, StudentNetwork
+from models.release import (
+    Former,
+    FormerWeights,
+    MergedNet,
+    PersonalWeights,
+    ProbeSet,
+    Release,
+    Source,
+    Student,
+    StudentNetwork,
+    check_former,
+)
+from models.release_hashes import Digests, PartHashes, part_hash, part_hashes, release_id_of
 from models.release_parts import Part, pack_part, typed_part, unpack_part
 from models.schema import Schema
 
-RELEASE_ID_DIGITS = 32
 MANIFEST_KEY = "manifest"
 _EMPTY_SHA256 = hashlib.sha256(b"").digest()
 
 HeaderT = TypeVar("HeaderT", ReleasePartHeader, ReleaseManifestHeader)
-_MANIFESTS: Mapping[Kind, type[ReleaseManifestHeader]] = {
-    Kind.RELEASE_MANIFEST: ReleaseManifestHeader,
-    Kind.NET_MANIFEST: NetManifestHeader,
-}
-
-
-class Digests:
-    """Remembers the content hash of objects that were hashed before, by identity.
-
-    Parts of a release are immutable and most do not change from one release to the next.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[Part, str]] = {}
-
-    def of(self, part: Part, *, name: str, number: int) -> str:
-        """Return the hash of a part, computed at most once per object."""
-        known = self._known.get(id(part))
-        if known is None or known[0] is not part:
-            header, _ = pack_part(part, name=name, number=number, consortium="", key_id="")
-            known = (part, part_hash(header))
-            self._known[id(part)] = known
-        return known[1]
-
-    def keep_only(self, release: Release) -> None:
-        """Forget all parts but those of ``release``."""
-        wanted = {id(part) for part in _parts_of(release)}
-        self._known = {key: value for key, value in self._known.items() if key in wanted}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartHashes:
-    """Content hashes of a release's parts."""
-
-    basis: str | None
-    weights: str | None
-    next_basis: str | None
-    evidence: tuple[tuple[int, str], ...]
-    probes: str | None = None
-    student: str | None = None
-    student_basis: str | None = None
-    net: str | None = None
-    net_basis: str | None = None
-
-    def all(self) -> frozenset[str]:
-        """Return every hash that is set."""
-        single = {self.basis, self.weights, self.next_basis, *self.of_probes(), *self.of_net()}
-        return frozenset(h for h in single if h) | {h for _, h in self.evidence}
-
-    def of_probes(self) -> tuple[str | None, str | None, str | None]:
-        """Return the hashes of probes, student and the student's basis."""
-        return self.probes, self.student, self.student_basis
-
-    def of_net(self) -> tuple[str | None, str | None]:
-        """Return the hashes of the merged net and its basis."""
-        return self.net, self.net_basis
-
-
-def part_hashes(release: Release, digests: Digests | None = None) -> PartHashes:
-    """Return the content hash of each part."""
-    digests = Digests() if digests is None else digests
-    probes, student, net = release.probes, release.student, release.net
-    return PartHashes(
-        net=None if net is None else digests.of(net.summary, name="net", number=net.summary.basis),
-        net_basis=_basis_hash(None if net is None else net.basis, digests),
-        probes=None if probes is None else digests.of(probes, name="probes", number=probes.number),
-        student=None
-        if student is None
-        else digests.of(student.network, name="student", number=student.network.number),
-        student_basis=_basis_hash(None if student is None else student.basis, digests),
-        basis=_basis_hash(release.basis, digests),
-        weights=None
-        if release.weights is None
-        else digests.of(release.weights, name="weights", number=0),
-        next_basis=_basis_hash(release.next_basis, digests),
-        evidence=tuple(
-            (day, digests.of(cells, name="evidence", number=day))
-            for day, cells in sorted(release.evidence.items())
-        ),
-    )
-
-
-def seal_release(release: Release, digests: Digests | None = None) -> Release:
-    """Return the release with its ``release_id``: all content but ``number`` and ``created_ms``."""
-    return replace(
-        release,
-        release_id=release_id_of(release.epoch, release.sources, part_hashes(release, digests)),
-    )
-
-
-def release_id_of(epoch: int, sources: Sequence[Source], hashes: PartHashes) -> str:
-    """Return the first 32 hexadecimal digits of the SHA-256 of the canonical manifest."""
-    content: list[object] = [
-        "amalgam-release-1",
-        epoch,
-        [tuple(source) for source in sources],
-        hashes.basis,
-        hashes.weights,
-        hashes.next_basis,
-        hashes.evidence,
-    ]
-    if any(hashes.of_probes()):  # absent, not empty, in a consortium that uses none
-        content.append(hashes.of_probes())
-    if any(hashes.of_net()):  # likewise; two where those of probes are three
-        content.append(hashes.of_net())
-    canonical = msgspec.msgpack.encode(content)
-    return hashlib.sha256(canonical).hexdigest()[:RELEASE_ID_DIGITS]
-
-
-def part_hash(header: ReleasePartHeader) -> str:
-    """Return the address of a part: what it is and what it holds, not who signed it."""
-    canonical = msgspec.structs.replace(header, consortium="-", key_id="-")
-    return hashlib.sha256(msgspec.msgpack.encode(canonical)).hexdigest()
 
 
 def encode_release(
@@ -199,18 +95,15 @@ def encode_release(
         probes=hashes.probes,
         student=hashes.student,
         student_basis=hashes.student_basis,
+        personal=hashes.personal,
+        personal_members=hashes.personal_members,
+        former=hashes.former,
+        net=hashes.net,
+        net_basis=hashes.net_basis,
         body_sha256=_EMPTY_SHA256,
     )
-    records.append((MANIFEST_KEY, _sealed_manifest(manifest, hashes, signer)))
+    records.append((MANIFEST_KEY, seal(Kind.RELEASE_MANIFEST, manifest, b"", signer)))
     return records
-
-
-def _sealed_manifest(manifest: ReleaseManifestHeader, hashes: PartHashes, signer: Signer) -> bytes:
-    if hashes.net is None or hashes.net_basis is None:
-        return seal(Kind.RELEASE_MANIFEST, manifest, b"", signer)
-    fields = msgspec.structs.asdict(manifest)
-    with_net = NetManifestHeader(**fields, net=hashes.net, net_basis=hashes.net_basis)
-    return seal(Kind.NET_MANIFEST, with_net, b"", signer)
 
 
 class ReleaseAssembler:
@@ -249,8 +142,8 @@ class ReleaseAssembler:
             self._parts[part_hash(part_header)] = unpack_part(
                 part_header, envelope.body, self._schema
             )
-        elif envelope.kind in _MANIFESTS:
-            manifest = self._verified(envelope, _MANIFESTS[envelope.kind])
+        elif envelope.kind is Kind.RELEASE_MANIFEST:
+            manifest = self._verified(envelope, ReleaseManifestHeader)
             check_body_hash(envelope, manifest.body_sha256)
             newest = max(self._number, self._waiting.number if self._waiting else 0)
             if manifest.number > newest:
@@ -281,8 +174,11 @@ class ReleaseAssembler:
             probes=manifest.probes,
             student=manifest.student,
             student_basis=manifest.student_basis,
-            net=manifest.net if isinstance(manifest, NetManifestHeader) else None,
-            net_basis=manifest.net_basis if isinstance(manifest, NetManifestHeader) else None,
+            personal=manifest.personal,
+            personal_members=manifest.personal_members,
+            former=manifest.former,
+            net=manifest.net,
+            net_basis=manifest.net_basis,
         )
         if not hashes.all() <= self._parts.keys():
             return None
@@ -319,8 +215,36 @@ class ReleaseAssembler:
             evidence=evidence,
             probes=typed_part(self._parts, manifest.probes, ProbeSet),
             student=self._student(manifest),
-            net=self._net(hashes),
+            personal=self._personal(manifest, basis),
+            former=self._former(manifest),
+            net=self._net(manifest),
         )
+
+    def _personal(
+        self, manifest: ReleaseManifestHeader, basis: Basis | None
+    ) -> PersonalWeights | None:
+        weights = typed_part(self._parts, manifest.personal, np.ndarray)
+        if weights is None:
+            return None
+        if basis is None or weights.ndim != 2 or weights.shape[1] != basis.n_weights:
+            raise QuarantinedError("shape", "personal: expected one per weight of the basis")
+        try:
+            return PersonalWeights(members=manifest.personal_members, weights=weights)
+        except InvalidInputError as error:
+            raise QuarantinedError("shape", str(error)) from error
+
+    def _former(self, manifest: ReleaseManifestHeader) -> tuple[Former, ...]:
+        found = []
+        for basis_address, address in manifest.former:
+            basis = typed_part(self._parts, basis_address, Basis)
+            last = typed_part(self._parts, address, FormerWeights)
+            if basis is not None and last is not None:
+                found.append(Former(basis, last))
+        try:
+            check_former(found)
+        except InvalidInputError as error:
+            raise QuarantinedError("shape", str(error)) from error
+        return tuple(found)
 
     def _student(self, manifest: ReleaseManifestHeader) -> Student | None:
         network = typed_part(self._parts, manifest.student, StudentNetwork)
@@ -329,25 +253,14 @@ class ReleaseAssembler:
             raise QuarantinedError("part", "student: expected a network and its basis")
         return None if network is None or basis is None else Student(basis, network)
 
-    def _net(self, hashes: PartHashes) -> MergedNet | None:
-        summary = typed_part(self._parts, hashes.net, MlpSummary)
-        basis = typed_part(self._parts, hashes.net_basis, Basis)
-        if summary is None or basis is None:
+    def _net(self, manifest: ReleaseManifestHeader) -> MergedNet | None:
+        summary = typed_part(self._parts, manifest.net, MlpSummary)
+        basis = typed_part(self._parts, manifest.net_basis, Basis)
+        if summary is None and basis is None:
             return None
-        if summary.basis != basis.number:
-            raise QuarantinedError("part", "net: expected parameters of its basis")
+        if summary is None or basis is None or summary.basis != basis.number:
+            raise QuarantinedError("part", "net: expected parameters and their basis")
         return MergedNet(basis, summary)
-
-
-def _parts_of(release: Release) -> list[Part]:
-    """Return every part that there is."""
-    single = (release.basis, release.weights, release.next_basis, release.probes)
-    pairs = (*(release.student or ()), *(release.net or ()))
-    return [part for part in (*single, *pairs) if part is not None] + [*release.evidence.values()]
-
-
-def _basis_hash(basis: Basis | None, digests: Digests) -> str | None:
-    return None if basis is None else digests.of(basis, name="basis", number=basis.number)
 
 
 def _parts(release: Release, hashes: PartHashes) -> list[tuple[Part, str, int, str]]:
@@ -367,8 +280,13 @@ def _parts(release: Release, hashes: PartHashes) -> list[tuple[Part, str, int, s
         parts.append((net.summary, "net", net.summary.basis, hashes.net))
     if probes is not None and hashes.probes is not None:
         parts.append((probes, "probes", probes.number, hashes.probes))
+    for (basis, last), addresses in zip(release.former, hashes.former, strict=True):
+        parts.append((basis, "basis", basis.number, addresses[0]))
+        parts.append((last, "former", last.number, addresses[1]))
     if release.weights is not None and hashes.weights is not None:
         parts.append((release.weights, "weights", 0, hashes.weights))
+    if release.personal is not None and hashes.personal is not None:
+        parts.append((release.personal.weights, "personal", 0, hashes.personal))
     parts.extend(
         (release.evidence[day], "evidence", day, address) for day, address in hashes.evidence
     )

@@ -24,7 +24,7 @@ from models.families.distilled import n_inputs
 from models.families.mlp_parameters import MlpSummary, check_net
 from models.families.network import check_parameters
 from models.probes import check_probes
-from models.release import ProbeSet, StudentNetwork
+from models.release import FormerWeights, ProbeSet, StudentNetwork
 from models.schema import Schema
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -32,6 +32,7 @@ Arrays = Mapping[str, NDArray[Any]]
 BASIS_RULES = (
     ArrayRule("edges", "<f4", (None,)),
     ArrayRule("n_edges", "<i4", (None,)),
+    ArrayRule("ranks", "<f4", (None,)),
     ArrayRule("coarse_edges", "<f4", (None,)),
     ArrayRule("n_coarse_edges", "<i4", (None,)),
     ArrayRule("selected", "<i4", (None,)),
@@ -50,15 +51,32 @@ BASIS_RULES = (
 PART_RULES: Mapping[str, tuple[ArrayRule, ...]] = {
     "basis": BASIS_RULES,
     "weights": (ArrayRule("weights", "<f8", (None,)),),
+    "personal": (ArrayRule("weights", "<f8", (None, None)),),
+    "former": (ArrayRule("weights", "<f8", (None,)),),
     "evidence": CELLS_RULES,
     "probes": (ArrayRule("rows", "<f4", (None, None)),),
     "student": (ArrayRule("answers", "|u1", (32,)), ArrayRule("parameters", "<f4", (None,))),
     "net": (ArrayRule("about", "<i8", (3,)), ArrayRule("flat", "<f4", (None,))),
 }
 
-Part = Basis | EvidenceCells | ProbeSet | StudentNetwork | MlpSummary | NDArray[np.float64]
+Part = (
+    Basis
+    | EvidenceCells
+    | ProbeSet
+    | StudentNetwork
+    | FormerWeights
+    | MlpSummary
+    | NDArray[np.float64]
+)
 PartT = TypeVar(
-    "PartT", Basis, EvidenceCells, ProbeSet, StudentNetwork, MlpSummary, NDArray[np.float64]
+    "PartT",
+    Basis,
+    EvidenceCells,
+    ProbeSet,
+    StudentNetwork,
+    FormerWeights,
+    MlpSummary,
+    NDArray[np.float64],
 )
 
 
@@ -133,6 +151,12 @@ def _unpack_weights(
     return arrays["weights"].astype(np.float64, copy=False)
 
 
+def _unpack_former(header: ReleasePartHeader, arrays: Arrays, schema: Schema) -> FormerWeights:
+    del schema
+    weights = arrays["weights"].astype(np.float64, copy=False)
+    return FormerWeights(number=header.number, weights=weights)
+
+
 def _unpack_probes(header: ReleasePartHeader, arrays: Arrays, schema: Schema) -> ProbeSet:
     try:
         check_probes(arrays["rows"], schema.n_features)
@@ -169,6 +193,8 @@ def _unpack_basis(header: ReleasePartHeader, arrays: Arrays, schema: Schema) -> 
 _UNPACK: Mapping[str, Callable[[ReleasePartHeader, Arrays, Schema], Part]] = {
     "basis": _unpack_basis,
     "weights": _unpack_weights,
+    "personal": _unpack_weights,
+    "former": _unpack_former,
     "evidence": _unpack_evidence,
     "probes": _unpack_probes,
     "student": _unpack_student,

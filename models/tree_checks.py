@@ -142,6 +142,15 @@ def _preorder(trees: TreeList, tree: int) -> Iterator[int]:
             waiting += [int(trees.right[at]), int(trees.left[at])]
 
 
+def leaf_order(trees: TreeList, tree: int) -> NDArray[np.int64]:
+    """Return the leaves of one tree, left before right; the same for trees of one hash.
+
+    What stands at a place of trees with equal `tree_hashes` is the same rule, however their nodes
+    and leaves are numbered.
+    """
+    return np.array([-1 - node for node in _preorder(trees, tree) if node < 0], np.int64)
+
+
 def tree_hashes(trees: TreeList) -> tuple[str, ...]:
     """Return 16 hexadecimal digits of each tree, the same however its nodes are numbered.
 

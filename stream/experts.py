@@ -168,6 +168,8 @@ class SharedExpert:
     ----------
     basis, weights
         In force, None before a release holds them.
+    personal
+        The bank's own weights on that basis, None where a release brings none.
     collecting
         The basis that statistics and moments are learnt for, None before a release asks.
     moments
@@ -182,6 +184,7 @@ class SharedExpert:
         self.counts = empty_counts(len(schema.feature_names))
         self.basis: Basis | None = None
         self.weights: NDArray[np.float64] | None = None
+        self.personal: NDArray[np.float64] | None = None
         self.collecting: Basis | None = None
         self.moments = MomentLearner(is_on=policy.moments or not learns_statistics)
         self._open: dict[int, Statistics] = {}
@@ -192,6 +195,20 @@ class SharedExpert:
         if self.basis is None or self.weights is None:
             return np.full(len(rows), np.nan)
         return logits(encode(self.basis, rows), self.weights)
+
+    def score_both(
+        self, rows: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return log-odds by the merged and by the personal weights; rows are encoded once.
+
+        Without statistics of its own a bank's personal weights are the merged ones, so these speak
+        where a release brings no others.
+        """
+        if self.personal is None or self.basis is None or self.weights is None:
+            merged = self.score(rows)
+            return merged, merged
+        active = encode(self.basis, rows)
+        return logits(active, self.weights), logits(active, self.personal)
 
     @property
     def n(self) -> int:
@@ -248,6 +265,8 @@ class SharedExpert:
         weights: NDArray[np.float64] | None,
         collecting: Basis | None,
         retained: Matured | None,
+        *,
+        personal: NDArray[np.float64] | None = None,
     ) -> None:
         """Swap the scorer in; where another basis is asked for, encode the retained rows for it.
 
@@ -259,8 +278,10 @@ class SharedExpert:
             The basis that statistics are now asked for.
         retained
             Matured rows still held, in order; given when `needs_rows`.
+        personal
+            The bank's own weights on ``basis``.
         """
-        self.basis, self.weights = basis, weights
+        self.basis, self.weights, self.personal = basis, weights, personal
         if retained is not None:
             self.collecting = collecting
             self._open.clear()
@@ -296,6 +317,8 @@ class SharedExpert:
         """Return the state as named arrays (views)."""
         out: dict[str, NDArray[np.generic]] = {"counts": self.counts}
         out |= scorer_arrays("basis", self.basis, self.weights)
+        if self.personal is not None:
+            out["personal"] = self.personal
         out |= scorer_arrays("collecting", self.collecting, None)
         for bucket, statistics in self._open.items():
             out |= statistics_arrays(f"open/{bucket}", statistics)
@@ -307,6 +330,8 @@ class SharedExpert:
         """Replace the state by what `arrays` gave."""
         self.counts = np.array(arrays["counts"], np.uint32)
         self.basis, self.weights = load_scorer("basis", arrays)
+        personal = arrays.get("personal")
+        self.personal = None if personal is None else np.array(personal, np.float64)
         self.collecting, _ = load_scorer("collecting", arrays)
         buckets = {int(name.split("/")[1]) for name in arrays if name.startswith("open/")}
         self._open = {b: load_statistics(f"open/{b}", arrays) for b in sorted(buckets)}

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from models.basis import Basis
 from models.families.base import Family, SharedNet
+from models.features.accounts import DAY_MS
 from models.histograms import to_cells
 from models.matured import Matured
 from models.release import Release
@@ -52,15 +53,17 @@ class Panel:
     proposing
         When and how many trees are proposed.
     roles
-        Whether the scorecards run, probes are answered, a student and a merged net may come.
+        Whether the scorecards run, probes are answered, personal weights, a student and a merged
+        net may come.
     net
         What the bank trains for its consortium, None for nothing.
 
     Attributes
     ----------
     names
-        The experts, in the order of the columns of scores: ``own``, ``merged``, the families,
-        ``student`` in a consortium that uses probes, ``mlp_merged`` in one that merges nets.
+        The experts, in the order of the columns of scores: ``own``, ``merged``, the families, then
+        ``personal`` in a consortium that uses personal weights, ``student`` in one that uses
+        probes, and ``mlp_merged`` in one that merges nets.
     of_consortium
         bool of shape (n_experts,): the experts that come from the consortium.
     cold
@@ -87,14 +90,15 @@ class Panel:
         self.families = tuple(families)
         self.proposer = Proposer(families, proposing)
         own_names = ("own", "merged", *(family.name for family in families))
-        self.names = own_names + tuple(self._frozen())
+        personal = () if roles.personal is None else ("personal",)
+        self.names = (*own_names, *personal, *self._frozen())
         self.of_consortium = np.array(
             [i == 1 or i >= len(own_names) for i in range(len(self.names))]
         )
         self.cold = self.of_consortium & (np.array(self.names) != "mlp_merged")
 
     def _frozen(self) -> dict[str, StudentExpert | MergedNetExpert]:
-        """Return by name the consortium's experts beside its scorecard."""
+        """Return by name the consortium's experts beside its scorecards."""
         held: dict[str, StudentExpert | MergedNetExpert] = {}
         if self._roles.has_student:
             held["student"] = self.student
@@ -110,13 +114,53 @@ class Panel:
         own, shared
             float32 of shape (n, n_features): rows with own evidence alone, and with all.
         """
-        none = np.full(len(own), np.nan)
-        scores = [none, none]
+        quick = self._quick(own, shared)
+        families = [family.score(shared) for family in self.families]
+        return np.column_stack([*quick[:2], *families, *quick[2:]])
+
+    def rescore(
+        self,
+        own: NDArray[np.float32],
+        shared: NDArray[np.float32],
+        logged: NDArray[np.float32],
+        arrival_ms: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """Return scores of logged rows under what is in force now, as `score` does.
+
+        What the model in force of a family scored itself stays as it was, also where the model has
+        learnt since: families are slow, and what they learn online moves few scores far.
+
+        Parameters
+        ----------
+        own, shared
+            float32 of shape (n, n_features).
+        logged
+            float32 of shape (n, n_experts): scores when the rows came.
+        arrival_ms
+            int64 of shape (n,): when that was, ascending.
+        """
+        scores = logged.astype(np.float64)
+        quick = self._quick(own, shared)
+        n_families = len(self.families)
+        for column, found in enumerate(quick):
+            scores[:, column if column < 2 else column + n_families] = found
+        for column, family in enumerate(self.families, start=2):
+            n = int(np.searchsorted(arrival_ms, family.began_day * DAY_MS))
+            if n:
+                scores[:n, column] = family.score(shared[:n])
+        return scores
+
+    def _quick(
+        self, own: NDArray[np.float32], shared: NDArray[np.float32]
+    ) -> list[NDArray[np.float64]]:
+        """Return the scores of all experts but the families, in order."""
+        mine = merged = personal = np.full(len(own), np.nan)
         if self._roles.runs_scorecard:
-            scores = [self.own.score(own), self.shared.score(shared)]
-        scores += [family.score(shared) for family in self.families]
-        scores += [expert.score(shared) for expert in self._frozen().values()]
-        return np.column_stack(scores)
+            mine = self.own.score(own)
+            merged, personal = self.shared.score_both(shared)
+        of_member = [] if self._roles.personal is None else [personal]
+        frozen = [expert.score(shared) for expert in self._frozen().values()]
+        return [mine, merged, *of_member, *frozen]
 
     def learn(self, own: Matured, shared: Matured, shareable: Matured) -> None:
         """Add outcomes.
@@ -199,7 +243,11 @@ class Panel:
         is_new = self.shared.needs_rows(collecting)
         before = self.shared.basis
         self.shared.install(
-            release.basis, release.weights, collecting, retained() if is_new else None
+            release.basis,
+            release.weights,
+            collecting,
+            retained() if is_new else None,
+            personal=self._personal(release),
         )
         basis = release.basis
         if basis is not None and (before is None or before.number != basis.number):
@@ -209,6 +257,12 @@ class Panel:
             self.net.install(basis, None if release.net is None else release.net.summary)
         self.answerer.install(release.probes)
         return is_new
+
+    def _personal(self, release: Release) -> NDArray[np.float64] | None:
+        member = self._roles.personal
+        if member is None or release.personal is None:
+            return None
+        return release.personal.of(member)
 
     def install_frozen(self, release: Release) -> bool:
         """Swap a release's student and merged net in; return whether one is another."""

@@ -27,10 +27,11 @@ from stream.admission import admit, segments
 from stream.drift import DriftWatch
 from stream.drift_policy import DriftAlarm, watched_columns
 from stream.entity_table import EntityTable
+from stream.expert_arrays import is_same_weights
 from stream.judge import N_RECENT, Judge
 from stream.label_join import LabelJoin, Rejected, hash_ids
 from stream.panel import Panel
-from stream.pipeline_config import PipelineConfig, roles_of
+from stream.pipeline_config import PipelineConfig
 from stream.row_log import FRAUD, LEGIT, RowLog, own_rows
 from stream.summaries import Summaries
 from stream.units import UnitAlignment, rescale_state
@@ -90,7 +91,7 @@ class Pipeline:
             config.learning,
             self._families(),
             config.proposing,
-            roles_of(config),
+            config.roles,
             self._net(),
         )
         self.log = RowLog(
@@ -183,7 +184,7 @@ class Pipeline:
         self.accounts.observe(account, batch.event_time_ms, amount, features)
         entity, own = self._read_entities(batch, features)
         mine = own_rows(features, own)
-        scores = self._scores(mine, features)
+        scores = self._heard(self.panel.score(mine, features))
         scores = scores.astype(np.float32).astype(np.float64)  # as the log keeps them
         if self.drift:
             self.drift.observe_scored(mine)
@@ -378,22 +379,19 @@ class Pipeline:
         before = self.panel.shared.weights
         if self.panel.install(release, self._retained_for_all):
             self.summaries.due_ms = self.tick_ms  # the others wait for them
-        weights = release.weights
-        is_new = before is not weights and not (
-            before is not None and weights is not None and np.array_equal(before, weights)
-        )
-        if is_new:
+        if is_new := not is_same_weights(before, release.weights):
             self._note_scorers({1})
         if self.panel.install_frozen(release) or is_new:
             self.judge.rescore(self.log, self._rescored)
 
     def _rescored(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the experts' scores of logged rows under what is in force now."""
-        features = self.log.features[index]
-        return self._scores(own_rows(features, self.log.own[index]), features)
+        log, features = self.log, self.log.features[index]
+        own, before = own_rows(features, log.own[index]), log.scores[index]
+        return self._heard(self.panel.rescore(own, features, before, log.arrival_ms[index]))
 
-    def _scores(self, own: NDArray[np.float32], shared: NDArray[np.float32]) -> NDArray[np.float64]:
-        scores = self.panel.score(own, shared)
+    def _heard(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return scores without the consortium's while the bank's unit is being found."""
         if not self.units.is_aligned:
             scores[:, self.panel.of_consortium] = np.nan
         return scores

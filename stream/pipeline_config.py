@@ -52,6 +52,9 @@ class PipelineConfig:
         Whether the consortium's probes are answered by the bank's own experts.
     uses_probes
         Whether the consortium uses probes, so that a student is among the experts.
+    uses_personal
+        Whether the consortium uses personal weights, so that they are an expert where the
+        scorecard runs.
     uses_nets
         Whether the consortium merges nets, so that the merged one is among the experts; a bank
         whose families have ``mlp`` trains and publishes one.
@@ -81,6 +84,7 @@ class PipelineConfig:
     runs_scorecard: bool = True
     answers_probes: bool = False
     uses_probes: bool = False
+    uses_personal: bool = False
     uses_nets: bool = False
 
     def __post_init__(self) -> None:
@@ -90,12 +94,14 @@ class PipelineConfig:
                 f"got false with {self.schema.n_features}"
             )
 
-
-def roles_of(config: PipelineConfig) -> Roles:
-    """Return what the bank does beside learning for itself."""
-    return Roles(
-        runs_scorecard=config.runs_scorecard,
-        answers_probes=config.answers_probes,
-        has_student=config.uses_probes,
-        has_net=config.uses_nets,
-    )
+    @property
+    def roles(self) -> Roles:
+        """What the bank does beside learning for itself."""
+        has_personal = self.uses_personal and self.runs_scorecard
+        return Roles(
+            runs_scorecard=self.runs_scorecard,
+            answers_probes=self.answers_probes,
+            has_student=self.uses_probes,
+            personal=self.member if has_personal else None,
+            has_net=self.uses_nets,
+        )

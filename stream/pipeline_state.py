@@ -15,7 +15,7 @@ from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
 from stream.row_log import RowLog
 
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)

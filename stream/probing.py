@@ -25,6 +25,8 @@ class Roles(NamedTuple):
         Whether it answers the consortium's probes.
     has_student
         Whether its consortium uses probes, so that releases may bring a student.
+    personal
+        In a consortium that uses personal weights, the member whose a release may bring.
     has_net
         Whether its consortium merges nets, so that releases may bring one.
     """
@@ -32,6 +34,7 @@ class Roles(NamedTuple):
     runs_scorecard: bool = True
     answers_probes: bool = False
     has_student: bool = False
+    personal: str | None = None
     has_net: bool = False
 
 

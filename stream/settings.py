@@ -71,6 +71,9 @@ class Settings:
         Of whatever families draw, in [0, 2^31).
     propose_trees
         Trees that each family proposes to the consortium every 28 days; 0: none.
+    personal_weights
+        Whether the consortium's releases carry personal weights, see ``kappa`` in the
+        amalgamator's settings.
     runs_scorecard
         Whether the scorecards run, the bank's own and the consortium's; without, the bank has
         families.
@@ -106,6 +109,7 @@ class Settings:
     families: tuple[str, ...] = ()
     seed: int = 0
     propose_trees: int = 32
+    personal_weights: bool = False
     runs_scorecard: bool = True
     answers_probes: bool = False
     drift_watch: bool = True
@@ -297,6 +301,7 @@ def pipeline_config(
         admission=AdmissionPolicy(lateness_ms=round(settings.lateness_s * 1_000)),
         proposing=ProposalPolicy(n_trees=settings.propose_trees),
         drift=DriftPolicy() if settings.drift_watch else None,
+        uses_personal=settings.personal_weights,
         is_unit_known=mapping.is_unit_known,
         runs_scorecard=settings.runs_scorecard,
         answers_probes=settings.answers_probes,

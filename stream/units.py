@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from models.alignment import MIN_N, UnitFactor, estimate_factor, feature_edges
+from models.alignment import MIN_N, UnitFactor, estimate_factor
 from models.basis import Basis
 from models.errors import InvalidInputError
 from models.features.accounts import rescale_rows
@@ -81,7 +81,7 @@ class UnitAlignment:
             return None
         self._tried_basis, self._tried_n = basis.number, n
         try:
-            found = estimate_factor(of_amount, feature_edges(basis, _LOG_AMOUNT), min_n=self._min_n)
+            found = estimate_factor(of_amount, *basis.fine_of(_LOG_AMOUNT), min_n=self._min_n)
         except InvalidInputError as error:
             log.warning("amounts stay in their unknown unit: %s", error)
             return None

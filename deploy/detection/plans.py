@@ -4,7 +4,7 @@ Banks are handed in by size, the largest first, and every role follows from that
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Literal
@@ -35,6 +35,11 @@ PACES_D = (1, 1, 2, 3, 7)
 FOREIGN_UNIT = 11.3
 """Units of the other currency that one of the reference currency is worth."""
 AWAY_AFTER_D, AWAY_D = 14, 14
+
+
+EVERY_S = 7_200.0
+PLAN = RunPlan(tick_s=EVERY_S, cadence_s=EVERY_S)
+"""Outcomes are learnt and summaries exchanged every two hours: half the work of every hour."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +89,7 @@ class DetectionRun:
 
     name: str
     kind: Kind = "consortium"
-    plan: RunPlan = RunPlan()
+    plan: RunPlan = PLAN
     subjects: tuple[str, ...] = ()
     needs: str = ""
     keeps_rows: bool = False
@@ -95,7 +100,9 @@ def usual_runs(prefix: str = "") -> tuple[DetectionRun, ...]:
     base = prefix + BASE
     return (
         DetectionRun(name=base, keeps_rows=True),
-        DetectionRun(name=f"{prefix}amalgamated", plan=RunPlan(usual=BankPlan(families=LIGHTGBM))),
+        DetectionRun(
+            name=f"{prefix}amalgamated", plan=replace(PLAN, usual=BankPlan(families=LIGHTGBM))
+        ),
         DetectionRun(name=f"{prefix}pooled_lightgbm", kind="pooled_lightgbm", needs=base),
         DetectionRun(name=f"{prefix}local_lightgbm", kind="local_lightgbm", needs=base),
     )
@@ -130,7 +137,7 @@ def split_runs(banks: Sequence[str], first_ms: int) -> tuple[DetectionRun, ...]:
         _about("away", banks[1], BankPlan(away_ms=_absence(first_ms))),
         *currency_runs(banks[2]),
         *poison_runs(banks),
-        DetectionRun(name="probe_only", plan=RunPlan(usual=PROBE_ONLY, probes=ProbePolicy())),
+        DetectionRun(name="probe_only", plan=replace(PLAN, usual=PROBE_ONLY, probes=ProbePolicy())),
     )
 
 
@@ -153,7 +160,7 @@ def poison_runs(banks: Sequence[str]) -> tuple[DetectionRun, ...]:
     """
     one, two = tuple(banks[1:2]), tuple(banks[1:3])
     return (
-        DetectionRun(name="clean_undefended", plan=RunPlan(trust=None)),
+        DetectionRun(name="clean_undefended", plan=replace(PLAN, trust=None)),
         _poisoned("one_poisoner", one),
         _poisoned("one_poisoner_undefended", one, is_defended=False),
         _poisoned("two_poisoners", two),
@@ -162,7 +169,7 @@ def poison_runs(banks: Sequence[str]) -> tuple[DetectionRun, ...]:
 
 def _poisoned(name: str, liars: tuple[str, ...], *, is_defended: bool = True) -> DetectionRun:
     banks = dict.fromkeys(liars, BankPlan(relabel=flip_labels))
-    plan = RunPlan(banks=banks) if is_defended else RunPlan(banks=banks, trust=None)
+    plan = replace(PLAN, banks=banks) if is_defended else replace(PLAN, banks=banks, trust=None)
     return DetectionRun(name=name, plan=plan, subjects=liars)
 
 
@@ -172,8 +179,10 @@ def _absence(first_ms: int) -> tuple[int, int]:
 
 
 def _run(name: str, banks: dict[str, BankPlan]) -> DetectionRun:
-    return DetectionRun(name=name, plan=RunPlan(banks=banks))
+    return DetectionRun(name=name, plan=replace(PLAN, banks=banks))
 
 
 def _about(name: str, bank: str, plan: BankPlan, *, needs: str = "") -> DetectionRun:
-    return DetectionRun(name=name, plan=RunPlan(banks={bank: plan}), subjects=(bank,), needs=needs)
+    return DetectionRun(
+        name=name, plan=replace(PLAN, banks={bank: plan}), subjects=(bank,), needs=needs
+    )

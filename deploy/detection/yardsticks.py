@@ -110,6 +110,7 @@ def fine_bins(matured: Matured, schema: Schema, *, number: int) -> Basis:
         basis,
         edges=np.concatenate(edges),
         n_edges=np.array([len(each) for each in edges], np.int32),
+        ranks=np.empty(0, np.float32),
         selected=np.empty(0, np.int32),
         crosses=np.empty((0, 2), np.int32),
         trees=together([]),

@@ -30,9 +30,16 @@ class Family(Protocol):
     ----------
     name
         Of the family, fit for a metric label.
+    began_day
+        UTC day at whose start the model in force was fitted or begun, -1 before there is one; what
+        came before that day was scored by another.
     """
 
     name: str
+
+    @property
+    def began_day(self) -> int:
+        """Return it."""
 
     def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return log-odds of fraud of shape (n,), NaN before it is trained.

@@ -98,6 +98,11 @@ class BatchFamily:
         self._booster: lightgbm.Booster | None = None
         self._day = -1
 
+    @property
+    def began_day(self) -> int:
+        """Return the day of the last refit."""
+        return self._day
+
     def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return log-odds, NaN before the first fit."""
         if self._booster is None or self._fitted is None:

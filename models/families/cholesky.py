@@ -77,15 +77,13 @@ def _substitute(u, x):  # type: ignore[no-untyped-def]  # compiled
         x[i] = total / u[i, i]
 
 
-def solve_positive(matrix: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return x with ``matrix @ x = target``.
+def factor_positive(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the matrix, its upper triangle turned into U with U^T U = matrix.
 
     Parameters
     ----------
     matrix
         Symmetric, of shape (n, n), C order; the upper triangle is used and overwritten.
-    target
-        Shape (n,).
 
     Raises
     ------
@@ -94,9 +92,22 @@ def solve_positive(matrix: NDArray[np.float64], target: NDArray[np.float64]) -> 
     """
     if not _factor(matrix):
         raise np.linalg.LinAlgError("the matrix is not positive definite")
+    return matrix
+
+
+def substitute(upper: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return x with U^T U x = target, given what `factor_positive` returned; O(n ** 2)."""
     solution = target.copy()
-    _substitute(matrix, solution)
+    _substitute(upper, solution)
     return solution
+
+
+def solve_positive(matrix: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return x with ``matrix @ x = target``, ``target`` being of shape (n,).
+
+    The matrix is overwritten and an error raised as `factor_positive` does.
+    """
+    return substitute(factor_positive(matrix), target)
 
 
 @nb.njit(cache=True)
@@ -121,8 +132,6 @@ def inverse_positive(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     numpy.linalg.LinAlgError
         If ``matrix`` is not positive definite.
     """
-    if not _factor(matrix):
-        raise np.linalg.LinAlgError("the matrix is not positive definite")
     out = np.zeros_like(matrix)
-    _invert(matrix, out)
+    _invert(factor_positive(matrix), out)
     return np.asarray((out + out.T) / 2.0)

@@ -1,10 +1,11 @@
 """Solving with packed symmetric matrices by conjugate gradients, to the same bits on any machine.
 
-For judgements that need a solution to a few digits, not the last bit: a dozen products with the
-matrix instead of a factorisation. Products are compiled without re-association or fused
-operations, and sums run in one fixed order.
+For judgements that need a solution to a few digits, not the last bit, and for systems near one that
+is factored already: a dozen products with the matrix instead of a factorisation. Products are
+compiled without re-association or fused operations, and sums run in one fixed order.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numba as nb
@@ -32,24 +33,25 @@ def _multiply(packed, x, out):  # type: ignore[no-untyped-def]  # compiled
     out[:] = 0.0
     start = 0
     for i in range(n):
-        row = packed[start : start + n - i]
-        xi = x[i]
-        # Four sums side by side: a single chain would wait for every addition.
-        s0, s1, s2, s3 = row[0] * xi, 0.0, 0.0, 0.0
-        j = 1
-        while j + 4 <= n - i:
-            s0 += row[j] * x[i + j]
-            s1 += row[j + 1] * x[i + j + 1]
-            s2 += row[j + 2] * x[i + j + 2]
-            s3 += row[j + 3] * x[i + j + 3]
-            j += 4
-        while j < n - i:
-            s0 += row[j] * x[i + j]
-            j += 1
-        for k in range(1, n - i):
-            out[i + k] += row[k] * xi
-        out[i] += (s0 + s1) + (s2 + s3)
-        start += n - i
+        m = n - i
+        row, tail, sums, xi = packed[start : start + m], x[i:], out[i:], x[i]
+        # Eight sums side by side: a single chain would wait for every addition.
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
+        for j in range(0, m - 7, 8):
+            s0 += row[j] * tail[j]
+            s1 += row[j + 1] * tail[j + 1]
+            s2 += row[j + 2] * tail[j + 2]
+            s3 += row[j + 3] * tail[j + 3]
+            s4 += row[j + 4] * tail[j + 4]
+            s5 += row[j + 5] * tail[j + 5]
+            s6 += row[j + 6] * tail[j + 6]
+            s7 += row[j + 7] * tail[j + 7]
+        for j in range(m // 8 * 8, m):
+            s0 += row[j] * tail[j]
+        for j in range(1, m):
+            sums[j] += row[j] * xi
+        sums[0] += ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
+        start += m
 
 
 def multiply(packed: NDArray[np.floating], x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -114,5 +116,64 @@ def solve_packed(
         z = scale * residual
         new_size = float(np.sum(residual * z))
         direction = z + (new_size / size) * direction
+        size = new_size
+    return Solution(x, max_steps, is_positive=True)
+
+
+@nb.njit(cache=True)
+def _dot(a, b):  # type: ignore[no-untyped-def]  # compiled
+    total = 0.0
+    for i in range(len(a)):
+        total += a[i] * b[i]
+    return total
+
+
+def solve_near(
+    near: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    packed: NDArray[np.floating],
+    target: NDArray[np.float64],
+    *,
+    factor: float,
+    tolerance: float = 1e-9,
+    max_steps: int = 200,
+) -> Solution:
+    """Solve (M + factor A) x = target, preconditioned by M, of which only M^-1 is needed.
+
+    Where A is a part of M, eigenvalues of the preconditioned matrix lie in [1, 1 + factor]: with a
+    factor of 3 each step takes two thirds off the error. M p is not multiplied out: p is a sum of
+    vectors M^-1 r, whose images are known.
+
+    Parameters
+    ----------
+    near
+        r -> M^-1 r.
+    packed
+        Upper triangle of A.
+    target
+        Shape (w,).
+    factor
+        Of A, > 0.
+    tolerance, max_steps
+        As in `solve_packed`.
+    """
+    x, residual = np.zeros(len(target)), target.copy()
+    z = near(residual)
+    direction, near_image = z.copy(), residual.copy()
+    size = float(_dot(residual, z))
+    goal = tolerance**2 * size
+    for step in range(max_steps):
+        if not size > goal:
+            return Solution(x, step, is_positive=True)
+        image = near_image + factor * multiply(packed, direction)
+        curvature = float(_dot(direction, image))
+        if not curvature > 0.0:
+            return Solution(x, step, is_positive=False)
+        length = size / curvature
+        x += length * direction
+        residual -= length * image
+        z = near(residual)
+        new_size = float(_dot(residual, z))
+        direction = z + (new_size / size) * direction
+        near_image = residual + (new_size / size) * near_image
         size = new_size
     return Solution(x, max_steps, is_positive=True)

@@ -165,6 +165,7 @@ class MlpFamily:
         self._options = options
         self._seed = seed
         self._asked: Binning | None = None
+        self._day = -1
         self._clear(None)
 
     def _clear(self, fitted: Binning | None) -> None:
@@ -178,6 +179,11 @@ class MlpFamily:
         self._scorer: MlpScorer | None = None
         self._n = 0  # rows taken
         self._shown = np.zeros(2, np.int64)  # frauds shown to the net: of its rows, replayed
+
+    @property
+    def began_day(self) -> int:
+        """Return the day of the last start on a basis."""
+        return self._day
 
     def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return log-odds, NaN before it has learnt."""
@@ -199,6 +205,7 @@ class MlpFamily:
         matured = retained()
         if self.is_enough(matured):
             self.begin(asked, matured)
+            self._day = day
 
     def is_enough(self, matured: Matured) -> bool:
         """Return whether rows and frauds suffice to start."""
@@ -312,6 +319,7 @@ class MlpFamily:
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""
         out: dict[str, NDArray[np.generic]] = {
+            "day": np.array([self._day], np.int64),
             "n": np.array([self._n], np.int64),
             "shown": self._shown,
         }
@@ -327,6 +335,7 @@ class MlpFamily:
         """Replace the state by what `arrays` gave."""
         self._asked = Binning.load("asked", arrays)
         self._clear(Binning.load("fitted", arrays))
+        self._day = int(arrays["day"][0])
         self._n = int(arrays["n"][0])
         self._shown = np.array(arrays["shown"], np.int64)
         if self._fitted is not None:

@@ -201,6 +201,11 @@ class RiverFamily:
             for row in found.tolist()
         ]
 
+    @property
+    def began_day(self) -> int:
+        """Return the day of the last new beginning."""
+        return self._day
+
     def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return log-odds, NaN before it has begun; the prior is corrected for thinning."""
         if self._fitted is None:

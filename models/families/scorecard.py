@@ -15,7 +15,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.families.cholesky import solve_positive
+from models.families.cholesky import factor_positive, substitute
 from models.matured import Matured
 
 DULL_P = 0.02
@@ -249,13 +249,48 @@ def solve_square(
 
     Weights without any curvature keep their prior and are left out of the factorisation.
     """
-    weights = np.zeros(len(gradient))
-    weights[0] = prior_logit
-    seen = np.flatnonzero(np.diag(curvature) > 0)
-    if not len(seen):
+    return Solver(curvature, ridge=ridge, prior_logit=prior_logit).solve(gradient)
+
+
+class Solver:
+    """A + ridge I, factored once for several right sides.
+
+    Parameters
+    ----------
+    curvature
+        Square A, of which the upper triangle is used.
+    ridge, prior_logit
+        As in `solve`.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If A + ridge I is not positive definite.
+    """
+
+    def __init__(
+        self,
+        curvature: NDArray[np.float64],
+        *,
+        ridge: float | NDArray[np.float64],
+        prior_logit: float,
+    ) -> None:
+        self._seen = np.flatnonzero(np.diag(curvature) > 0)
+        self._prior = np.zeros(len(curvature))
+        self._prior[0] = prior_logit
+        self._pull = np.broadcast_to(ridge, len(curvature))[self._seen]
+        system = curvature[np.ix_(self._seen, self._seen)]
+        system[np.diag_indices(len(self._seen))] += self._pull
+        self._upper = factor_positive(system)
+
+    def solve(self, gradient: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return w = (A + ridge I)^-1 (b + ridge w0)."""
+        weights, seen = self._prior.copy(), self._seen
+        weights[seen] = substitute(self._upper, gradient[seen] + self._pull * weights[seen])
         return weights
-    system = curvature[np.ix_(seen, seen)]
-    pull = np.broadcast_to(ridge, len(gradient))[seen]
-    system[np.diag_indices(len(seen))] += pull
-    weights[seen] = solve_positive(system, gradient[seen] + pull * weights[seen])
-    return weights
+
+    def step(self, residual: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (A + ridge I)^-1 residual, 0 where there is no curvature."""
+        out = np.zeros(len(residual))
+        out[self._seen] = substitute(self._upper, residual[self._seen])
+        return out

@@ -17,6 +17,7 @@ from models.summary import Contribution
 from tests.consortium import MEMBERS, SCHEMA, evidence, histograms, moments, proposal, statistics
 
 CONFIG = FoldConfig(
+    shape=BasisShape(plain_weights=5_000),
     schema=SCHEMA,
     basis=BasisPolicy(min_n=300, min_frauds=5, growth=2.0),
     structure=StructurePolicy(period_d=10, max_trees=6, max_new=4, min_importance=0.0),
@@ -126,10 +127,10 @@ def test_crosses_are_chosen_anew_for_each_basis() -> None:
     assert crosses_of(fifth.next_basis) == [*KNOWN, (1, 4)]
 
 
-@pytest.mark.parametrize("shape", [BasisShape(proposed_crosses=0), BasisShape(cross_weights=3)])
-def test_the_shape_bounds_the_crosses(shape: BasisShape) -> None:
+@pytest.mark.parametrize("shape", [{"proposed_crosses": 0}, {"cross_weights": 3}])
+def test_the_shape_bounds_the_crosses(shape: dict[str, int]) -> None:
     """None wanted, or none that fits."""
     state, release, basis = in_force()
     state = added(more_data(state), linked(basis), 4_000)
-    config = replace(CONFIG, shape=shape)
+    config = replace(CONFIG, shape=replace(CONFIG.shape, **shape))
     assert crosses_of(fold(state, config, 3, release).next_basis) == KNOWN

@@ -16,7 +16,7 @@ from amalgamator.policy import TrustPolicy
 from amalgamator.release_log import ReleaseLog
 from models.families.mlp_parameters import n_parameters
 from models.release import MergedNet, Release
-from models.release_codec import seal_release
+from models.release_hashes import seal_release
 from models.summary import Contribution, ContributionKey
 from tests.consortium import (
     AMALGAMATOR,

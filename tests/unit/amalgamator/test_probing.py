@@ -15,7 +15,7 @@ from amalgamator.release_log import ReleaseLog
 from models.errors import InvalidInputError
 from models.families.distilled import Distilled
 from models.release import ProbeSet, Release
-from models.release_codec import seal_release
+from models.release_hashes import seal_release
 from models.summary import Contribution, ContributionKey
 from tests.consortium import (
     AMALGAMATOR,

@@ -20,10 +20,10 @@ DELAY_D = 2.0
 SYSTEMS = ("local", "merged", "amalgamated", "pooled")
 
 
-def write_small(path, *, n_days=10, n_customers=600):
+def write_small(path, *, n_days=10, n_customers=600, shares=(0.6, 0.4)):
     """Write a file of two banks that share terminals with frauds, enough for a scorecard each."""
     simulation = SimulationConfig(
-        bank_shares=(0.6, 0.4),
+        bank_shares=shares,
         n_days=n_days,
         n_customers=n_customers,
         n_terminals=60,

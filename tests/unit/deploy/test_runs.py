@@ -79,6 +79,77 @@ def test_families_are_experts_and_their_trees_enter_the_basis(data):
     assert len(panel.shared.basis.trees) > 0
 
 
+def test_personal_weights_are_one_more_expert_and_change_no_other(data, usual):
+    """Releases carry a row for each bank; the bank reads its own. Other columns stay to the bit."""
+    run = ConsortiumRun(replace(PLAN, kappa=3.0), data)
+    found = run.run()
+    personal = found.families["personal"]
+    np.testing.assert_array_equal(found.own, usual.own)
+    np.testing.assert_array_equal(found.merged, usual.merged)
+    np.testing.assert_array_equal(np.isnan(personal), np.isnan(found.merged))
+    is_there = np.isfinite(personal)
+    differs = np.abs(personal - found.merged)[is_there]
+    assert np.median(differs) > 0.01
+    release = run.amalgamator.previous
+    assert release.personal.members == BANKS
+    held = [run.pipelines[bank].panel.shared.personal for bank in BANKS]
+    np.testing.assert_array_equal(held, release.personal.weights)
+    assert run.amalgamator.refold().release_id == found.release_id
+
+
+@pytest.fixture(scope="module")
+def unequal(tmp_path_factory):
+    """Return rows of two banks, the second so small that the others change the basis without it."""
+    file = tmp_path_factory.mktemp("unequal") / "small.parquet"
+    return read_bank_rows(write_small(file, n_days=13, shares=(0.85, 0.15)), MAPPING)
+
+
+def away_through_a_change_of_the_basis(data, n_former):
+    """Run with the small bank away from the eighth day on, while the other's trees come."""
+    family = "lightgbm {n_trees = 10, min_n = 300, min_frauds = 5, refit_d = 2}"
+    plan = replace(
+        PLAN,
+        learning=replace(LEARNING, growth=50.0),  # edges stay, only trees change
+        usual=BankPlan(families=(family,)),
+        banks={SOUTH: BankPlan(away_ms=(first_day(data) + 7 * DAY_MS, 2**53))},
+        proposing=ProposalPolicy(period_d=4, n_trees=4, min_n=300, min_frauds=5),
+        structure=replace(PLAN.structure, period_d=4, grace_d=1),
+        trust=None,
+        n_former=n_former,
+    )
+    run = ConsortiumRun(plan, data)
+    run.run()
+    return run.amalgamator
+
+
+def weights_without_south(amalgamator):
+    """Return the weights of the last release as if the bank had never spoken."""
+    left = {name: one for name, one in amalgamator.registry.members.items() if name != SOUTH}
+    amalgamator.set_registry(replace(amalgamator.registry, members=left))
+    return amalgamator.refold().weights
+
+
+def test_a_bank_that_is_away_while_the_basis_changes_still_counts(unequal):
+    """What it published for the basis before is embedded; without that it is as if not there."""
+    amalgamator = away_through_a_change_of_the_basis(unequal, n_former=2)
+    release = amalgamator.previous
+    published = {
+        held.contribution.basis
+        for key, held in amalgamator.state.newest.items()
+        if (key.member, key.part) == (SOUTH, "statistics")
+    }
+    assert len(published) == 1
+    assert published <= {former.basis.number for former in release.former}
+    assert release.basis.number > max(published)
+    assert len(release.basis.trees) > 0
+    assert amalgamator.refold().release_id == release.release_id
+    assert np.abs(weights_without_south(amalgamator) - release.weights).max() > 0.01
+    off = away_through_a_change_of_the_basis(unequal, n_former=0)
+    assert off.previous.basis.number == release.basis.number
+    last = off.previous.weights
+    np.testing.assert_array_equal(weights_without_south(off), last)
+
+
 def test_a_plan_for_a_bank_that_is_not_there_is_refused(data):
     """The message names it and those that are."""
     with pytest.raises(InvalidInputError, match="bank-1, bank-2, got nowhere"):

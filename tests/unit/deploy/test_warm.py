@@ -47,6 +47,8 @@ NEEDED = (
     "models.families.ordinals._ordinals",
     "models.drift_counts._count",
     "models.drift_counts._add",
+    "models.families.embedding._embed",
+    "models.families.conjugate._dot",
 )
 
 

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.basis import MAX_WEIGHTS, MISSING, Basis, encode
-from models.basis_builder import COARSE_QUANTILES, FINE_QUANTILES, build_basis
+from models.basis_builder import (
+    COARSE_QUANTILES,
+    FINE_QUANTILES,
+    FRAUD_QUANTILES,
+    BasisShape,
+    build_basis,
+)
 from models.errors import InvalidInputError
 from models.histograms import add_rows, empty_counts, lower_edges
 from models.schema import ENTITY_FEATURES, Schema
@@ -30,10 +36,10 @@ def random_rows(n: int, seed: int = 0) -> NDArray[np.float32]:
     return rows.astype(np.float32)
 
 
-def counts_of(rows: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """Return the histograms of rows, every fourth of them a fraud."""
+def counts_of(rows: NDArray[np.float32], first: int = 0) -> NDArray[np.uint32]:
+    """Return the histograms of rows that are numbered from ``first``, every fourth a fraud."""
     counts = empty_counts(rows.shape[1])
-    add_rows(counts, rows, np.arange(len(rows)) % 4 == 0)
+    add_rows(counts, rows, np.arange(first, first + len(rows)) % 4 == 0)
     return counts
 
 
@@ -83,23 +89,34 @@ def encoded_by_numpy(basis: Basis, rows: NDArray[np.float32]) -> NDArray[np.int6
 
 
 def test_edges_are_the_quantiles_of_the_pooled_rows() -> None:
-    """To the width of a cell; both classes count, absent values do not."""
+    """And those of the frauds, to the width of a cell; absent values do not count."""
     rows = random_rows(3_000)
     basis = build_basis(counts_of(rows), SCHEMA, 7)
-    fine = [expected_edges(column, FINE_QUANTILES) for column in rows.T]
+    fine = [
+        sorted(
+            {*expected_edges(column, FINE_QUANTILES)}
+            | {*expected_edges(column[::4], FRAUD_QUANTILES)}
+        )
+        for column in rows.T
+    ]
     coarse = [expected_edges(column, COARSE_QUANTILES) for column in rows.T]
     assert basis.edges.tolist() == list(chain(*fine))
     assert basis.n_edges.tolist() == [len(edges) for edges in fine]
     assert basis.coarse_edges.tolist() == list(chain(*coarse))
     assert basis.n_coarse_edges.tolist() == [len(edges) for edges in coarse]
     assert (basis.number, basis.schema_hash) == (7, SCHEMA.hash)
+    for j, column in enumerate(rows.T):
+        there = column[~np.isnan(column)]
+        edges, ranks = basis.fine_of(j)
+        assert ranks == pytest.approx([(there < edge).mean() for edge in edges])
 
 
 @pytest.mark.parametrize("sizes", [(500, 500), (999, 1), (0, 1000), (300, 300, 400)])
 def test_merged_counts_give_the_basis_of_the_pooled_rows(sizes: tuple[int, ...]) -> None:
     """In any order, with a bank of one row and one of none, to the bit."""
     rows = random_rows(1_000, seed=1)
-    parts = [counts_of(part) for part in np.split(rows, np.cumsum(sizes)[:-1])]
+    ends = np.cumsum(sizes)
+    parts = [counts_of(rows[end - n : end], end - n) for n, end in zip(sizes, ends, strict=True)]
     pooled = build_basis(counts_of(rows), SCHEMA, 1)
     for order in (parts, parts[::-1]):
         merged = build_basis(sum(order[1:], order[0]), SCHEMA, 1)
@@ -173,7 +190,8 @@ def test_any_row_is_encoded_as_by_numpy(values: list[float]) -> None:
 
 def test_a_full_basis_encodes_as_numpy() -> None:
     """Rows it was built from, and rows of another draw."""
-    basis = build_basis(counts_of(random_rows(2_000)), SCHEMA, 1)
+    shape = BasisShape(plain_weights=5_000)
+    basis = build_basis(counts_of(random_rows(2_000)), SCHEMA, 1, shape=shape)
     for seed in (0, 3):
         rows = random_rows(200, seed=seed)
         assert encode(basis, rows).tolist() == encoded_by_numpy(basis, rows).tolist()
@@ -193,6 +211,9 @@ def test_counts_of_another_schema_are_refused() -> None:
         ("n_edges", [6, 0, -1], "^edges: .*counts"),
         ("n_coarse_edges", [1, 1, 0], "^coarse_edges: .*counts"),
         ("n_coarse_edges", [1, 2], "n_coarse_edges: expected 3, got 2"),
+        ("ranks", [0.1, 0.2, 0.1, 0.2], "^ranks: .*for each edge"),
+        ("ranks", [0.1, 0.2, 0.1, 0.2, 1.1], "^ranks: .*in .0, 1."),
+        ("ranks", [0.1, 0.2, 0.1, 0.3, 0.2], "^ranks: .*never fall"),
         ("edges", [2, 1, -1, 0, 4], "^edges: .*ascending"),
         ("edges", [1, 1, -1, 0, 4], "^edges: .*ascending"),
         ("edges", [1, 2, -1, 0, np.inf], "^edges: .*finite"),
@@ -224,6 +245,7 @@ def test_the_number_of_weights_is_bounded() -> None:
     for more in (0, 1):
         edges = np.r_[1, 2, np.arange(n + more)].astype(np.float32)
         changes = {"edges": edges, "n_edges": np.array([2, n + more, 0], np.int32)}
+        changes["ranks"] = np.empty(0, np.float32)  # even ones
         if more:
             with pytest.raises(InvalidInputError, match="at most 8192 weights"):
                 small_basis(**changes)

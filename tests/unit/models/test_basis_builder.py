@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.basis import MISSING, Basis, bare_trees, encode, view
-from models.basis_builder import BasisShape, build_basis
+from models.basis_builder import BasisShape, build_basis, schema_crosses
 from models.categories import category_value
 from models.errors import InvalidInputError
 from models.histograms import add_rows, empty_counts
@@ -49,7 +49,8 @@ def counts_of(rows: NDArray[np.float32], is_fraud: NDArray[np.bool_]) -> NDArray
 
 
 COUNTS = counts_of(ROWS, IS_FRAUD)
-BASIS = build_basis(COUNTS, SCHEMA, 1)
+WIDE = BasisShape(plain_weights=5_000)
+BASIS = build_basis(COUNTS, SCHEMA, 1, shape=WIDE)
 
 
 def test_attributes_that_tell_nothing_get_no_weights() -> None:
@@ -109,18 +110,51 @@ def test_bins_of_a_category_ascend_with_its_risk() -> None:
 
 def test_the_weights_of_attributes_are_bounded_and_the_best_come_first() -> None:
     """With room for one attribute's four bins it is the one that tells most."""
-    shape = BasisShape(attribute_weights=4, attribute_bins=(4, 16))
+    shape = replace(WIDE, attribute_weights=4, attribute_bins=(4, 16))
     chosen = build_basis(COUNTS, SCHEMA, 1, shape=shape).selected.tolist()[FIRST:]
     assert len(chosen) == 1
-    wide = BasisShape(attribute_weights=24, attribute_bins=(4, 16))
+    wide = replace(WIDE, attribute_weights=24, attribute_bins=(4, 16))
     basis = build_basis(COUNTS, SCHEMA, 1, shape=wide)
     assert (basis.n_edges[basis.selected[FIRST:]] + 1 <= 8).all()
+
+
+KINDS = Schema(entity_kinds=("a", "b"))
+
+
+def kind_counts() -> NDArray[np.uint32]:
+    """Return counts in which the second kind's recent frauds tell, and the first's nothing."""
+    rng = np.random.default_rng(4)
+    rows = rng.normal(size=(5_000, len(KINDS.feature_names))).astype(np.float32)
+    is_fraud = rng.random(5_000) < 0.1
+    rows[:, KINDS.feature_names.index("b.f_7d")] += 3.0 * is_fraud
+    rows[:, KINDS.feature_names.index("b.risk_7d")] += 2.0 * is_fraud
+    return counts_of(rows, is_fraud)
+
+
+def test_all_features_of_accounts_and_entities_have_weights_where_they_fit() -> None:
+    """Two kinds fit the usual bound where the crosses have fewer cells than these."""
+    shape = BasisShape(plain_weights=100_000)
+    basis = build_basis(kind_counts(), KINDS, 1, shape=shape)
+    assert basis.selected.tolist() == list(range(len(KINDS.feature_names)))
+    assert [tuple(pair) for pair in basis.crosses.tolist()] == schema_crosses(KINDS)
+
+
+@pytest.mark.parametrize("most", [0, 44, 200, 400, 1_500])
+def test_weights_of_accounts_and_entities_are_bounded_and_the_best_come_first(most: int) -> None:
+    """A cross comes when both its features do: 44 bins are one feature, 200 hold two and theirs."""
+    basis = build_basis(kind_counts(), KINDS, 1, shape=BasisShape(plain_weights=most))
+    assert basis.n_weights - 1 <= most
+    selected = set(basis.selected.tolist())
+    best = [KINDS.feature_names.index(f"b.{name}") for name in ("f_7d", "risk_7d")]
+    assert selected >= set(best[: 0 if most == 0 else 1 if most == 44 else 2])
+    within = [(a, b) for a, b in schema_crosses(KINDS) if {a, b} <= selected]
+    assert [tuple(pair) for pair in basis.crosses.tolist()] == within
 
 
 def test_merged_counts_give_the_basis_of_the_pooled_rows() -> None:
     """Also of categories, to the bit, whatever the order of the banks."""
     parts = [counts_of(ROWS[i::3], IS_FRAUD[i::3]) for i in range(3)]
-    merged = build_basis(parts[2] + parts[0] + parts[1], SCHEMA, 1)
+    merged = build_basis(parts[2] + parts[0] + parts[1], SCHEMA, 1, shape=WIDE)
     for name, array in BASIS.arrays().items():
         assert merged.arrays()[name].tobytes() == array.tobytes(), name
 
@@ -201,7 +235,12 @@ def test_trees_of_unknown_features_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"attribute_bins": (1, 4)}, {"attribute_bins": (8, 4)}, {"category_prior": 0.0}],
+    [
+        {"plain_weights": -1},
+        {"attribute_bins": (1, 4)},
+        {"attribute_bins": (8, 4)},
+        {"category_prior": 0.0},
+    ],
 )
 def test_wrong_shapes_are_refused(change: dict[str, object]) -> None:
     """Before anything is built."""
@@ -213,7 +252,7 @@ def test_a_column_with_one_value_makes_no_edges() -> None:
     """And an attribute that is never there neither bins nor weights."""
     rows = ROWS.copy()
     rows[:, AT["n0"]], rows[:, AT["n1"]] = 5.0, np.nan
-    basis = build_basis(counts_of(rows, IS_FRAUD), SCHEMA, 1)
+    basis = build_basis(counts_of(rows, IS_FRAUD), SCHEMA, 1, shape=WIDE)
     assert basis.n_edges[[AT["n0"], AT["n1"]]].tolist() == [0, 0]
     assert not {AT["n0"], AT["n1"]} & set(basis.selected.tolist())
     assert (encode(basis, rows)[:, 0] != MISSING).all()

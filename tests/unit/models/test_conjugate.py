@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.families.conjugate import multiply, solve_packed
+from models.families.conjugate import multiply, solve_near, solve_packed
 from models.packed import diagonal
 
 
@@ -60,3 +60,37 @@ def test_a_zero_target_needs_no_step() -> None:
     """The solution is zero."""
     found = solve_packed(packed_of(symmetric(1, 5)), np.zeros(5), ridge=1.0)
     assert (found.n_steps, found.x.tolist()) == (0, [0.0] * 5)
+
+
+def parts(seed: int, n: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    """Return a matrix and a part of it, as a member's curvature is of the sum; both positive."""
+    part = symmetric(seed, n)
+    return part + symmetric(seed + 1, n) + 2.0 * np.eye(n), part
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0, 10.0])
+def test_near_a_factored_matrix_the_solution_is_that_of_a_factorisation(factor: float) -> None:
+    """To the tolerance: each step takes (sqrt(1 + factor) - 1) / (sqrt(1 + factor) + 1) of it."""
+    matrix, part = parts(7)
+    target = np.arange(24.0) - 10.0
+    inverse = np.linalg.inv(matrix)
+    found = solve_near(lambda r: inverse @ r, packed_of(part), target, factor=factor)
+    expected = np.linalg.solve(matrix + factor * part, target)
+    np.testing.assert_allclose(found.x, expected, atol=1e-8 * np.abs(expected).max())
+    root = np.sqrt(1.0 + factor)
+    bound = np.log(2.0 / 1e-9) / np.log((root + 1.0) / (root - 1.0))
+    assert found.is_positive
+    assert 2 <= found.n_steps <= np.ceil(bound)
+
+
+def test_near_a_factored_matrix_a_negative_direction_is_found_out() -> None:
+    """The part counts so much that the sum has no solution."""
+    part = np.array([[1.0, 3.0], [3.0, 1.0]])  # 1 - 2 * 2 < 0 along (1, -1), beside the identity
+    found = solve_near(lambda r: r, packed_of(part), np.array([1.0, -1.0]), factor=2.0)
+    assert not found.is_positive
+
+
+def test_a_part_that_asks_for_nothing_moves_nothing() -> None:
+    """A zero target, whose solution is zero."""
+    found = solve_near(lambda r: r, packed_of(np.eye(3)), np.zeros(3), factor=3.0)
+    assert (found.n_steps, found.x.tolist()) == (0, [0.0] * 3)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.basis import Basis, bare_trees, encode
-from models.basis_builder import build_basis
+from models.basis_builder import BasisShape, build_basis
 from models.errors import InvalidInputError
 from models.histograms import add_rows, empty_counts
 from models.reasons import baseline, contributions, describe, explain
@@ -30,7 +30,7 @@ def rows() -> np.ndarray:
 def basis(rows: np.ndarray) -> Basis:
     counts = empty_counts(len(NAMES))
     add_rows(counts, rows, np.zeros(len(rows), bool))
-    return build_basis(counts, SCHEMA, 1)
+    return build_basis(counts, SCHEMA, 1, shape=BasisShape(plain_weights=5_000))
 
 
 @pytest.fixture(scope="module")

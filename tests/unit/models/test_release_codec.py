@@ -14,14 +14,8 @@ from models.errors import InvalidInputError, QuarantinedError
 from models.families.network import n_parameters
 from models.keys import Signer, Verifier
 from models.release import ProbeSet, Release, Source, Student, StudentNetwork
-from models.release_codec import (
-    Digests,
-    ReleaseAssembler,
-    encode_release,
-    part_hashes,
-    release_id_of,
-    seal_release,
-)
+from models.release_codec import ReleaseAssembler, encode_release
+from models.release_hashes import Digests, part_hashes, release_id_of, seal_release
 from tests.consortium import AMALGAMATOR, CONSORTIUM, NOW_MS, SCHEMA, evidence
 
 GOLDEN = Path(__file__).parents[2] / "golden"

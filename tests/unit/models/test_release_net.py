@@ -6,11 +6,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from models.envelope import Kind, NetManifestHeader, ReleaseManifestHeader, open_envelope, seal
+from models.envelope import Kind, ReleaseManifestHeader, open_envelope, seal
 from models.errors import QuarantinedError
 from models.families.mlp_parameters import MlpSummary, n_parameters
-from models.release import MergedNet, Release
-from models.release_codec import Digests, part_hashes, release_id_of, seal_release
+from models.release import Former, FormerWeights, MergedNet, PersonalWeights, Release
+from models.release_hashes import Digests, part_hashes, release_id_of, seal_release
 from tests.consortium import AMALGAMATOR
 from tests.unit.models.test_release_codec import (
     GOLDEN,
@@ -64,6 +64,36 @@ def test_probes_student_and_net_come_back_together() -> None:
     assert_equal(back, release)
     assert back.student is not None
     assert back.net is not None
+
+
+def test_net_personal_weights_and_former_scorers_come_back_together() -> None:
+    """A basis that was in force is sent once, also where the net reads it."""
+    plain, basis = asking(), basis_of(9)
+    assert plain.student is not None
+    former = tuple(
+        Former(one, FormerWeights(number=one.number, weights=np.full(one.n_weights, 0.5)))
+        for one in (basis_of(3), basis_of(4))
+    )
+    rows = np.arange(2.0 * basis.n_weights).reshape(2, -1) / 16.0
+    personal = PersonalWeights(members=("alpha", "beta"), weights=rows)
+    all_of_it = replace(
+        plain, basis=basis, weights=np.ones(basis.n_weights), personal=personal, former=former
+    )
+    release = with_net(release=all_of_it)
+    records = encoded(release)
+    assert [key for key, _ in records].count("basis|3") == 1
+    (back,) = received(records, assembler())
+    assert_equal(back, release)
+    assert back.net is not None
+    assert back.net.is_same(release.net)
+    assert back.personal is not None
+    assert back.personal.members == personal.members
+    assert back.personal.weights.tolist() == rows.tolist()
+    assert [one.basis.number for one in back.former] == [3, 4]
+    assert seal_release(back).release_id == release.release_id
+    bare = [with_net(release=replace(all_of_it, personal=None)), seal_release(all_of_it)]
+    bare.append(with_net(release=replace(all_of_it, former=())))
+    assert len({one.release_id for one in (*bare, release)}) == 4
 
 
 def test_a_release_with_a_net_has_its_own_golden_file_and_id() -> None:
@@ -128,10 +158,10 @@ def test_a_net_of_another_basis_than_it_brings_is_refused() -> None:
     assert refusal.value.reason == "part"
 
 
-def manifest_of(release: Release) -> NetManifestHeader:
+def manifest_of(release: Release) -> ReleaseManifestHeader:
     envelope = open_envelope(encoded(release)[-1][1])
-    assert envelope.kind is Kind.NET_MANIFEST
-    return msgspec.msgpack.decode(envelope.header, type=NetManifestHeader)
+    assert envelope.kind is Kind.RELEASE_MANIFEST
+    return msgspec.msgpack.decode(envelope.header, type=ReleaseManifestHeader)
 
 
 def test_a_manifest_s_net_must_be_a_net() -> None:
@@ -146,21 +176,34 @@ def test_a_manifest_s_net_must_be_a_net() -> None:
     by = assembler()
     received(encoded(release)[:-1], by)
     with pytest.raises(QuarantinedError) as refusal:
-        by.add(seal(Kind.NET_MANIFEST, lie, b"", AMALGAMATOR))
+        by.add(seal(Kind.RELEASE_MANIFEST, lie, b"", AMALGAMATOR))
     assert refusal.value.reason == "part"
 
 
-def test_a_manifest_has_the_kind_of_what_it_holds() -> None:
-    """One with a net is no plain one, nor the other way round."""
+@pytest.mark.parametrize("missing", ["net", "net_basis"])
+def test_a_net_and_its_basis_come_together(missing: str) -> None:
+    """A manifest that names one of the two is refused."""
+    release = with_net()
+    hashes = replace(part_hashes(release), **{missing: None})
+    lie = msgspec.structs.replace(
+        manifest_of(release),
+        net=hashes.net,
+        net_basis=hashes.net_basis,
+        release_id=release_id_of(release.epoch, release.sources, hashes),
+    )
+    by = assembler()
+    received(encoded(release)[:-1], by)
+    with pytest.raises(QuarantinedError) as refusal:
+        by.add(seal(Kind.RELEASE_MANIFEST, lie, b"", AMALGAMATOR))
+    assert refusal.value.reason == "part"
+
+
+def test_a_manifest_without_a_net_writes_nothing_of_one() -> None:
+    """So releases of consortia without nets keep their bytes."""
     plain = open_envelope(encoded(a_release())[-1][1])
-    header = msgspec.msgpack.decode(plain.header, type=ReleaseManifestHeader)
-    for kind, wrong in (
-        (Kind.NET_MANIFEST, header),
-        (Kind.RELEASE_MANIFEST, manifest_of(with_net())),
-    ):
-        with pytest.raises(QuarantinedError) as refusal:
-            assembler().add(seal(kind, wrong, b"", AMALGAMATOR))
-        assert refusal.value.reason == "header"
+    assert not {"net", "net_basis"} & msgspec.msgpack.decode(plain.header).keys()
+    held = msgspec.msgpack.decode(open_envelope(encoded(with_net())[-1][1]).header)
+    assert {"net", "net_basis"} <= held.keys()
 
 
 def test_every_flipped_byte_of_a_manifest_with_a_net_is_refused() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.basis import Basis, encode
-from models.basis_builder import build_basis
+from models.basis_builder import BasisShape, build_basis
 from models.copula import Moments, bin_scores
 from models.errors import InvalidInputError
 from models.histograms import N_CELLS, add_rows, empty_counts
@@ -45,7 +45,7 @@ def summed(rows, is_fraud, basis: Basis):
 REAL, REAL_FRAUD = real_rows()
 COUNTS = empty_counts(D)
 add_rows(COUNTS, REAL, REAL_FRAUD)
-BASIS = build_basis(COUNTS, SCHEMA, 1)
+BASIS = build_basis(COUNTS, SCHEMA, 1, shape=BasisShape(plain_weights=5_000))
 MOMENTS = summed(REAL, REAL_FRAUD, BASIS)[1]
 TWIN = build_twin(COUNTS, MOMENTS, BASIS)
 SAMPLE = TWIN.sample(N, np.random.default_rng(1), 0.5)

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from models.fragments import FragmentRecord, Reassembler, split
 from models.keys import Signer, Verifier
 from models.release import Release
-from models.release_codec import encode_release, seal_release
+from models.release_codec import encode_release
+from models.release_hashes import seal_release
 from models.topics import ConsortiumTopics
 from stream import exchange as module
 from stream.exchange import Exchange

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.basis import Basis, encode
-from models.basis_builder import build_basis
+from models.basis_builder import BasisShape, build_basis
 from models.copula import bin_scores, is_sampled
 from models.families.scorecard import is_kept, unpack
 from models.features.accounts import DAY_MS
@@ -50,7 +50,7 @@ def together(*several: Matured) -> Matured:
 def a_basis(some: Matured, number: int = 1) -> Basis:
     counts = empty_counts(len(SCHEMA.feature_names))
     add_rows(counts, some.features, some.is_fraud)
-    return build_basis(counts, SCHEMA, number)
+    return build_basis(counts, SCHEMA, number, shape=BasisShape(plain_weights=5_000))
 
 
 def design(basis: Basis, some: Matured) -> np.ndarray:
@@ -397,6 +397,7 @@ def test_moments_are_learnt_only_where_they_are_wanted() -> None:
         replace(
             BASIS,
             edges=np.empty(0, np.float32),
+            ranks=np.empty(0, np.float32),
             n_edges=none,
             coarse_edges=np.empty(0, np.float32),
             n_coarse_edges=none,

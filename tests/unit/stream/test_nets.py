@@ -6,10 +6,19 @@ from functools import cache
 import numpy as np
 import pytest
 
+from models.basis import encode
 from models.errors import StateError
 from models.families.mlp_parameters import MlpScorer, MlpSummary, n_parameters
+from models.families.network import n_parameters as n_student
 from models.families.ordinals import Binning
-from models.release import MergedNet, ProbeSet, Release
+from models.release import (
+    MergedNet,
+    PersonalWeights,
+    ProbeSet,
+    Release,
+    Student,
+    StudentNetwork,
+)
 from models.summary import Contribution
 from stream.nets import MergedNetExpert
 from stream.pipeline import Pipeline
@@ -116,6 +125,46 @@ def test_student_and_net_stand_side_by_side() -> None:
     assert pipeline.panel.of_consortium.tolist() == [False, True, False, True, True]
     assert pipeline.panel.cold.tolist() == [False, True, False, True, False]
     assert pipeline.judge.blend.weights.tolist() == [0.0, 0.5, 0.0, 0.5, 0.0]
+
+
+def test_personal_weights_stand_before_student_and_net() -> None:
+    """Told again, every expert but the families is scored into its own column."""
+    everything = {**TRAINING, "uses_probes": True, "uses_personal": True}
+    names = ("own", "merged", "mlp", "personal", "student", "mlp_merged")
+    rng = np.random.default_rng(5)
+    release, number = replace(LAST, net=a_net(LAST, 99)), LAST.number + 1
+    assert release.basis is not None
+    assert release.weights is not None
+    moved = release.weights[None] + rng.normal(0, 0.2, (1, len(release.weights)))
+    personal = PersonalWeights(members=("north",), weights=moved)
+    network = StudentNetwork(
+        number=7,
+        answers=np.zeros(32, np.uint8),
+        parameters=rng.normal(0, 0.2, n_student(2 * SCHEMA.n_features)).astype(np.float32),
+    )
+    student = Student(release.basis, network)
+    pipeline, _ = run(**everything)
+    panel = pipeline.panel
+    assert panel.names == names
+    assert panel.of_consortium.tolist() == [False, True, False, True, True, True]
+    assert panel.cold.tolist() == [False, True, False, True, True, False]
+    pipeline.install(replace(release, number=number, personal=personal, student=student))
+    rows = pipeline.log.features[-40:]
+    scores = panel.score(rows, rows)
+    assert len({column.tobytes() for column in scores.T}) == len(names)
+    assert release.net is not None
+    of_net = MlpScorer(release.net.summary, Binning.of(release.net.basis)).score(rows)
+    of_member = [sum(moved[0, k] for k in on if k >= 0) for on in encode(release.basis, rows)]
+    assert scores[:, 5].tolist() == of_net.tolist()
+    assert scores[:, 4].tolist() == panel.student.score(rows).tolist()
+    np.testing.assert_allclose(scores[:, 3], of_member, atol=1e-9)
+    logged = np.full((40, len(names)), 7.0, np.float32)
+    again = panel.rescore(rows, rows, logged, np.full(40, pipeline.tick_ms))
+    assert (again[:, 2] == 7.0).all()  # the net in force had scored them itself
+    others = [0, 1, 3, 4, 5]
+    assert again[:, others].tolist() == scores[:, others].tolist()
+    early = panel.rescore(rows, rows, logged, np.zeros(40, np.int64))
+    assert early.tolist() == scores.tolist()
 
 
 def test_the_merged_net_has_no_say_in_answers_to_probes() -> None:

@@ -439,6 +439,9 @@ def test_the_pipeline_gets_what_the_bank_does_and_what_the_consortium_uses() -> 
     assert not config.runs_scorecard
     assert (config.answers_probes, config.uses_probes, config.uses_nets) == (True, True, True)
     assert Pipeline(config).panel.names == ("own", "merged", "lightgbm", "student", "mlp_merged")
+    assert not usual.uses_personal
+    personal = pipeline_config(read(PERSONAL_WEIGHTS="true"), a_membership(uses_nets=True), mapping)
+    assert Pipeline(personal).panel.names == ("own", "merged", "personal", "mlp_merged")
 
 
 def test_answers_without_probes_are_refused_before_anything_is_connected() -> None:
