@@ -19,11 +19,10 @@ from amalgamator.kafka_io import (
     KafkaSummarySource,
     SystemClock,
 )
-from amalgamator.policy import BasisPolicy, FoldConfig
 from amalgamator.registry import Registry, parse_registry
 from amalgamator.release_log import ReleaseLog
 from amalgamator.service import Pace, Ports, Service
-from amalgamator.settings import PREFIX, Settings, read_settings
+from amalgamator.settings import PREFIX, Settings, fold_config, read_settings
 from amalgamator.telemetry import Telemetry
 from models.errors import AmalgamError, SettingsError
 from models.health_server import HealthServer
@@ -44,17 +43,18 @@ def main() -> int:
         log_as_json(settings.log_level, {"kafka": logging.CRITICAL})
         registry = _read_registry(settings)
         signer = load_signer(settings.key_file)
+        schema = Schema(entity_kinds=registry.entity_kinds, attributes=registry.attributes)
+        amalgamator = _amalgamator(settings, registry, schema)
     except (SettingsError, ValueError) as error:
         sys.stderr.write(f"amalgamator: {error}\n")
         return 2
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    schema = Schema(entity_kinds=registry.entity_kinds, attributes=registry.attributes)
     telemetry = Telemetry(CollectorRegistry())
     try:
         service = Service(
-            _amalgamator(settings, registry, schema),
+            amalgamator,
             ReleaseLog(registry.consortium, schema, signer),
             ports=_ports(settings, registry),
             pace=_pace(settings),
@@ -93,21 +93,7 @@ def _amalgamator(settings: Settings, registry: Registry, schema: Schema) -> Amal
     is_lockstep = settings.mode == "lockstep"
     return Amalgamator(
         registry,
-        FoldConfig(
-            schema=schema,
-            ridge=settings.ridge,
-            half_life_d=settings.half_life_d,
-            prior_logit=settings.prior_logit,
-            bucket_days=settings.bucket_days,
-            evidence_days=settings.evidence_days,
-            kappa=settings.kappa or None,
-            n_former=settings.n_former,
-            basis=BasisPolicy(
-                min_n=settings.basis_min_n,
-                min_frauds=settings.basis_min_frauds,
-                growth=settings.basis_growth,
-            ),
-        ),
+        fold_config(settings, schema),
         limits=GateLimits(
             max_envelope_bytes=settings.max_envelope_bytes,
             clock_tolerance_ms=None if is_lockstep else int(settings.clock_tolerance_s * 1_000),

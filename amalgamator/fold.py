@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amalgamator.evidence import merge_cells
+from amalgamator.nets import NetFold
 from amalgamator.policy import BasisPolicy, FoldConfig
 from amalgamator.probing import ProbeFold
 from amalgamator.scorer import Scorer, ScorerFold
@@ -48,6 +49,7 @@ class Folder:
         self._scorers = ScorerFold(config)
         self._trust = Trust(config)
         self._asking = ProbeFold(config)
+        self._nets = NetFold(config)
         self._weights: dict[str, float] = {}
         self._max_frauds = 0 if config.trust is None else config.trust.max_frauds
         self.report = TrustReport()
@@ -81,6 +83,12 @@ class Folder:
                 evidence=self._evidence(of_part(pairs, "evidence")),
                 probes=asked.probes,
                 student=asked.student,
+                net=self._nets.fold(
+                    pairs,
+                    previous,
+                    scorer.basis,
+                    weights=self.report.statistics_weights(self._config),
+                ),
                 personal=scorer.personal,
                 former=scorer.former,
             ),

@@ -215,6 +215,8 @@ class FoldConfig:
     n_former
         Scorers before the one in force whose statistics still count where a member has published
         none since, 0 to 8.
+    merges_nets
+        Whether the nets that members publish are merged and released.
     """
 
     schema: Schema
@@ -232,6 +234,7 @@ class FoldConfig:
     probes: ProbePolicy | None = None
     kappa: float | None = None
     n_former: int = 2
+    merges_nets: bool = False
 
     def __post_init__(self) -> None:
         if not (self.ridge > 0.0 and self.leaf_ridge > 0.0 and self.half_life_d > 0.0):

@@ -21,7 +21,7 @@ import numpy as np
 from amalgamator.moments import merged_moments
 from amalgamator.policy import FoldConfig, ProbePolicy
 from amalgamator.scorer import Scorer, ScorerFold
-from amalgamator.state import Pairs, of_part
+from amalgamator.state import Pairs, matured_of_workers, of_part
 from amalgamator.trust import day_of_most
 from models.basis import Basis
 from models.copula import Moments
@@ -134,7 +134,7 @@ class ProbeFold:
         is_of_set = last is not None and last.network.number == probes.number
         if last is not None and is_of_set and np.array_equal(last.network.answers, digest):
             return last
-        n = _matured(pairs)
+        n = matured_of_workers(pairs)
         shares = {
             _name(key): weights[key.member]
             * min(held.contribution.n, n.get((key.member, key.worker), 0))
@@ -166,13 +166,6 @@ def _digest(answers: Pairs) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     """Return what identifies answers: whose, and under which seq."""
     named = [(key.member, key.worker, held.seq) for key, held in answers]
     return np.frombuffer(hashlib.sha256(msgspec.msgpack.encode(named)).digest(), np.uint8)
-
-
-def _matured(pairs: Pairs) -> dict[tuple[str, str], int]:
-    """Return each worker's matured transactions, by its histograms."""
-    return {
-        (key.member, key.worker): held.contribution.n for key, held in of_part(pairs, "histograms")
-    }
 
 
 def _name(key: ContributionKey) -> str:

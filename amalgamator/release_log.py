@@ -80,18 +80,16 @@ class ReleaseLog:
             self._keys_of.setdefault(key, set()).add(record_key)
 
     def _tombstones(self, release: Release) -> list[FragmentRecord]:
-        student, probes = release.student, release.probes
-        bases = (
-            release.basis,
-            release.next_basis,
-            None if student is None else student.basis,
-            *(former.basis for former in release.former),
-        )
+        student, probes, net = release.student, release.probes, release.net
+        bases = [release.basis, release.next_basis]
+        bases += [carried.basis for carried in (student, net) if carried is not None]
+        bases += [former.basis for former in release.former]
         needed = {MANIFEST_KEY, "weights|0"}
         needed |= set() if release.personal is None else {"personal|0"}
         needed |= {f"former|{former.basis.number}" for former in release.former}
         needed |= set() if student is None else {f"student|{student.network.number}"}
         needed |= set() if probes is None else {f"probes|{probes.number}"}
+        needed |= set() if net is None else {f"net|{net.summary.basis}"}
         needed |= {f"basis|{basis.number}" for basis in bases if basis is not None}
         needed |= {f"evidence|{day}" for day in release.evidence}
         outdated = sorted(self._keys_of.keys() - needed)

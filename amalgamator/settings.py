@@ -6,15 +6,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from amalgamator.policy import BasisPolicy, FoldConfig
-from models.errors import SettingsError
+from amalgamator.policy import BasisPolicy, FoldConfig, ProbePolicy
+from models.errors import InvalidInputError, SettingsError
 from models.release import MAX_FORMER
+from models.schema import Schema
 from models.service_settings import read_service_settings
 
 PREFIX = "AMALGAM_AMALGAMATOR_"
 Mode = Literal["live", "lockstep"]
 _FOLD: Mapping[str, Any] = {field.name: field.default for field in fields(FoldConfig)}
 _BASIS: Mapping[str, Any] = {field.name: field.default for field in fields(BasisPolicy)}
+_PROBES: Mapping[str, Any] = {field.name: field.default for field in fields(ProbePolicy)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,11 @@ class Settings:
         See `amalgamator.policy.FoldConfig`.
     basis_min_n, basis_min_frauds, basis_growth
         See `amalgamator.policy.BasisPolicy`.
+    uses_probes, uses_nets
+        Whether members are asked probes, which takes torch, and whether their nets are merged; as
+        in the members' consortium.toml.
+    probes_n, probes_renew_d, probes_grace_d, probes_epochs, probes_min_frauds, probes_seed
+        See `amalgamator.policy.ProbePolicy`.
     log_level
         Of the standard library's logging.
     """
@@ -79,6 +86,14 @@ class Settings:
     basis_min_n: int = _BASIS["min_n"]
     basis_min_frauds: int = _BASIS["min_frauds"]
     basis_growth: float = _BASIS["growth"]
+    uses_probes: bool = False
+    uses_nets: bool = False
+    probes_n: int = _PROBES["n"]
+    probes_renew_d: int = _PROBES["renew_d"]
+    probes_grace_d: int = _PROBES["grace_d"]
+    probes_epochs: int = _PROBES["epochs"]
+    probes_min_frauds: int = _PROBES["min_frauds"]
+    probes_seed: int = _PROBES["seed"]
     log_level: str = "INFO"
 
     def __post_init__(self) -> None:
@@ -97,6 +112,15 @@ class Settings:
         _demand(self.max_days_ahead >= -1, "max_days_ahead", "-1 or more")
         _demand(self.max_envelope_bytes >= 1_024, "max_envelope_bytes", "1024 or more")
         _demand(0 <= self.health_port <= 65_535, "health_port", "0..65535")
+        try:
+            self.probe_policy()
+        except InvalidInputError as error:
+            raise SettingsError(f"{PREFIX}PROBES_*: {error}") from error
+
+    def probe_policy(self) -> ProbePolicy:
+        """Return how members are asked, where they are."""
+        names = (field.name for field in fields(ProbePolicy))
+        return ProbePolicy(**{name: getattr(self, f"probes_{name}") for name in names})
 
 
 def _demand(holds: bool, name: str, expectation: str) -> None:
@@ -113,3 +137,24 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> Settings
         If a key is unknown, missing, or of another type or range; the message names it.
     """
     return read_service_settings(Settings, PREFIX, path, environment)
+
+
+def fold_config(settings: Settings, schema: Schema) -> FoldConfig:
+    """Return what a fold needs of them."""
+    return FoldConfig(
+        schema=schema,
+        ridge=settings.ridge,
+        half_life_d=settings.half_life_d,
+        prior_logit=settings.prior_logit,
+        bucket_days=settings.bucket_days,
+        evidence_days=settings.evidence_days,
+        kappa=settings.kappa or None,
+        n_former=settings.n_former,
+        basis=BasisPolicy(
+            min_n=settings.basis_min_n,
+            min_frauds=settings.basis_min_frauds,
+            growth=settings.basis_growth,
+        ),
+        probes=settings.probe_policy() if settings.uses_probes else None,
+        merges_nets=settings.uses_nets,
+    )

@@ -75,6 +75,13 @@ def of_part(pairs: Pairs, part: Part) -> Pairs:
     return [pair for pair in pairs if pair[0].part == part]
 
 
+def matured_of_workers(pairs: Pairs) -> dict[tuple[str, str], int]:
+    """Return (member, worker) -> matured transactions, by its histograms."""
+    return {
+        (key.member, key.worker): held.contribution.n for key, held in of_part(pairs, "histograms")
+    }
+
+
 def by_bucket(pairs: Pairs) -> dict[int, Pairs]:
     """Return the pairs of each bucket, buckets ascending and pairs in their order."""
     ordered = sorted(pairs, key=lambda pair: pair[0].bucket)

@@ -40,6 +40,8 @@ class ConsortiumPlan:
         Further settings of every bank, e.g. ``{"tick_s": 3600}``.
     families
         Member -> its own models beside the scorecard; none where it is left out.
+    uses_probes, uses_nets
+        Whether members are asked probes, and whether their nets are merged.
     """
 
     name: str
@@ -51,6 +53,8 @@ class ConsortiumPlan:
     bank_settings: Mapping[str, SettingValue]
     attributes: tuple[AttributeSpec, ...] = ()
     families: Mapping[str, Sequence[FamilySpec]] = field(default_factory=dict)
+    uses_probes: bool = False
+    uses_nets: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +88,8 @@ def write_consortium(directory: Path, plan: ConsortiumPlan) -> ConsortiumFiles:
     registry_file.write_text(format_registry(registry), encoding="utf-8")
     consortium_file = directory / "consortium.toml"
     key = Verifier(amalgamator.public_key)
-    text = consortium_text(plan.name, plan.entity_kinds, plan.attributes, key)
+    uses = {"uses_probes": plan.uses_probes, "uses_nets": plan.uses_nets}
+    text = consortium_text(plan.name, plan.entity_kinds, plan.attributes, key, uses)
     consortium_file.write_text(text, encoding="utf-8")
     settings = {bank: _write_bank(directory, bank, plan) for bank in plan.mappings}
     environment = {
@@ -94,6 +99,7 @@ def write_consortium(directory: Path, plan: ConsortiumPlan) -> ConsortiumFiles:
         "AMALGAM_AMALGAMATOR_MODE": "lockstep" if plan.is_replay else "live",
         "AMALGAM_AMALGAMATOR_HEALTH_PORT": "0",
     }
+    environment |= {f"AMALGAM_AMALGAMATOR_{name.upper()}": "true" for name in uses if uses[name]}
     return ConsortiumFiles(settings=settings, amalgamator=environment)
 
 
@@ -119,13 +125,15 @@ def consortium_text(
     entity_kinds: Sequence[str],
     attributes: Sequence[AttributeSpec],
     amalgamator: Verifier,
+    uses: Mapping[str, bool] | None = None,
 ) -> str:
-    """Return the file that every member's worker reads."""
+    """Return the file that every member's worker reads; of ``uses`` what is true is written."""
     kinds = ", ".join(f'"{kind}"' for kind in entity_kinds)
     lines = [
         f'consortium = "{name}"',
         f"entity_kinds = [{kinds}]",
         f'amalgamator_keys = ["{amalgamator.public_key.hex()}"]',
+        *(f"{name} = true" for name, is_used in (uses or {}).items() if is_used),
         *attribute_lines(attributes),
     ]
     return "\n".join(lines) + "\n"

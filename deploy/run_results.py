@@ -48,7 +48,8 @@ class RunResult:
         float64 of shape (n,): log-odds.
     families
         Name of a family -> float64 of shape (n,): log-odds by the banks' own models; likewise
-        ``student`` where the consortium uses probes, ``personal`` where it uses personal weights.
+        ``student`` where the consortium uses probes, ``personal`` where it uses personal weights,
+        ``mlp_merged`` where it merges nets.
     alert
         bool of shape (n,).
     is_scored

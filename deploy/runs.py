@@ -98,6 +98,9 @@ class RunPlan:
         probes nobody is asked.
     kappa, n_former
         See `amalgamator.policy.FoldConfig`; without kappa nobody has personal weights.
+    merges_nets
+        Whether nets of banks whose families have ``mlp`` are merged, and every bank has the merged
+        one as an expert.
     """
 
     label_delay_s: float = 7 * 86_400.0
@@ -115,6 +118,7 @@ class RunPlan:
     probes: ProbePolicy | None = None
     kappa: float | None = None
     n_former: int = 2
+    merges_nets: bool = False
 
     def of(self, bank: str) -> BankPlan:
         """Return what a bank does."""
@@ -150,6 +154,7 @@ def pipeline_config(plan: RunPlan, member: str, schema: Schema) -> PipelineConfi
         answers_probes=bank.answers_probes,
         uses_probes=plan.probes is not None,
         uses_personal=plan.kappa is not None,
+        uses_nets=plan.merges_nets,
     )
 
 
@@ -158,18 +163,9 @@ def ms(seconds: float) -> int:
     return round(seconds * 1_000)
 
 
-def local_amalgamator(
-    names: tuple[str, ...],
-    schema: Schema,
-    learning: LearningPolicy,
-    *,
-    structure: StructurePolicy = StructurePolicy(),
-    trust: TrustPolicy | None = TrustPolicy(),
-    probes: ProbePolicy | None = None,
-    kappa: float | None = None,
-    n_former: int = 2,
-) -> Amalgamator:
+def local_amalgamator(names: tuple[str, ...], schema: Schema, plan: RunPlan) -> Amalgamator:
     """Return an amalgamator in lockstep for banks of this process, which need no keys."""
+    learning = plan.learning
     unused = Verifier(Signer(bytes(32)).public_key)  # nothing is signed within one process
     members = {
         name: Member(name=name, verifiers={unused.key_id: unused}, workers=("0",)) for name in names
@@ -183,11 +179,12 @@ def local_amalgamator(
         basis=BasisPolicy(
             min_n=learning.first_n, min_frauds=learning.first_frauds, growth=learning.growth
         ),
-        structure=structure,
-        trust=trust,
-        probes=probes,
-        kappa=kappa,
-        n_former=n_former,
+        structure=plan.structure,
+        trust=plan.trust,
+        probes=plan.probes,
+        kappa=plan.kappa,
+        n_former=plan.n_former,
+        merges_nets=plan.merges_nets,
     )
     registry = Registry(
         consortium="local",
@@ -241,16 +238,7 @@ class ConsortiumRun:
         self.pipelines = {
             name: Pipeline(pipeline_config(plan, name, schema)) for name in data.names
         }
-        self.amalgamator = local_amalgamator(
-            data.names,
-            schema,
-            plan.learning,
-            structure=plan.structure,
-            trust=plan.trust,
-            probes=plan.probes,
-            kappa=plan.kappa,
-            n_former=plan.n_former,
-        )
+        self.amalgamator = local_amalgamator(data.names, schema, plan)
         self.result = RunResult(
             own=np.full(n, np.nan),
             merged=np.full(n, np.nan),

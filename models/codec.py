@@ -17,6 +17,7 @@ from models.copula import THINNING as MOMENTS_THINNING
 from models.copula import check_moments
 from models.envelope import ArrayHeader, ContributionHeader, Kind, seal
 from models.errors import InvalidInputError, InvalidTreesError, QuarantinedError
+from models.families.mlp_parameters import check_net
 from models.histograms import N_CELLS
 from models.keys import Signer
 from models.packed import diagonal_places
@@ -83,6 +84,7 @@ RULES: Mapping[str, tuple[ArrayRule, ...]] = {
     ),
     "evidence": CELLS_RULES,
     "answers": (ArrayRule("logit", "<f4", (None,)),),
+    "net": (ArrayRule("flat", "<f4", (None,)),),
     "epoch": (
         ArrayRule("watermark_ms", "<i8", (1,)),
         ArrayRule("n_contributions", "<i8", (1,)),
@@ -347,6 +349,12 @@ def _check_answers(arrays: Arrays, header: ContributionHeader, schema: Schema) -
     check_answers(arrays, n_probes)
 
 
+def _check_net(arrays: Arrays, header: ContributionHeader, schema: Schema) -> None:
+    _demand(header.bucket == 0 and header.basis >= 1, "expected bucket 0 and basis at least 1")
+    _demand(header.n >= 1, "n: expected at least one row")
+    check_net(arrays["flat"], schema.n_features)
+
+
 def _check_epoch(arrays: Arrays, header: ContributionHeader, schema: Schema) -> None:
     del schema
     _demand(header.bucket == 0 and header.basis == 0, "bucket, basis: expected 0")
@@ -370,5 +378,6 @@ _CHECKS: Mapping[Part, Callable[[Arrays, ContributionHeader, Schema], None]] = {
     "trees": _check_trees,
     "evidence": _check_evidence,
     "answers": _check_answers,
+    "net": _check_net,
     "epoch": _check_epoch,
 }

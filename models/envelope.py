@@ -119,8 +119,9 @@ class ContributionHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 class ReleasePartHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Header of one piece of a release, addressed by the hash of its content.
 
-    ``part`` is ``basis`` (``number``: its version), ``weights`` or ``personal`` (0), ``former``
-    (that of its basis), ``evidence`` (UTC day), ``probes`` or ``student`` (number of the set).
+    ``part`` is ``basis`` (``number``: its version), ``weights`` or ``personal`` (0), ``former`` or
+    ``net`` (that of its basis), ``evidence`` (UTC day), ``probes`` or ``student`` (number of the
+    set).
     """
 
     consortium: Name
@@ -149,9 +150,9 @@ class ReleaseManifestHeader(
     """Header of a release's manifest, sent after its parts; it has no body.
 
     ``basis``, ``weights``, ``next_basis``, ``evidence`` (UTC day, hash), ``probes``, ``student``,
-    ``student_basis``, ``personal`` (whose rows are those of ``personal_members``) and ``former``
-    (basis, weights) name parts by hash; from ``probes`` on they are written only where they are
-    set.
+    ``student_basis``, ``personal`` (whose rows are those of ``personal_members``), ``former``
+    (basis, weights), ``net`` and ``net_basis`` name parts by hash; from ``probes`` on they are
+    written only where they are set.
     """
 
     consortium: Name
@@ -172,6 +173,8 @@ class ReleaseManifestHeader(
     personal: Name | None = None
     personal_members: tuple[Name, ...] = ()
     former: tuple[tuple[Name, Name], ...] = ()
+    net: Name | None = None
+    net_basis: Name | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

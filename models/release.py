@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.basis import Basis
 from models.entity_risk import EvidenceCells
 from models.errors import InvalidInputError
+from models.families.mlp_parameters import MlpSummary
 from models.probes import check_probes
 
 MAX_FORMER = 8
@@ -100,6 +101,21 @@ class Student(NamedTuple):
 
     basis: Basis
     network: StudentNetwork
+
+
+class MergedNet(NamedTuple):
+    """The mean of members' nets, and the basis whose bins it reads, in force or not any more."""
+
+    basis: Basis
+    summary: MlpSummary
+
+    def is_same(self, other: "MergedNet | None") -> bool:
+        """Return whether another has the same numbers on the same basis."""
+        return other is self or (
+            other is not None
+            and other.basis.number == self.basis.number
+            and np.array_equal(other.summary.flat, self.summary.flat)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -214,6 +230,8 @@ class Release:
         Where a consortium uses them: weights of ``basis`` for each member.
     former
         Scorers before ``basis``, the newest last, at most `MAX_FORMER`.
+    net
+        Where a consortium merges nets: the mean of its members', None before there is one.
     """
 
     number: int
@@ -229,3 +247,4 @@ class Release:
     student: Student | None = None
     personal: PersonalWeights | None = None
     former: tuple[Former, ...] = ()
+    net: MergedNet | None = None

@@ -22,10 +22,12 @@ from models.envelope import (
     seal,
 )
 from models.errors import InvalidInputError, QuarantinedError
+from models.families.mlp_parameters import MlpSummary
 from models.keys import Signer, Verifier
 from models.release import (
     Former,
     FormerWeights,
+    MergedNet,
     PersonalWeights,
     ProbeSet,
     Release,
@@ -96,6 +98,8 @@ def encode_release(
         personal=hashes.personal,
         personal_members=hashes.personal_members,
         former=hashes.former,
+        net=hashes.net,
+        net_basis=hashes.net_basis,
         body_sha256=_EMPTY_SHA256,
     )
     records.append((MANIFEST_KEY, seal(Kind.RELEASE_MANIFEST, manifest, b"", signer)))
@@ -173,6 +177,8 @@ class ReleaseAssembler:
             personal=manifest.personal,
             personal_members=manifest.personal_members,
             former=manifest.former,
+            net=manifest.net,
+            net_basis=manifest.net_basis,
         )
         if not hashes.all() <= self._parts.keys():
             return None
@@ -211,6 +217,7 @@ class ReleaseAssembler:
             student=self._student(manifest),
             personal=self._personal(manifest, basis),
             former=self._former(manifest),
+            net=self._net(manifest),
         )
 
     def _personal(
@@ -246,6 +253,15 @@ class ReleaseAssembler:
             raise QuarantinedError("part", "student: expected a network and its basis")
         return None if network is None or basis is None else Student(basis, network)
 
+    def _net(self, manifest: ReleaseManifestHeader) -> MergedNet | None:
+        summary = typed_part(self._parts, manifest.net, MlpSummary)
+        basis = typed_part(self._parts, manifest.net_basis, Basis)
+        if summary is None and basis is None:
+            return None
+        if summary is None or basis is None or summary.basis != basis.number:
+            raise QuarantinedError("part", "net: expected parameters and their basis")
+        return MergedNet(basis, summary)
+
 
 def _parts(release: Release, hashes: PartHashes) -> list[tuple[Part, str, int, str]]:
     """Return (part, name, number, address) of every part, the scorer first."""
@@ -258,6 +274,10 @@ def _parts(release: Release, hashes: PartHashes) -> list[tuple[Part, str, int, s
     if student is not None and hashes.student is not None and hashes.student_basis is not None:
         parts.append((student.basis, "basis", student.basis.number, hashes.student_basis))
         parts.append((student.network, "student", student.network.number, hashes.student))
+    net = release.net
+    if net is not None and hashes.net is not None and hashes.net_basis is not None:
+        parts.append((net.basis, "basis", net.basis.number, hashes.net_basis))
+        parts.append((net.summary, "net", net.summary.basis, hashes.net))
     if probes is not None and hashes.probes is not None:
         parts.append((probes, "probes", probes.number, hashes.probes))
     for (basis, last), addresses in zip(release.former, hashes.former, strict=True):

@@ -52,16 +52,23 @@ class PartHashes:
     personal: str | None = None
     personal_members: tuple[str, ...] = ()
     former: tuple[tuple[str, str], ...] = ()
+    net: str | None = None
+    net_basis: str | None = None
 
     def all(self) -> frozenset[str]:
         """Return every hash that is set."""
-        single = {self.basis, self.weights, self.next_basis, self.personal, *self.of_probes()}
-        former = {h for pair in self.former for h in pair}
-        return frozenset(h for h in single | former if h) | {h for _, h in self.evidence}
+        single = {self.basis, self.weights, self.next_basis, self.personal}
+        of_pairs = {h for pair in (*self.former, self.of_net()) for h in pair}
+        found = single | of_pairs | {*self.of_probes()}
+        return frozenset(h for h in found if h) | {h for _, h in self.evidence}
 
     def of_probes(self) -> tuple[str | None, str | None, str | None]:
         """Return the hashes of probes, student and the student's basis."""
         return self.probes, self.student, self.student_basis
+
+    def of_net(self) -> tuple[str | None, str | None]:
+        """Return the hashes of the merged net and its basis."""
+        return self.net, self.net_basis
 
     def optional(self) -> list[object]:
         """Return what enters a release's id only where it is set: absent, not empty."""
@@ -70,6 +77,8 @@ class PartHashes:
             out.append(("personal", self.personal, self.personal_members))
         if self.former:
             out.append(("former", self.former))
+        if any(self.of_net()):
+            out.append(("net", self.of_net()))
         return out
 
 
@@ -77,7 +86,10 @@ def part_hashes(release: Release, digests: Digests | None = None) -> PartHashes:
     """Return the content hash of each part."""
     digests = Digests() if digests is None else digests
     probes, student, personal = release.probes, release.student, release.personal
+    net = release.net
     return PartHashes(
+        net=None if net is None else digests.of(net.summary, name="net", number=net.summary.basis),
+        net_basis=_basis_hash(None if net is None else net.basis, digests),
         personal=None
         if personal is None
         else digests.of(personal.weights, name="personal", number=0),
@@ -137,12 +149,14 @@ def part_hash(header: ReleasePartHeader) -> str:
 
 def _parts_of(release: Release) -> list[Part]:
     """Return every part that there is."""
-    student, personal = release.student, release.personal
-    single = (release.basis, release.weights, release.next_basis, release.probes)
-    of_student = () if student is None else (student.basis, student.network)
-    of_members = () if personal is None else (personal.weights,)
+    personal = release.personal
+    of_members = None if personal is None else personal.weights
+    single = (release.basis, release.weights, release.next_basis, release.probes, of_members)
+    pairs = [*(release.student or ()), *(release.net or ())]
     former = [part for one in release.former for part in one]
-    return [part for part in (*single, *of_student, *of_members) if part is not None] + [
+    return [
+        *(part for part in single if part is not None),
+        *pairs,
         *former,
         *release.evidence.values(),
     ]

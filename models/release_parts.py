@@ -21,6 +21,7 @@ from models.entity_risk import EvidenceCells
 from models.envelope import ReleasePartHeader
 from models.errors import InvalidInputError, QuarantinedError
 from models.families.distilled import n_inputs
+from models.families.mlp_parameters import MlpSummary, check_net
 from models.families.network import check_parameters
 from models.probes import check_probes
 from models.release import FormerWeights, ProbeSet, StudentNetwork
@@ -55,9 +56,18 @@ PART_RULES: Mapping[str, tuple[ArrayRule, ...]] = {
     "evidence": CELLS_RULES,
     "probes": (ArrayRule("rows", "<f4", (None, None)),),
     "student": (ArrayRule("answers", "|u1", (32,)), ArrayRule("parameters", "<f4", (None,))),
+    "net": (ArrayRule("about", "<i8", (3,)), ArrayRule("flat", "<f4", (None,))),
 }
 
-Part = Basis | EvidenceCells | ProbeSet | StudentNetwork | FormerWeights | NDArray[np.float64]
+Part = (
+    Basis
+    | EvidenceCells
+    | ProbeSet
+    | StudentNetwork
+    | FormerWeights
+    | MlpSummary
+    | NDArray[np.float64]
+)
 PartT = TypeVar(
     "PartT",
     Basis,
@@ -65,6 +75,7 @@ PartT = TypeVar(
     ProbeSet,
     StudentNetwork,
     FormerWeights,
+    MlpSummary,
     NDArray[np.float64],
 )
 
@@ -162,6 +173,14 @@ def _unpack_student(header: ReleasePartHeader, arrays: Arrays, schema: Schema) -
     return StudentNetwork(number=header.number, **arrays)
 
 
+def _unpack_net(header: ReleasePartHeader, arrays: Arrays, schema: Schema) -> MlpSummary:
+    n, basis, n_features = arrays["about"].tolist()
+    if not (n >= 1 and basis == header.number and n_features == schema.n_features):
+        raise QuarantinedError("range", "expected a net of the schema's features and its basis")
+    check_net(arrays["flat"], n_features)
+    return MlpSummary.load(arrays)
+
+
 def _unpack_basis(header: ReleasePartHeader, arrays: Arrays, schema: Schema) -> Basis:
     if header.schema_hash != schema.hash or len(arrays["n_edges"]) != len(schema.feature_names):
         raise QuarantinedError("schema", f"expected a basis of schema {schema.hash}")
@@ -179,4 +198,5 @@ _UNPACK: Mapping[str, Callable[[ReleasePartHeader, Arrays, Schema], Part]] = {
     "evidence": _unpack_evidence,
     "probes": _unpack_probes,
     "student": _unpack_student,
+    "net": _unpack_net,
 }

@@ -20,7 +20,9 @@ TREE_ARRAYS = (
     "leaf_n",
     "leaf_accounts",
 )
-Part = Literal["histograms", "statistics", "moments", "trees", "evidence", "answers", "epoch"]
+Part = Literal[
+    "histograms", "statistics", "moments", "trees", "evidence", "answers", "net", "epoch"
+]
 
 
 class ContributionKey(NamedTuple):
@@ -45,8 +47,8 @@ class Contribution:
     epoch
         Cadence index at publication (event or wall time // cadence).
     basis
-        Number of the basis that ``statistics``, ``moments`` and ``trees`` refer to, and of the set
-        of probes that ``answers`` are to; 0 for the other parts.
+        Number of the basis that ``statistics``, ``moments``, ``trees`` and ``net`` refer to, and of
+        the set of probes that ``answers`` are to; 0 for the other parts.
     n
         Matured transactions behind the numbers, >= 0.
     arrays
@@ -62,6 +64,8 @@ class Contribution:
           ``period`` int32 (1,), see `proposal_arrays`.
         - ``evidence``: the fields of `models.entity_risk.EvidenceCells`.
         - ``answers``: ``logit`` float32 (n_probes,): log-odds of each probe of a release's set.
+        - ``net``: ``flat`` float32 (n_parameters(n_features),): the parameters of a
+          `models.families.mlp_parameters.MlpSummary`, whose rows are ``n``.
         - ``epoch``: ``watermark_ms`` int64 (1,), ``n_contributions`` int64 (1,): closes the
           member's epoch; published last.
     """

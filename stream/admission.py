@@ -1,5 +1,6 @@
 """Which transactions are taken in: each once, and none that would move the stream's time astray."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,3 +101,18 @@ def _refusal(
     if time_ms > high_ms + policy.jump_ms and not vouched:
         return "future_event", "expected an event time near the stream's"
     return None
+
+
+def segments(arrival_ms: NDArray[np.int64], tick_ms: int) -> Iterator[tuple[int, int]]:
+    """Yield the pieces of a batch that lie within one tick.
+
+    Parameters
+    ----------
+    arrival_ms
+        int64 of shape (n,): ascending.
+    tick_ms
+        Length of a tick.
+    """
+    if len(arrival_ms):
+        cuts = (np.flatnonzero(np.diff(arrival_ms // tick_ms)) + 1).tolist()
+        yield from zip([0, *cuts], [*cuts, len(arrival_ms)], strict=True)

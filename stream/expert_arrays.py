@@ -41,6 +41,11 @@ def load_scorer(
     return basis, None if weights is None else np.array(weights, np.float64)
 
 
+def is_same_weights(a: NDArray[np.float64] | None, b: NDArray[np.float64] | None) -> bool:
+    """Return whether two scorers have the same weights, or neither has any."""
+    return a is b or (a is not None and b is not None and np.array_equal(a, b))
+
+
 def statistics_arrays(prefix: str, statistics: Statistics) -> dict[str, NDArray[np.generic]]:
     """Return statistics as named arrays (views)."""
     return {

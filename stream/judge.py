@@ -44,7 +44,7 @@ class Judge:
     policy
         See `JudgePolicy`.
     cold
-        bool of shape (n_experts,): the consortium's experts, see `stream.panel.Panel`.
+        bool of shape (n_experts,): on whom a cold bank relies, see `stream.panel.Panel`.
 
     Attributes
     ----------

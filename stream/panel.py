@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.basis import Basis
-from models.families.base import Family
+from models.families.base import Family, SharedNet
 from models.features.accounts import DAY_MS
 from models.histograms import to_cells
 from models.matured import Matured
@@ -16,6 +16,7 @@ from models.release import Release
 from models.schema import Schema
 from models.summary import Part
 from stream.experts import LearningPolicy, OwnExpert, SharedExpert
+from stream.nets import MergedNetExpert
 from stream.probing import Answerer, Roles, StudentExpert
 from stream.proposals import ProposalPolicy, Proposer
 
@@ -52,16 +53,22 @@ class Panel:
     proposing
         When and how many trees are proposed.
     roles
-        Whether the scorecards run, probes are answered, a student or personal weights may come.
+        Whether the scorecards run, probes are answered, personal weights, a student and a merged
+        net may come.
+    net
+        What the bank trains for its consortium, None for nothing.
 
     Attributes
     ----------
     names
         The experts, in the order of the columns of scores: ``own``, ``merged``, the families, then
-        ``personal`` in a consortium that uses personal weights, and ``student`` in one that uses
-        probes.
+        ``personal`` in a consortium that uses personal weights, ``student`` in one that uses
+        probes, and ``mlp_merged`` in one that merges nets.
+    of_consortium
+        bool of shape (n_experts,): the experts that come from the consortium.
     cold
-        bool of shape (n_experts,): the consortium's experts, on which a cold bank relies.
+        bool of shape (n_experts,): those on which a cold bank relies; the merged net, which in a
+        young consortium is worth less than the scorecard, waits until it can be weighed.
     """
 
     def __init__(
@@ -71,18 +78,33 @@ class Panel:
         families: Sequence[Family],
         proposing: ProposalPolicy,
         roles: Roles = Roles(),
+        net: SharedNet | None = None,
     ) -> None:
         self._schema, self._policy, self._roles = schema, policy, roles
         self.own = OwnExpert(schema, policy)
         self.shared = SharedExpert(schema, policy, learns_statistics=roles.runs_scorecard)
         self.student = StudentExpert()
+        self.merged_net = MergedNetExpert()
+        self.net = net
         self.answerer = Answerer(is_on=roles.answers_probes)
         self.families = tuple(families)
         self.proposer = Proposer(families, proposing)
         own_names = ("own", "merged", *(family.name for family in families))
         personal = () if roles.personal is None else ("personal",)
-        self.names = (*own_names, *personal, *(("student",) if roles.has_student else ()))
-        self.cold = np.array([i == 1 or i >= len(own_names) for i in range(len(self.names))])
+        self.names = (*own_names, *personal, *self._frozen())
+        self.of_consortium = np.array(
+            [i == 1 or i >= len(own_names) for i in range(len(self.names))]
+        )
+        self.cold = self.of_consortium & (np.array(self.names) != "mlp_merged")
+
+    def _frozen(self) -> dict[str, StudentExpert | MergedNetExpert]:
+        """Return by name the consortium's experts beside its scorecards."""
+        held: dict[str, StudentExpert | MergedNetExpert] = {}
+        if self._roles.has_student:
+            held["student"] = self.student
+        if self._roles.has_net:
+            held["mlp_merged"] = self.merged_net
+        return held
 
     def score(self, own: NDArray[np.float32], shared: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return log-odds of shape (n, n_experts), NaN where an expert has none.
@@ -136,12 +158,9 @@ class Panel:
         if self._roles.runs_scorecard:
             mine = self.own.score(own)
             merged, personal = self.shared.score_both(shared)
-        found = [mine, merged]
-        if self._roles.personal is not None:
-            found.append(personal)
-        if self._roles.has_student:
-            found.append(self.student.score(shared))
-        return found
+        of_member = [] if self._roles.personal is None else [personal]
+        frozen = [expert.score(shared) for expert in self._frozen().values()]
+        return [mine, merged, *of_member, *frozen]
 
     def learn(self, own: Matured, shared: Matured, shareable: Matured) -> None:
         """Add outcomes.
@@ -156,6 +175,8 @@ class Panel:
         if self._roles.runs_scorecard:
             self.own.learn(own)
         self.shared.learn(shareable)
+        if self.net is not None:
+            self.net.learn(shareable)
         for family in self.families:
             family.learn(shared)
 
@@ -164,6 +185,7 @@ class Panel:
         day: int,
         retained: Callable[[], tuple[Matured, Matured]],
         *,
+        shareable: Callable[[], Matured],
         forgetting: float = 1.0,
     ) -> None:
         """Solve, refit and propose at the end of a UTC day of event time.
@@ -174,6 +196,8 @@ class Panel:
             The day that begins, days since 1970.
         retained
             Gives the matured rows still held, as the own and as the consortium's expert sees them.
+        shareable
+            Gives those of the latter that the consortium may learn from.
         forgetting
             Days that the own scorecard forgets, >= 1: more than one where it drifts.
         """
@@ -184,27 +208,34 @@ class Panel:
             self.own.end_day(forgetting)
         for family in self.families:
             family.end_day(day, lambda: held()[1])
+        if self.net is not None:
+            self.net.end_day(shareable)
         self.proposer.end_day(day, self.shared.basis, lambda: held()[1])
 
-    def realign(self, retained: Matured, families: Sequence[Family]) -> None:
+    def realign(
+        self, retained: Matured, families: Sequence[Family], net: SharedNet | None = None
+    ) -> None:
         """Begin anew in another unit of amounts; the consortium's scorer stays.
 
         Parameters
         ----------
         retained
             The matured rows still held, as the own expert sees them, in the new unit.
-        families
+        families, net
             Untrained, in the place of the old ones.
         """
+        self.net = net
         self.own = OwnExpert(self._schema, self._policy)
         if self._roles.runs_scorecard:
             self.own.learn(retained)
         self.shared.restart()
         self.families = tuple(families)
         self.proposer.families = self.families
-        for family in self.families:
-            if self.shared.basis is not None:
+        if self.shared.basis is not None:
+            for family in self.families:
                 family.install(self.shared.basis)
+            if net is not None:
+                net.install(self.shared.basis, self.merged_net.summary)
 
     def install(self, release: Release, retained: Callable[[], Matured]) -> bool:
         """Swap a release in; return whether rows were encoded for another basis."""
@@ -222,6 +253,8 @@ class Panel:
         if basis is not None and (before is None or before.number != basis.number):
             for family in self.families:
                 family.install(basis)
+        if basis is not None and self.net is not None:
+            self.net.install(basis, None if release.net is None else release.net.summary)
         self.answerer.install(release.probes)
         return is_new
 
@@ -231,9 +264,11 @@ class Panel:
             return None
         return release.personal.of(member)
 
-    def install_student(self, release: Release) -> bool:
-        """Swap a release's student in; return whether it is another."""
-        return self._roles.has_student and self.student.install(release.student)
+    def install_frozen(self, release: Release) -> bool:
+        """Swap a release's student and merged net in; return whether one is another."""
+        is_student = self._roles.has_student and self.student.install(release.student)
+        is_net = self._roles.has_net and self.merged_net.install(release.net)
+        return is_student or is_net
 
     def answers(self, blend: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> list[Piece]:
         """Return the answers to probes that are not answered yet, by the bank's own experts.
@@ -247,7 +282,7 @@ class Panel:
 
         def score(rows: NDArray[np.float32]) -> NDArray[np.float64]:
             scores = self.score(rows, rows)
-            scores[:, self.cold] = np.nan
+            scores[:, self.of_consortium] = np.nan
             return np.where(np.isnan(scores).all(axis=1), np.nan, blend(scores))
 
         given = self.answerer.answer(score)
@@ -268,6 +303,9 @@ class Panel:
             held = {name: array.copy() for name, array in moments.arrays().items()}
             pieces.append(Piece("moments", 0, basis, self.shared.n, held))
         pieces.append(Piece("histograms", 0, 0, self.shared.n, to_cells(self.shared.counts)))
+        net = None if self.net is None else self.net.contribution()
+        if net is not None:
+            pieces.append(Piece("net", 0, net.basis, net.n, {"flat": net.flat}))
         trees = self.proposer.take()
         if trees is not None:
             pieces.append(Piece("trees", 0, self.proposer.basis, self.shared.n, trees))
@@ -303,8 +341,9 @@ class Panel:
     def _parts(self) -> dict[str, _Part]:
         parts: dict[str, _Part] = {f"family/{family.name}": family for family in self.families}
         parts |= {"own": self.own, "shared": self.shared, "proposer": self.proposer}
-        if self._roles.has_student:
-            parts["student"] = self.student
+        parts |= self._frozen()
+        if self.net is not None:
+            parts["net"] = self.net
         if self._roles.answers_probes:
             parts["answerer"] = self.answerer
         return parts

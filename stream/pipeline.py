@@ -5,14 +5,14 @@ of it, labels that came and transactions whose label horizon passed are learnt, 
 transaction is scored; so the result does not depend on how the stream was cut into batches.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.families.base import Family
-from models.families.registry import make_families
+from models.families.base import Family, SharedNet
+from models.families.registry import make_families, make_shared_net
 from models.features.accounts import DAY_MS
 from models.features.accounts import N_FEATURES as N_ACCOUNT
 from models.features.attributes import attribute_rows
@@ -23,15 +23,16 @@ from models.records import Alert, Label, TransactionBatch
 from models.release import Release
 from models.summary import Contribution
 from stream.account_table import AccountTable
-from stream.admission import admit
+from stream.admission import admit, segments
 from stream.drift import DriftWatch
 from stream.drift_policy import DriftAlarm, watched_columns
 from stream.entity_table import EntityTable
+from stream.expert_arrays import is_same_weights
 from stream.judge import N_RECENT, Judge
 from stream.label_join import LabelJoin, Rejected, hash_ids
 from stream.panel import Panel
 from stream.pipeline_config import PipelineConfig
-from stream.row_log import FRAUD, LEGIT, RowLog
+from stream.row_log import FRAUD, LEGIT, RowLog, own_rows
 from stream.summaries import Summaries
 from stream.units import UnitAlignment, rescale_state
 
@@ -86,7 +87,12 @@ class Pipeline:
         self.accounts = AccountTable(config.secret)
         self.entities = EntityTable(schema.entity_kinds, config.secret)
         self.panel = Panel(
-            schema, config.learning, self._families(), config.proposing, config.roles
+            schema,
+            config.learning,
+            self._families(),
+            config.proposing,
+            config.roles,
+            self._net(),
         )
         self.log = RowLog(
             n_entities=n_kinds,
@@ -137,7 +143,7 @@ class Pipeline:
             newest_ms = int(batch.event_time_ms[accepted].max())
             self.newest_ms[source] = max(self.newest_ms.get(source, -1), newest_ms)
         scored = []
-        for start, stop in _segments(arrival_ms, self.config.tick_ms):
+        for start, stop in segments(arrival_ms, self.config.tick_ms):
             self.advance(int(arrival_ms[start]))
             rows = accepted[start:stop]
             mine = np.array([hashes[i] for i in rows.tolist()], np.uint64)
@@ -177,11 +183,11 @@ class Pipeline:
         amount = self.units.in_reference(batch.amount)
         self.accounts.observe(account, batch.event_time_ms, amount, features)
         entity, own = self._read_entities(batch, features)
-        own_rows = _own_rows(features, own)
-        scores = self._heard(self.panel.score(own_rows, features))
+        mine = own_rows(features, own)
+        scores = self._heard(self.panel.score(mine, features))
         scores = scores.astype(np.float32).astype(np.float64)  # as the log keeps them
         if self.drift:
-            self.drift.observe_scored(own_rows)
+            self.drift.observe_scored(mine)
         self.log.append(
             {
                 "hash": hashes,
@@ -199,7 +205,7 @@ class Pipeline:
         chosen = np.flatnonzero(alert)
         alerts = self.judge.explain(
             batch.take(chosen),
-            (own_rows[chosen], features[chosen]),
+            (mine[chosen], features[chosen]),
             logit[chosen],
             threshold=threshold[chosen],
             release=self.release_number,
@@ -279,7 +285,7 @@ class Pipeline:
 
     def _as_own(self, shared: Matured, index: NDArray[np.int64]) -> Matured:
         """Return the same rows as the own expert sees them."""
-        return replace(shared, features=_own_rows(shared.features, self.log.own[index]))
+        return replace(shared, features=own_rows(shared.features, self.log.own[index]))
 
     def _known(self) -> NDArray[np.int64]:
         """Return the rows of the log that are matured by the tick."""
@@ -298,6 +304,9 @@ class Pipeline:
     def _families(self) -> list[Family]:
         return make_families(self.config.families, seed=self.config.seed)
 
+    def _net(self) -> SharedNet | None:
+        return make_shared_net(self.config.families) if self.config.uses_nets else None
+
     def _shareable(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the places of rows in the consortium's unit; all while the unit is being found."""
         if not self.units.is_aligned:  # counted, to find the factor; nothing of it is published
@@ -309,7 +318,7 @@ class Pipeline:
         found = self.units.align(shared.counts, shared.basis, self.tick_ms)
         if found is not None:
             rescale_state(self.accounts, self.log, found.factor)
-            self.panel.realign(self._retained()[0], self._families())
+            self.panel.realign(self._retained()[0], self._families(), self._net())
             self._note_scorers({1})
 
     def _end_day(self) -> None:
@@ -317,7 +326,12 @@ class Pipeline:
             self.drift_alarms += self.drift.end_day(self.tick_ms // DAY_MS - 1)
         self._align()
         forgetting = self.drift.forgetting(0) if self.drift else 1.0
-        self.panel.end_day(self.tick_ms // DAY_MS, self._retained, forgetting=forgetting)
+        self.panel.end_day(
+            self.tick_ms // DAY_MS,
+            self._retained,
+            shareable=self._retained_for_all,
+            forgetting=forgetting,
+        )
         self._note_scorers({0})
         window = self.drift.blend_window() if self.drift else 1.0
         self.judge.refit(self.log, self.tick_ms, window=window)
@@ -330,7 +344,7 @@ class Pipeline:
         features, own = self.log.features[-N_RECENT:], self.log.own[-N_RECENT:]
         for expert, (basis, weights) in self.panel.scorers().items():
             if expert in experts:
-                recent = _own_rows(features, own) if expert == 0 else features
+                recent = own_rows(features, own) if expert == 0 else features
                 self.judge.new_scorer(expert, basis, weights, recent)
 
     def contributions(self, epoch: int) -> list[Contribution]:
@@ -365,36 +379,19 @@ class Pipeline:
         before = self.panel.shared.weights
         if self.panel.install(release, self._retained_for_all):
             self.summaries.due_ms = self.tick_ms  # the others wait for them
-        if is_new := not _same(before, release.weights):
+        if is_new := not is_same_weights(before, release.weights):
             self._note_scorers({1})
-        if self.panel.install_student(release) or is_new:
+        if self.panel.install_frozen(release) or is_new:
             self.judge.rescore(self.log, self._rescored)
 
     def _rescored(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the experts' scores of logged rows under what is in force now."""
         log, features = self.log, self.log.features[index]
-        own, before = _own_rows(features, log.own[index]), log.scores[index]
+        own, before = own_rows(features, log.own[index]), log.scores[index]
         return self._heard(self.panel.rescore(own, features, before, log.arrival_ms[index]))
 
     def _heard(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return scores without the consortium's while the bank's unit is being found."""
         if not self.units.is_aligned:
-            scores[:, self.panel.cold] = np.nan
+            scores[:, self.panel.of_consortium] = np.nan
         return scores
-
-
-def _segments(arrival_ms: NDArray[np.int64], tick_ms: int) -> Iterator[tuple[int, int]]:
-    """Yield the pieces of a batch that lie within one tick."""
-    if len(arrival_ms):
-        cuts = (np.flatnonzero(np.diff(arrival_ms // tick_ms)) + 1).tolist()
-        yield from zip([0, *cuts], [*cuts, len(arrival_ms)], strict=True)
-
-
-def _same(a: NDArray[np.float64] | None, b: NDArray[np.float64] | None) -> bool:
-    return a is b or (a is not None and b is not None and np.array_equal(a, b))
-
-
-def _own_rows(features: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return rows as the own expert sees them: the account's, own evidence alone, attributes."""
-    attributes = features[:, N_ACCOUNT + own.shape[1] :]
-    return np.concatenate([features[:, :N_ACCOUNT], own, attributes], axis=1)

@@ -55,6 +55,9 @@ class PipelineConfig:
     uses_personal
         Whether the consortium uses personal weights, so that they are an expert where the
         scorecard runs.
+    uses_nets
+        Whether the consortium merges nets, so that the merged one is among the experts; a bank
+        whose families have ``mlp`` trains and publishes one.
 
     Raises
     ------
@@ -82,6 +85,7 @@ class PipelineConfig:
     answers_probes: bool = False
     uses_probes: bool = False
     uses_personal: bool = False
+    uses_nets: bool = False
 
     def __post_init__(self) -> None:
         if not (self.runs_scorecard or self.schema.n_features <= MAX_FEATURES):
@@ -99,4 +103,5 @@ class PipelineConfig:
             answers_probes=self.answers_probes,
             has_student=self.uses_probes,
             personal=self.member if has_personal else None,
+            has_net=self.uses_nets,
         )

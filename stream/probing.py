@@ -27,12 +27,15 @@ class Roles(NamedTuple):
         Whether its consortium uses probes, so that releases may bring a student.
     personal
         In a consortium that uses personal weights, the member whose a release may bring.
+    has_net
+        Whether its consortium merges nets, so that releases may bring one.
     """
 
     runs_scorecard: bool = True
     answers_probes: bool = False
     has_student: bool = False
     personal: str | None = None
+    has_net: bool = False
 
 
 class StudentExpert:

@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from models.features.accounts import N_FEATURES as N_ACCOUNT
 from stream.touched import TouchedPages
 
 PENDING, LEGIT, FRAUD = 0, 1, 2
@@ -218,3 +219,17 @@ class RowLog:
         self.columns["known_ms"][:n] = arrays["known_ms"]
         self.columns["outcome"][:n] = arrays["outcome"]
         self.stored()
+
+
+def own_rows(features: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return rows as the own expert sees them: the account's, own evidence alone, attributes.
+
+    Parameters
+    ----------
+    features
+        float32 of shape (n, n_features): with all evidence.
+    own
+        float32 of shape (n, n_own): features of entities by own evidence.
+    """
+    attributes = features[:, N_ACCOUNT + own.shape[1] :]
+    return np.concatenate([features[:, :N_ACCOUNT], own, attributes], axis=1)

@@ -13,7 +13,7 @@ from models.keys import Signer, Verifier, load_signer
 from models.mapping import Mapping as BankMapping
 from models.schema import Schema, attribute_specs
 from models.service_settings import read_service_settings
-from models.toml_table import TomlTable, read_toml
+from models.toml_table import TomlTable, near_miss, read_toml
 from models.tree_checks import TreeLimits
 from stream.admission import AdmissionPolicy
 from stream.drift_policy import DriftPolicy
@@ -39,8 +39,9 @@ class Settings:
     mapping_file
         TOML: where the canonical fields lie in the bank's records.
     consortium_file
-        TOML: ``consortium``, ``entity_kinds``, ``amalgamator_keys`` (public, hexadecimal), and
-        perhaps a table ``[attributes]`` with ``number`` or ``text`` for each name.
+        TOML: ``consortium``, ``entity_kinds``, ``amalgamator_keys`` (public, hexadecimal), perhaps
+        ``uses_probes`` and ``uses_nets`` (true or false), and perhaps a table ``[attributes]`` with
+        ``number`` or ``text`` for each name.
     key_file
         The bank's private Ed25519 key, mode 600.
     secret_file
@@ -73,6 +74,11 @@ class Settings:
     personal_weights
         Whether the consortium's releases carry personal weights, see ``kappa`` in the
         amalgamator's settings.
+    runs_scorecard
+        Whether the scorecards run, the bank's own and the consortium's; without, the bank has
+        families.
+    answers_probes
+        Whether the consortium's probes are answered; only in a consortium that uses them.
     drift_watch
         Whether calibration and features are watched for drift.
     checkpoint_s
@@ -104,6 +110,8 @@ class Settings:
     seed: int = 0
     propose_trees: int = 32
     personal_weights: bool = False
+    runs_scorecard: bool = True
+    answers_probes: bool = False
     drift_watch: bool = True
     checkpoint_s: float = 2.0
     health_host: str = "127.0.0.1"
@@ -126,6 +134,8 @@ class Settings:
         _demand(0 <= self.seed < 2**31, "seed", "0..2^31 - 1")
         in_all = self.propose_trees * max(len(self.families), 1)
         _demand(0 <= in_all <= MAX_TREES, "propose_trees", f"0..{MAX_TREES} over all families")
+        is_able = self.runs_scorecard or bool(self.families)
+        _demand(is_able, "runs_scorecard", "true for a bank without families, got false")
         _demand(0 <= self.health_port <= 65_535, "health_port", "0..65535")
 
 
@@ -156,6 +166,16 @@ def read_settings(path: Path | None, environment: Mapping[str, str]) -> Settings
     return read_service_settings(Settings, PREFIX, path, environment)
 
 
+_CONSORTIUM_KEYS = (
+    "consortium",
+    "entity_kinds",
+    "amalgamator_keys",
+    "attributes",
+    "uses_probes",
+    "uses_nets",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
     """What the files that settings name hold: the consortium's agreement and the bank's keys.
@@ -170,6 +190,8 @@ class Membership:
         The bank's.
     secret
         The members' pseudonym key.
+    uses_probes, uses_nets
+        Whether releases may bring a student, and a merged net, which are experts then.
     """
 
     consortium: str
@@ -177,6 +199,8 @@ class Membership:
     amalgamator: tuple[Verifier, ...]
     signer: Signer = field(repr=False)
     secret: bytes = field(repr=False)
+    uses_probes: bool = False
+    uses_nets: bool = False
 
 
 def read_membership(settings: Settings) -> Membership:
@@ -192,9 +216,10 @@ def read_membership(settings: Settings) -> Membership:
     kinds = _texts(table, "entity_kinds")
     keys = _texts(table, "amalgamator_keys")
     attributes = table.table("attributes").values
-    unknown = set(table.values) - {"consortium", "entity_kinds", "amalgamator_keys", "attributes"}
+    unknown = set(table.values) - set(_CONSORTIUM_KEYS)
     if unknown:
-        raise SettingsError(f"{settings.consortium_file}: {min(unknown)}: unknown key")
+        hint = near_miss(min(unknown), _CONSORTIUM_KEYS)
+        raise SettingsError(f"{settings.consortium_file}: {min(unknown)}: unknown key{hint}")
     try:
         schema = Schema(entity_kinds=kinds, attributes=attribute_specs(attributes))
     except InvalidInputError as error:
@@ -205,6 +230,8 @@ def read_membership(settings: Settings) -> Membership:
         amalgamator=tuple(_verifier(settings.consortium_file, key) for key in keys),
         signer=load_signer(settings.key_file),
         secret=_secret(settings.secret_file),
+        uses_probes=_truth(table, "uses_probes"),
+        uses_nets=_truth(table, "uses_nets"),
     )
 
 
@@ -213,6 +240,13 @@ def _verifier(path: Path, key: str) -> Verifier:
         return Verifier.from_hex(key)
     except InvalidInputError as error:
         raise SettingsError(f"{path}: amalgamator_keys: {error}") from error
+
+
+def _truth(table: TomlTable, key: str) -> bool:
+    found = table.values.get(key, False)
+    if not isinstance(found, bool):
+        raise table.error(key, "true or false", repr(found))
+    return found
 
 
 def _texts(table: TomlTable, key: str) -> tuple[str, ...]:
@@ -241,8 +275,13 @@ def pipeline_config(
     Raises
     ------
     SettingsError
-        If a family cannot be made.
+        If a family cannot be made, or what the bank does fits neither schema nor consortium.
     """
+    if settings.answers_probes and not membership.uses_probes:
+        raise SettingsError(
+            f"answers_probes ({PREFIX}ANSWERS_PROBES): expected false in a consortium that uses no "
+            f"probes; {settings.consortium_file} says uses_probes = true where it does"
+        )
     try:  # once here, so that a wrong one stops the service before it connects
         make_families(settings.families, seed=settings.seed)
     except SettingsError as error:
@@ -264,4 +303,8 @@ def pipeline_config(
         drift=DriftPolicy() if settings.drift_watch else None,
         uses_personal=settings.personal_weights,
         is_unit_known=mapping.is_unit_known,
+        runs_scorecard=settings.runs_scorecard,
+        answers_probes=settings.answers_probes,
+        uses_probes=membership.uses_probes,
+        uses_nets=membership.uses_nets,
     )

@@ -212,3 +212,24 @@ def test_an_amalgamator_without_probes_loads_no_torch() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["False", "True"]
+
+
+def test_neither_merging_nets_nor_scoring_by_them_loads_torch() -> None:
+    """Only a bank that trains one needs it."""
+    program = (
+        "import sys, numpy, amalgamator.__main__, stream.__main__; "
+        "from models.families import registry; from models.schema import Schema; "
+        "from amalgamator import fold, policy; from stream import pipeline, pipeline_config; "
+        "schema = Schema(entity_kinds=()); secret = bytes(32); "
+        "fold.Folder(policy.FoldConfig(schema=schema, merges_nets=True)); "
+        "pipeline.Pipeline(pipeline_config.PipelineConfig("
+        "member='m', schema=schema, secret=secret, uses_nets=True)); "
+        "print('torch' in sys.modules); "
+        "pipeline.Pipeline(pipeline_config.PipelineConfig("
+        "member='m', schema=schema, secret=secret, uses_nets=True, families=('mlp',))); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "True"]

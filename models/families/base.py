@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.basis import Basis
 from models.errors import SettingsError
+from models.families.mlp_parameters import MlpSummary
 from models.matured import Matured
 from models.toml_table import near_miss
 from models.trees import TreeList
@@ -87,6 +88,28 @@ class Family(Protocol):
         day
             UTC day of event time.
         """
+
+
+class SharedNet(Protocol):
+    """A net that a bank trains for its consortium, beside its own."""
+
+    def learn(self, matured: Matured) -> None:
+        """Take outcomes in."""
+
+    def install(self, basis: Basis, merged: MlpSummary | None) -> None:
+        """Take in what a release brings: the basis in force, and the mean of the members' nets."""
+
+    def end_day(self, retained: Retained) -> None:
+        """Start where enough has matured, or go on through the bins of another basis."""
+
+    def contribution(self) -> MlpSummary | None:
+        """Return what is published, None before it has begun."""
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the whole state as named arrays (views)."""
+
+    def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Replace the state by what `arrays` gave."""
 
 
 def read_options(kind: type[Options], given: Mapping[str, object], *, family: str) -> Options:

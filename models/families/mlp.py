@@ -28,9 +28,12 @@ from models.families.mlp_parameters import (
     level_table,
     n_parameters,
 )
+from models.families.network import MAX_WEIGHT
 from models.families.ordinals import Binning, ordinals
 from models.matured import Matured
 from models.trees import TreeList
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,18 +202,60 @@ class MlpFamily:
         asked = self._asked
         if asked is None or (self._fitted is not None and self._fitted.number == asked.number):
             return
-        matured, options = retained(), self._options
-        frauds = int(matured.is_fraud.sum())
-        if not (len(matured) >= options.min_n and options.min_frauds <= frauds < len(matured)):
-            return
-        self._clear(asked)
-        self._day = day
-        found = ordinals(asked, matured.features)
-        for _ in range(options.epochs):
+        matured = retained()
+        if self.is_enough(matured):
+            self.begin(asked, matured)
+            self._day = day
+
+    def is_enough(self, matured: Matured) -> bool:
+        """Return whether rows and frauds suffice to start."""
+        options, frauds = self._options, int(matured.is_fraud.sum())
+        return len(matured) >= options.min_n and options.min_frauds <= frauds < len(matured)
+
+    def begin(self, binning: Binning, matured: Matured, first: Floats | None = None) -> None:
+        """Start a net and pass over rows several times.
+
+        Parameters
+        ----------
+        binning
+            Through which it sees rows.
+        matured
+            The rows.
+        first
+            Parameters to start from, as of a `MlpSummary`; None: drawn from the seed.
+        """
+        self._clear(binning)
+        if first is not None:
+            self._set(first)
+        found = ordinals(binning, matured.features)
+        for _ in range(self._options.epochs):
             order = self._net.shuffled(len(found))
             self._take(found[order], matured.is_fraud[order])
         self._n = len(found)
-        self._frauds = found[matured.is_fraud][-options.buffer_n :]
+        self._frauds = found[matured.is_fraud][-self._options.buffer_n :]
+
+    def _set(self, flat: Floats) -> None:
+        """Put parameters of a `MlpSummary` in; Adam's moments stay."""
+        given = flat.copy()
+        given[-1] += self._raised()
+        with torch.no_grad():
+            self._net.flat.copy_(torch.from_numpy(given))
+        self._scorer = None
+
+    def forget(self) -> None:
+        """Be untrained again."""
+        self._clear(None)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether its parameters are such as may be published."""
+        flat = self._net.flat.detach().numpy()
+        return bool(np.all(np.abs(flat) <= MAX_WEIGHT - 100.0))  # room for the bias' correction
+
+    @property
+    def fitted(self) -> int:
+        """Number of the basis that the net reads, 0 before it has begun."""
+        return 0 if self._fitted is None else self._fitted.number
 
     def learn(self, matured: Matured) -> None:
         """Learn from outcomes, as soon as a minibatch is full."""
@@ -266,11 +311,7 @@ class MlpFamily:
                 f"expected a net of basis {own.basis} with {own.n_features} features, "
                 f"got basis {merged.basis} with {merged.n_features}"
             )
-        flat = merged.flat.copy()
-        flat[-1] += self._raised()
-        with torch.no_grad():
-            self._net.flat.copy_(torch.from_numpy(flat))
-        self._scorer = None
+        self._set(merged.flat)
 
     def propose(self, basis: Basis, matured: Matured, *, n_trees: int, day: int) -> TreeList | None:
         """Return None: a net has no trees."""

@@ -12,9 +12,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import IncompatibleSummaryError, InvalidInputError
+from models.errors import IncompatibleSummaryError, InvalidInputError, QuarantinedError
 from models.families import network
-from models.families.network import run, split
+from models.families.network import MAX_WEIGHT, run, split
 from models.families.ordinals import ABSENT, Binning, ordinals
 from models.families.scorecard import MAX_LOGIT
 
@@ -24,6 +24,22 @@ N_FIRST, N_SECOND = network.HIDDEN
 def n_parameters(n_features: int) -> int:
     """Return the length of the flat array."""
     return network.n_parameters(2 * n_features)
+
+
+def check_net(flat: NDArray[np.float32], n_features: int) -> None:
+    """Check parameters from outside, a member's or a release's.
+
+    Raises
+    ------
+    QuarantinedError
+        Reason ``shape``, if they are not those of a net on ``n_features``; ``range``, if a number
+        is not finite and within 10,000.
+    """
+    expected = n_parameters(n_features)
+    if flat.shape != (expected,):
+        raise QuarantinedError("shape", f"flat: expected {expected} parameters")
+    if not bool(np.all(np.abs(flat) <= MAX_WEIGHT)):
+        raise QuarantinedError("range", f"flat: expected numbers within +-{MAX_WEIGHT:g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 
 from models.errors import SettingsError
-from models.families.base import Family
+from models.families.base import Family, SharedNet
 from models.toml_table import near_miss
 
 FamilySpec = str
@@ -16,6 +16,7 @@ _HOMES = {
     "mlp": ("models.families.mlp", "mlp"),
     "river": ("models.families.river_family", ""),
 }
+_SHARED_NET = "models.families.mlp_shared"
 
 
 def make_family(spec: str | Mapping[str, object], *, seed: int) -> Family:
@@ -73,6 +74,24 @@ def make_families(specs: Sequence[FamilySpec], *, seed: int) -> list[Family]:
     if twice:
         raise SettingsError(f"expected one family of a kind, got several of {', '.join(twice)}")
     return families
+
+
+def make_shared_net(specs: Sequence[FamilySpec]) -> SharedNet | None:
+    """Return the net that a bank trains for its consortium, with the options of its family `mlp`.
+
+    Its seed is no bank's own: nets of one start alone have a mean that makes sense.
+
+    Returns
+    -------
+    SharedNet or None
+        None for a bank that runs no `mlp`.
+    """
+    for spec in specs:
+        table = _table(spec)
+        if table.pop("family") == "mlp":
+            net: SharedNet = importlib.import_module(_SHARED_NET).make(table)
+            return net
+    return None
 
 
 def _table(spec: str) -> dict[str, object]:

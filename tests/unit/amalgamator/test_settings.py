@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from amalgamator.policy import BasisPolicy, FoldConfig
-from amalgamator.settings import PREFIX, Settings, read_settings
+from amalgamator.policy import BasisPolicy, FoldConfig, ProbePolicy
+from amalgamator.settings import PREFIX, Settings, fold_config, read_settings
 from models.errors import SettingsError
 from models.schema import Schema
 
@@ -32,9 +32,10 @@ def test_three_values_are_enough() -> None:
 def test_every_field_is_read_from_its_variable() -> None:
     """By printing the defaults and reading them back."""
     defaults = read_settings(None, REQUIRED)
+    values = {field.name: getattr(defaults, field.name) for field in fields(defaults)}
     environment = {
-        PREFIX + field.name.upper(): str(getattr(defaults, field.name))
-        for field in fields(defaults)
+        PREFIX + name.upper(): str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in values.items()
     }
     assert read_settings(None, environment) == defaults
     changed = read_settings(None, environment | {"AMALGAM_AMALGAMATOR_FOLD_EVERY_S": "2.5"})
@@ -60,12 +61,59 @@ def test_every_field_is_read_from_its_variable() -> None:
         ("HEALTH_PORT", "70000", "HEALTH_PORT: expected 0..65535"),
         ("BASIS_GROWTH", "1", "BASIS_GROWTH: expected a number above 1"),
         ("RIDGE", "0", "RIDGE: expected a number above 0"),
+        ("USES_PROBES", "yes", "USES_PROBES: expected true or false, got 'yes'"),
+        ("USES_NETS", "1", "USES_NETS: expected true or false, got '1'"),
+        ("USES_NET", "true", "unknown setting; did you mean 'AMALGAM_AMALGAMATOR_USES_NETS'"),
+        ("PROBES_N", "0", r"PROBES_\*: probes: expected n in 1.."),
+        ("PROBES_N", "many", "PROBES_N: expected a whole number, got 'many'"),
+        ("PROBES_GRACE_D", "14", r"PROBES_\*: .*1 <= grace_d < renew_d, got 40000, 14 and 14"),
+        ("PROBES_EPOCHS", "0", r"PROBES_\*: probes: expected epochs"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(name: str, value: str, message: str) -> None:
     """The message says what was expected."""
     with pytest.raises(SettingsError, match=message):
         read_settings(None, REQUIRED | {PREFIX + name: value})
+
+
+def test_the_fold_gets_what_is_set() -> None:
+    """Rates, windows, the basis, probes and nets; the defaults are the fold's own."""
+    schema = Schema(entity_kinds=("terminal",))
+    assert fold_config(read_settings(None, REQUIRED), schema) == FoldConfig(schema=schema)
+    given = {
+        "RIDGE": "3",
+        "HALF_LIFE_D": "60",
+        "PRIOR_LOGIT": "-5",
+        "BUCKET_DAYS": "7",
+        "EVIDENCE_DAYS": "9",
+        "KAPPA": "3",
+        "N_FORMER": "1",
+        "BASIS_MIN_N": "100",
+        "BASIS_MIN_FRAUDS": "4",
+        "BASIS_GROWTH": "2",
+        "USES_PROBES": "true",
+        "USES_NETS": "true",
+        "PROBES_N": "500",
+        "PROBES_RENEW_D": "9",
+        "PROBES_GRACE_D": "2",
+        "PROBES_EPOCHS": "3",
+        "PROBES_MIN_FRAUDS": "8",
+        "PROBES_SEED": "6",
+    }
+    settings = read_settings(None, REQUIRED | {PREFIX + k: v for k, v in given.items()})
+    assert fold_config(settings, schema) == FoldConfig(
+        schema=schema,
+        ridge=3.0,
+        half_life_d=60.0,
+        prior_logit=-5.0,
+        bucket_days=7,
+        evidence_days=9,
+        kappa=3.0,
+        n_former=1,
+        basis=BasisPolicy(min_n=100, min_frauds=4, growth=2.0),
+        probes=ProbePolicy(n=500, renew_d=9, grace_d=2, epochs=3, min_frauds=8, seed=6),
+        merges_nets=True,
+    )
 
 
 @pytest.mark.parametrize("name", sorted(REQUIRED))
@@ -96,6 +144,8 @@ def test_the_environment_wins_over_the_file_and_paths_are_relative_to_it(tmp_pat
         ("fold_evry_s = 1", "fold_evry_s: unknown setting; did you mean 'fold_every_s'"),
         ('fold_every_s = "1"', "fold_every_s: expected a number, got '1'"),
         ("health_port = 1.5", "health_port: expected a whole number, got 1.5"),
+        ("uses_probes = 1", "uses_probes: expected true or false, got 1"),
+        ("probes_renw_d = 7", "probes_renw_d: unknown setting; did you mean 'probes_renew_d'"),
         ("health_port = true", "health_port: expected a whole number, got True"),
         ("mode = 1", "mode: expected a text, got 1"),
         ("", r"bootstrap \(AMALGAM_AMALGAMATOR_BOOTSTRAP\): expected a value"),

@@ -1,5 +1,8 @@
 """The written files start a consortium: they parse, they fit together, and keys stay private."""
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -42,6 +45,40 @@ def plan(**changes):
 def files(tmp_path):
     """Return what was written below ``tmp_path``."""
     return write_consortium(tmp_path, plan())
+
+
+def test_amalgamator_and_banks_are_told_alike_what_the_consortium_uses(tmp_path):
+    """Nothing is written of what is not used; attributes stay a table of their own."""
+    attributes = (AttributeSpec("channel", "text"),)
+    for probes, nets in ((False, False), (True, False), (False, True), (True, True)):
+        uses = {"uses_probes": probes, "uses_nets": nets}
+        written = write_consortium(tmp_path, plan(attributes=attributes, **uses))
+        amalgamator = read_amalgamator_settings(None, written.amalgamator)
+        membership = read_membership(read_settings(written.settings["nordbank"], {}))
+        for one in (amalgamator, membership):
+            assert (one.uses_probes, one.uses_nets) == (probes, nets)
+        assert membership.schema.attributes == attributes
+        assert ("uses_" in (tmp_path / "consortium.toml").read_text()) == (probes or nets)
+
+
+def test_an_amalgamator_that_asks_probes_without_torch_is_stopped_by_one_line(tmp_path):
+    """As by any wrong setting: exit status 2, before it connects."""
+    program = (
+        "import os, sys; sys.modules['torch'] = None; sys.argv = ['amalgamator']; "
+        "from amalgamator.__main__ import main; sys.exit(main())"
+    )
+    written = write_consortium(tmp_path, plan(uses_probes=True, uses_nets=True))
+    environment = os.environ | written.amalgamator
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "amalgamator: probes: expected torch to be installed\n"
 
 
 def is_private(path):

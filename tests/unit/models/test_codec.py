@@ -22,6 +22,7 @@ from models.envelope import (
     seal,
 )
 from models.errors import InvalidInputError, QuarantinedError
+from models.families.mlp_parameters import n_parameters
 from models.keys import Verifier
 from models.summary import Contribution, ContributionKey
 from tests.consortium import (
@@ -36,6 +37,7 @@ from tests.consortium import (
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 SIGNER = signer_of("alpha")
+N_PARAMETERS = n_parameters(len(SCHEMA.feature_names))
 
 
 def decode(raw: bytes) -> Contribution:
@@ -112,6 +114,7 @@ def golden_contributions() -> dict[str, Contribution]:
             "period": np.array([714], np.int32),
         },
         "answers": {"logit": np.array([-4.5, 0.25, 30], np.float32)},
+        "net": {"flat": (np.arange(N_PARAMETERS) % 11 / 8.0 - 0.5).astype(np.float32)},
         "epoch": {
             "watermark_ms": np.array([86_400_000]),
             "n_contributions": np.array([3]),
@@ -122,7 +125,7 @@ def golden_contributions() -> dict[str, Contribution]:
         part: Contribution(
             key=ContributionKey("alpha", "0", part, bucket.get(part, 0)),  # type: ignore[arg-type]  # names of parts
             epoch=17,
-            basis=1 if part in ("statistics", "moments", "trees", "answers") else 0,
+            basis=1 if part in ("statistics", "moments", "trees", "answers", "net") else 0,
             n=8,
             arrays=arrays,
         )
@@ -135,6 +138,7 @@ HISTOGRAMS = golden_contributions()["histograms"]
 STATISTICS = golden_contributions()["statistics"]
 MOMENTS = golden_contributions()["moments"]
 ANSWERS = golden_contributions()["answers"]
+NET = golden_contributions()["net"]
 
 
 @pytest.mark.parametrize("part", sorted(RULES))
@@ -193,11 +197,16 @@ def test_any_finite_gradient_comes_back_to_the_bit(
     assert_equal(decode(encode_contribution(contribution, context_of(), SIGNER)), contribution)
 
 
+def places_in(raw: bytes) -> list[int]:
+    """Return every place of an envelope; of a long body, which one hash covers, each 101st."""
+    return [*range(min(len(raw), 1_500)), *range(1_500, len(raw), 101)]
+
+
 @pytest.mark.parametrize("part", sorted(RULES))
 def test_every_flipped_byte_is_refused(part: str) -> None:
     """Prefix, header, signature or body: no single byte can be changed."""
     raw = encode_contribution(golden_contributions()[part], context_of(), SIGNER)
-    for i in range(len(raw)):
+    for i in places_in(raw):
         damaged = raw[:i] + bytes([raw[i] ^ 0xFF]) + raw[i + 1 :]
         with pytest.raises(QuarantinedError):
             decode(damaged)
@@ -207,7 +216,7 @@ def test_every_flipped_byte_is_refused(part: str) -> None:
 def test_every_truncation_and_extension_is_refused(part: str) -> None:
     """An envelope has exactly one length."""
     raw = encode_contribution(golden_contributions()[part], context_of(), SIGNER)
-    for wrong in [raw[:i] for i in range(len(raw))] + [raw + b"\x00"]:
+    for wrong in [raw[:i] for i in places_in(raw)] + [raw + b"\x00"]:
         with pytest.raises(QuarantinedError):
             decode(wrong)
 
@@ -340,6 +349,10 @@ def test_a_header_in_another_encoding_is_refused() -> None:
         (MOMENTS, "products", (0, 1), 901, "range"),
         (ANSWERS, "logit", 1, np.nan, "finite"),
         (ANSWERS, "logit", 1, -30.1, "range"),
+        (NET, "flat", 0, np.nan, "finite"),
+        (NET, "flat", N_PARAMETERS - 1, -np.inf, "finite"),
+        (NET, "flat", 9, 10_001.0, "range"),
+        (NET, "flat", 9, -3e38, "range"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(
@@ -409,6 +422,46 @@ def test_answers_name_their_set_and_have_one_bucket(change: dict[str, int]) -> N
     with pytest.raises(QuarantinedError) as refusal:
         decode(resealed("answers", lambda fields: fields.update(change)))
     assert refusal.value.reason == "range"
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=40),
+    st.integers(1, 2**31),
+    st.integers(1, 2**53),
+)
+def test_any_net_within_bounds_comes_back_to_the_bit(
+    values: list[float], basis: int, n: int
+) -> None:
+    """Subnormals and negative zero too."""
+    flat = np.resize(np.array(values, np.float32), N_PARAMETERS)
+    net = replace(NET, basis=basis, n=n, arrays={"flat": flat})
+    assert_equal(decode(encode_contribution(net, context_of(), SIGNER)), net)
+
+
+@pytest.mark.parametrize("n", [0, 1, N_PARAMETERS - 1, N_PARAMETERS + 1, 2 * N_PARAMETERS])
+def test_a_net_of_another_architecture_is_refused(n: int) -> None:
+    """Its length is that of the one architecture on the schema's features."""
+    wrong = replace(NET, arrays={"flat": np.zeros(n, np.float32)})
+    with pytest.raises(QuarantinedError) as refusal:
+        decode(encode_contribution(wrong, context_of(), SIGNER))
+    assert refusal.value.reason == "shape"
+
+
+@pytest.mark.parametrize("change", [{"basis": 0}, {"bucket": 1}, {"n": 0}])
+def test_a_net_names_its_basis_and_rows_and_has_one_bucket(change: dict[str, int]) -> None:
+    """One of no rows says nothing."""
+    with pytest.raises(QuarantinedError) as refusal:
+        decode(resealed("net", lambda fields: fields.update(change)))
+    assert refusal.value.reason == "range"
+
+
+@pytest.mark.parametrize("dtype", ["<f8", "|O", "<i4"])
+def test_a_net_of_other_numbers_is_refused(dtype: str) -> None:
+    """Before anything is read."""
+    with pytest.raises(QuarantinedError) as refusal:
+        decode(resealed("net", lambda fields: fields["arrays"][0].update(dtype=dtype)))
+    assert refusal.value.reason == "part"
 
 
 def test_encoding_refuses_arrays_that_are_not_registered() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.runs import local_amalgamator
+from deploy.runs import RunPlan, local_amalgamator
 from deploy.scenarios import FraudRates
 from deploy.simulator import SimulationConfig, bank_parts
 from models.blend import BlendPolicy
@@ -164,7 +164,7 @@ def feed(
 @cache
 def consortium_releases() -> dict[int, Release]:
     """Return the releases of both banks' simulated days, by epoch."""
-    amalgamator = local_amalgamator(BANKS, SCHEMA, LEARNING)
+    amalgamator = local_amalgamator(BANKS, SCHEMA, RunPlan(learning=LEARNING))
     pipelines = {name: Pipeline(a_config(name)) for name in BANKS}
     traces = {name: Trace() for name in BANKS}
     data = {name: payments(i) for i, name in enumerate(BANKS)}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.runs import local_amalgamator
+from deploy.runs import RunPlan, local_amalgamator
 from models.categories import category_values
 from models.entity_risk import EvidenceCells, pseudonym
 from models.features.accounts import DAY_MS, HOUR_MS
@@ -194,7 +194,7 @@ def test_time_may_pass_at_once_or_tick_by_tick() -> None:
 def test_a_release_of_own_evidence_alone_adds_nothing() -> None:
     """What is shared and what is own are the same to a consortium of one."""
     pipeline, trace = Pipeline(a_config()), Trace()
-    amalgamator = local_amalgamator(("north",), pipeline.config.schema, LEARNING)
+    amalgamator = local_amalgamator(("north",), pipeline.config.schema, RunPlan(learning=LEARNING))
     for epoch in range(START_MS // DAY_MS, START_MS // DAY_MS + 7):
         stop = LOG.index(Exchange(epoch))
         start = LOG.index(Exchange(epoch - 1)) + 1 if Exchange(epoch - 1) in LOG else 0

@@ -144,10 +144,10 @@ def test_another_student_is_rescored_at_once() -> None:
     """The budget's memory of scores follows it; the same student changes nothing."""
     pipeline, _ = run(uses_probes=True)
     release = asking_releases()[max(asking_releases())]
-    assert not pipeline.panel.install_student(release)
+    assert not pipeline.panel.install_frozen(release)
     other = replace(release, student=a_student(release, seed=5))
-    assert pipeline.panel.install_student(other)
-    assert not pipeline.panel.install_student(replace(release, student=None))
+    assert pipeline.panel.install_frozen(other)
+    assert not pipeline.panel.install_frozen(replace(release, student=None))
 
 
 WITHOUT = {"runs_scorecard": False, "families": (FAMILY,)}

@@ -166,6 +166,8 @@ def test_an_unknown_variable_is_refused_with_the_nearest_known_one(name: str, ne
             'families = ["lightgbm", 1]',
             r"families: expected a list of texts, got \['lightgbm', 1\]",
         ),
+        ("answer_probes = true", "answer_probes: unknown setting; did you mean 'answers_probes'"),
+        ('runs_scorecard = "no"', "runs_scorecard: expected true or false, got 'no'"),
         ("tick_s = 10\ntick_s = 20", "expected TOML"),
     ],
 )
@@ -214,6 +216,12 @@ def test_an_absent_file_is_refused_by_name(tmp_path: Path) -> None:
         ({"PROPOSE_TREES": "-1"}, r"PROPOSE_TREES.*0\.\.128"),
         ({"PROPOSE_TREES": "129"}, r"PROPOSE_TREES.*0\.\.128"),
         ({"PROPOSE_TREES": "65", "FAMILIES": '["lightgbm", "mlp"]'}, r"PROPOSE_TREES.*0\.\.128"),
+        (
+            {"RUNS_SCORECARD": "false"},
+            "RUNS_SCORECARD.*true for a bank without families, got false",
+        ),
+        ({"RUNS_SCORECARD": "0"}, "RUNS_SCORECARD: expected true or false, got '0'"),
+        ({"ANSWERS_PROBES": "yes"}, "ANSWERS_PROBES: expected true or false, got 'yes'"),
         ({"HEALTH_PORT": "65536"}, r"HEALTH_PORT.*0\.\.65535"),
         ({"HEALTH_PORT": "8.5"}, "HEALTH_PORT: expected a whole number"),
     ],
@@ -273,10 +281,13 @@ def test_attributes_of_the_agreement_are_features(tmp_path: Path) -> None:
         ('[attributes]\nage = "whole"', r"consortium\.toml: attributes\.age: expected 'number'"),
         ("[attributes]\nage = 1", r"consortium\.toml: attributes\.age: expected 'number'"),
         ("attributes = 1", r"consortium\.toml: attributes: expected a table"),
+        ("uses_probes = 1", r"consortium\.toml: uses_probes: expected true or false, got 1"),
+        ('uses_nets = "yes"', r"consortium\.toml: uses_nets: expected true or false, got 'yes'"),
+        ("use_nets = true", r"toml: use_nets: unknown key; did you mean 'uses_nets'"),
         ('[attributes]\n"é" = "text"', r"consortium\.toml: attributes: expected names"),
     ],
 )
-def test_wrong_attributes_are_refused_by_file_and_name(
+def test_wrong_keys_of_the_agreement_are_refused_by_file_and_name(
     tmp_path: Path, more: str, message: str
 ) -> None:
     """Before anything is connected."""
@@ -324,12 +335,29 @@ def test_a_key_that_is_none_is_refused(tmp_path: Path) -> None:
         read_membership(settings)
 
 
-def a_membership() -> Membership:
+def test_the_agreement_says_whether_probes_and_nets_are_used(tmp_path: Path) -> None:
+    """Neither, unless it says so."""
+    settings = member_files(tmp_path)
+    text = settings.consortium_file.read_text()
+    membership = read_membership(settings)
+    assert (membership.uses_probes, membership.uses_nets) == (False, False)
+    for probes, nets in ((True, False), (False, True)):
+        more = f"uses_probes = {str(probes).lower()}\nuses_nets = {str(nets).lower()}\n"
+        settings.consortium_file.write_text(text + more)
+        membership = read_membership(settings)
+        assert (membership.uses_probes, membership.uses_nets) == (probes, nets)
+
+
+def a_membership(**changes: object) -> Membership:
     """Return one that no file was read for."""
-    schema = Schema(entity_kinds=("terminal",))
-    return Membership(
-        consortium="demo", schema=schema, amalgamator=(), signer=SIGNER, secret=SECRET
-    )
+    values: dict[str, object] = {
+        "consortium": "demo",
+        "schema": Schema(entity_kinds=("terminal",)),
+        "amalgamator": (),
+        "signer": SIGNER,
+        "secret": SECRET,
+    }
+    return Membership(**(values | changes))  # type: ignore[arg-type]  # names are the fields'
 
 
 def a_mapping(folder: Path, rate: str) -> Mapping:
@@ -398,3 +426,37 @@ def test_a_wrong_family_is_refused_by_its_key(families: list[str], message: str)
         pipeline_config(settings, a_membership(), load_mapping(MAPPING))
     assert str(caught.value).startswith(f"families ({PREFIX}FAMILIES): ")
     assert "\n" not in str(caught.value)
+
+
+def test_the_pipeline_gets_what_the_bank_does_and_what_the_consortium_uses() -> None:
+    """By default the scorecard runs and nothing else; the agreement adds experts."""
+    mapping = load_mapping(MAPPING)
+    usual = pipeline_config(read(), a_membership(), mapping)
+    assert usual.runs_scorecard
+    assert (usual.answers_probes, usual.uses_probes, usual.uses_nets) == (False, False, False)
+    settings = read(FAMILIES='["lightgbm"]', RUNS_SCORECARD="false", ANSWERS_PROBES="true")
+    config = pipeline_config(settings, a_membership(uses_probes=True, uses_nets=True), mapping)
+    assert not config.runs_scorecard
+    assert (config.answers_probes, config.uses_probes, config.uses_nets) == (True, True, True)
+    assert Pipeline(config).panel.names == ("own", "merged", "lightgbm", "student", "mlp_merged")
+    assert not usual.uses_personal
+    personal = pipeline_config(read(PERSONAL_WEIGHTS="true"), a_membership(uses_nets=True), mapping)
+    assert Pipeline(personal).panel.names == ("own", "merged", "personal", "mlp_merged")
+
+
+def test_answers_without_probes_are_refused_before_anything_is_connected() -> None:
+    """By the bank's key, with the line of the agreement that would allow them."""
+    settings = read(ANSWERS_PROBES="true")
+    with pytest.raises(
+        SettingsError, match=r"ANSWERS_PROBES\): expected false.*uses_probes = true"
+    ):
+        pipeline_config(settings, a_membership(), load_mapping(MAPPING))
+
+
+def test_a_wide_schema_without_a_scorecard_is_refused() -> None:
+    """There is no other sign of the basis that the bank encodes for."""
+    attributes = tuple(AttributeSpec(f"a{i:03}", "number") for i in range(250))
+    wide = a_membership(schema=Schema(entity_kinds=("terminal",), attributes=attributes))
+    settings = read(FAMILIES='["lightgbm"]', RUNS_SCORECARD="false")
+    with pytest.raises(InvalidInputError, match="runs_scorecard: expected true"):
+        pipeline_config(settings, wide, load_mapping(MAPPING))
