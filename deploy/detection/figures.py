@@ -143,6 +143,15 @@ def _of_worst(pairs: Sequence[Pair]) -> float:
     return min(first / second for first, second in pairs)
 
 
+def _macro(system: str) -> Callable[[Outcome], float]:
+    """Return what gives the mean over banks of a system's average precision."""
+
+    def macro(run: Outcome) -> float:
+        return float(np.mean([first for first, _ in _pairs((run, system), (run, system))]))
+
+    return macro
+
+
 def _macro_to_pooled(run: Outcome, pooled: Outcome) -> float:
     return _of_macros(_pairs((run, "blend"), (pooled, "pooled")))
 
@@ -211,6 +220,10 @@ def _worst_to_local(run: Outcome, local: Outcome) -> float:
     return _of_worst(list(zip(_blend(run, alone), alone.values(), strict=True)))
 
 
+def _best_local(local: Outcome, run: Outcome) -> float:
+    return float(np.mean([*_best_alone(local, run).values()]))
+
+
 def _gap_closed(run: Outcome, local: Outcome, pooled: Outcome) -> float:
     """Return how far from the best alone to LightGBM on pooled data the consortium comes."""
     alone = _best_alone(local, run)
@@ -236,8 +249,15 @@ _SPLIT_FIGURES: Mapping[str, _Figure] = {
     "one_poisoner_honest": _Figure(("one_poisoner", "clean_undefended"), _honest_to_clean),
     "two_poisoners_worst_vs_local": _Figure(("two_poisoners",), _honest_to_own),
     "defence_cost": _Figure(("all_scorecard", "clean_undefended"), _cost, is_cost=True),
+    "alone_ap": _Figure(("all_scorecard",), _macro("own")),
+    "pooled_ap": _Figure(("pooled",), _macro("pooled")),
+    "pooled_lightgbm_ap": _Figure(("pooled_lightgbm",), _macro("lightgbm")),
+    "amalgamated_ap": _Figure(("amalgamated",), _macro("blend")),
 }
 _SOURCE_FIGURES: Mapping[str, _Figure] = {
     "worst_bank_vs_best_local": _Figure(("amalgamated", "local_lightgbm"), _worst_to_local),
     "gap_closed": _Figure(("amalgamated", "local_lightgbm", "pooled_lightgbm"), _gap_closed),
+    "best_local_ap": _Figure(("local_lightgbm", "amalgamated"), _best_local),
+    "pooled_lightgbm_ap": _Figure(("pooled_lightgbm",), _macro("lightgbm")),
+    "amalgamated_ap": _Figure(("amalgamated",), _macro("blend")),
 }

@@ -72,6 +72,21 @@ def test_amalgamated_is_held_against_lightgbm_on_pooled_rows():
     assert found["amalgamated_vs_pooled_lightgbm"] == pytest.approx(2.0 / 1.6)
 
 
+@pytest.mark.parametrize(
+    ("run", "system", "figure"),
+    [
+        ("all_scorecard", "own", "alone_ap"),
+        ("pooled", "pooled", "pooled_ap"),
+        ("pooled_lightgbm", "lightgbm", "pooled_lightgbm_ap"),
+        ("amalgamated", "blend", "amalgamated_ap"),
+    ],
+)
+def test_average_precisions_stand_beside_their_ratios(run, system, figure):
+    """(.4 + .6 + .5 + .3) / 4 = .45."""
+    found = of_split(outcome(run, **{system: (0.4, 0.6, 0.5, 0.3)})).values
+    assert found[figure] == pytest.approx(0.45)
+
+
 def currency(known, unaligned, aligned):
     """Return the figures when bank c pays in another currency; the others' figures are far off."""
     return of_split(
@@ -160,7 +175,7 @@ def test_a_run_that_misses_on_one_split_leaves_its_figures_out():
         outcome("paces", data="s1", blend=(0.5,) * 4)
     ]
     found = detection_figures(outcomes, splits=["s1", "s2"], sources=[])
-    assert not found.values
+    assert found.values.keys() == {"pooled_ap", "pooled_ap_worst"}
     assert found.left_out["paces_macro"] == "s2: no outcome of paces"
     assert found.left_out["mixed_worst_bank"] == (
         "s1: no outcome of mixed; s2: no outcome of mixed"
