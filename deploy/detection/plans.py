@@ -14,6 +14,7 @@ from deploy.attacks import flip_labels
 from deploy.runs import BankPlan, RunPlan
 from models.errors import InvalidInputError
 from models.families.registry import FamilySpec
+from stream.drift_policy import DriftPolicy
 
 DAY_MS = 86_400_000
 Kind = Literal["consortium", "pooled_scorecard", "pooled_lightgbm", "local_lightgbm"]
@@ -139,6 +140,7 @@ def split_runs(banks: Sequence[str], first_ms: int) -> tuple[DetectionRun, ...]:
         _run("paces", {bank: BankPlan(statistics_s=86_400.0 * d) for bank, d in paces.items()}),
         _about("cold", banks[-1], replace(USUAL, joins_ms=first_ms), needs=BASE),
         replace(_about("away", banks[1], replace(USUAL, away_ms=_absence(first_ms))), is_once=True),
+        DetectionRun(name="drift_watched", plan=replace(PLAN, drift=DriftPolicy()), is_once=True),
         *currency_runs(banks[2]),
         *poison_runs(banks),
         DetectionRun(name="probe_only", plan=replace(PLAN, usual=PROBE_ONLY, probes=ProbePolicy())),

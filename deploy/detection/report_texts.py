@@ -157,6 +157,7 @@ RUNS: Mapping[str, str] = {
     "probe_only": "banks publish no statistics and only answer probes",
     "cold": "one bank joins without a history",
     "away": "one bank neither publishes nor hears releases for a while",
+    "drift_watched": "every bank runs the scorecard, watches for drift and acts on it",
     "currency_unaligned": "one bank's amounts come in another unit, and nobody knows",
     "currency_aligned": "the same, told to be unknown, and aligned by rank",
     "clean_undefended": "nobody lies, and every member counts in full",

@@ -27,6 +27,7 @@ def test_each_run_has_a_name_of_its_own():
         "probe_only",
         "cold",
         "away",
+        "drift_watched",
         "currency_unaligned",
         "currency_aligned",
         "clean_undefended",
