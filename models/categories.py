@@ -7,6 +7,8 @@ others. Two texts share a cell with probability 1 / `N_CATEGORY_CELLS`; they the
 category. The order of the values means nothing.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from models.histograms import N_CELLS, lower_edges
 from models.words import Words
 
+_REMEMBERED = 65_536
 _VALUES = lower_edges()[N_CELLS // 2 + 1 :]
 N_CATEGORY_CELLS = len(_VALUES)
 
@@ -38,10 +41,13 @@ def category_values(attribute: str, column: Words) -> NDArray[np.float32]:
     >>> category_values("channel", Words.of(["web", None, "web"])).tolist()
     [0.0001811981201171875, nan, 0.0001811981201171875]
     """
-    values = np.array([*(category_value(attribute, word) for word in column.words), np.nan], "f4")
+    values = np.full(len(column.words) + 1, np.nan, np.float32)
+    for code in np.unique(column.codes[column.codes >= 0]).tolist():
+        values[code] = category_value(attribute, column.words[code])
     return values[column.codes]
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def category_value(attribute: str, text: str) -> np.float32:
     """Return the feature of one text."""
     digest = xxhash.xxh64_intdigest(f"{attribute}\0{text}".encode("utf-8", "surrogatepass"))

@@ -314,12 +314,13 @@ class Pipeline:
         return np.flatnonzero(self.units.is_shareable(self.log.arrival_ms[index]))
 
     def _align(self) -> None:
-        shared = self.panel.shared
+        shared, is_first = self.panel.shared, not self.units.is_aligned
         found = self.units.align(shared.counts, shared.basis, self.tick_ms)
         if found is not None:
             rescale_state(self.accounts, self.log, found.factor)
-            self.panel.realign(self._retained()[0], self._families(), self._net())
-            self._note_scorers({1})
+            if is_first:  # later it is a matter of per cents, which models outlive
+                self.panel.realign(self._retained()[0], self._families(), self._net())
+                self._note_scorers({1})
 
     def _end_day(self) -> None:
         if self.drift:

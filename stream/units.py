@@ -1,9 +1,10 @@
-"""A bank whose amounts are in an unknown unit: the factor is found once and kept.
+"""A bank whose amounts are in an unknown unit: the factor is found, made exact, and kept.
 
 Until then amounts count as they are written and the bank scores alone. Once the consortium has a
 basis and enough of the bank's own transactions are counted, `UnitAlignment.align` finds the factor
-and everything that was kept in the old unit is brought to the new one. The factor never changes
-again: a factor that followed the stream would follow drift, and fraud.
+and everything that was kept in the old unit is brought to the new one. What sampling left open, a
+few per cent, is made good each time the transactions since have become ten times as many; by more
+than that the factor never moves: one that followed the stream would follow drift, and fraud.
 """
 
 import logging
@@ -22,6 +23,10 @@ from stream.row_log import RowLog
 
 log = logging.getLogger(__name__)
 _LOG_AMOUNT = ACCOUNT_FEATURES.index("log_amount")
+_GROWN = 10
+"""Times the transactions of the last estimate after which the factor is made more exact."""
+_MAX_CORRECTION = 0.1
+"""Of the log of the factor; what is more was no error of sampling."""
 
 
 class UnitAlignment:
@@ -51,6 +56,7 @@ class UnitAlignment:
         self.since_ms = -1
         self._tried_basis = 0
         self._tried_n = 0
+        self._found_n = 0
 
     def in_reference(self, amount: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return amounts in the reference currency, or as they are until aligned."""
@@ -59,7 +65,7 @@ class UnitAlignment:
     def align(
         self, counts: NDArray[np.uint32], basis: Basis | None, now_ms: int
     ) -> UnitFactor | None:
-        """Try to find the factor; it is set when one is returned.
+        """Try to find the factor; it is set, or made more exact, when one is returned.
 
         Tried once for a basis, and again whenever the own transactions have doubled.
 
@@ -71,11 +77,18 @@ class UnitAlignment:
             The consortium's in force, None for none.
         now_ms
             Watermark.
+
+        Returns
+        -------
+        UnitFactor or None
+            New units per unit until now, by which what is held is to be multiplied.
         """
-        if self.is_aligned or basis is None:
+        if basis is None or (self.is_aligned and not self._found_n):
             return None
         of_amount = counts[_LOG_AMOUNT]
         n = int(of_amount.sum())
+        if self.is_aligned:
+            return self._corrected(of_amount, basis) if n >= _GROWN * self._found_n else None
         is_new = basis.number != self._tried_basis or n >= 2 * self._tried_n
         if n < self._min_n or not is_new:
             return None
@@ -86,12 +99,33 @@ class UnitAlignment:
             log.warning("amounts stay in their unknown unit: %s", error)
             return None
         self.factor, self.is_aligned, self.since_ms = found.factor, True, now_ms
+        self._found_n = found.n
         log.info(
             "amounts aligned by rank: factor %.5g, spread of its log %.3f, %d transactions",
             found.factor,
             found.spread,
             found.n,
         )
+        return found
+
+    def _corrected(self, of_amount: NDArray[np.uint32], basis: Basis) -> UnitFactor | None:
+        """Make the factor more exact by amounts in the unit that it gave."""
+        self._found_n = int(of_amount.sum())
+        try:
+            found = estimate_factor(of_amount, *basis.fine_of(_LOG_AMOUNT), min_n=self._min_n)
+        except InvalidInputError as error:
+            log.warning("the factor of amounts stays as it was: %s", error)
+            return None
+        if abs(np.log(found.factor)) > _MAX_CORRECTION:
+            log.warning(
+                "the factor of amounts stays: expected a correction within %.0f %%, got %.3g; "
+                "amounts have changed, or the first were unlike the rest",
+                100 * _MAX_CORRECTION,
+                found.factor,
+            )
+            return None
+        self.factor *= found.factor
+        log.info("amounts aligned more exactly: times %.5g, %d transactions", found.factor, found.n)
         return found
 
     def is_shareable(self, arrival_ms: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -108,7 +142,7 @@ class UnitAlignment:
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays."""
-        tried = [self._tried_basis, self._tried_n]
+        tried = [self._tried_basis, self._tried_n, self._found_n]
         return {
             "factor": np.array([self.factor]),
             "marks": np.array([self.is_aligned, self.since_ms, *tried], np.int64),
@@ -120,7 +154,7 @@ class UnitAlignment:
             return
         self.factor = float(np.asarray(arrays["factor"], np.float64)[0])
         marks: list[int] = np.asarray(arrays["marks"], np.int64).tolist()
-        is_aligned, self.since_ms, self._tried_basis, self._tried_n = marks
+        is_aligned, self.since_ms, self._tried_basis, self._tried_n, self._found_n = marks
         self.is_aligned = bool(is_aligned)
 
 

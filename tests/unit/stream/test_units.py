@@ -33,7 +33,7 @@ def a_basis(number: int = 1) -> Basis:
 
 
 def test_it_is_found_once_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    """And never again, whatever comes."""
+    """And another one never again, whatever comes."""
     caplog.set_level(logging.INFO)
     alignment = UnitAlignment(is_known=False)
     assert alignment.align(counts_and_rows(2, 5_000, 11.3), None, 7) is None
@@ -43,7 +43,28 @@ def test_it_is_found_once_and_said_once(caplog: pytest.LogCaptureFixture) -> Non
     assert alignment.factor == found.factor == pytest.approx(11.3, rel=0.02)
     assert alignment.since_ms == 7
     assert alignment.align(counts_and_rows(3, 50_000, 3.0), a_basis(2), 9) is None
-    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert alignment.factor == found.factor
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+
+
+def test_it_is_made_exact_when_there_is_ten_times_as_much() -> None:
+    """By amounts in the unit that it gave; once for each tenfold, and since stays."""
+    alignment = UnitAlignment(is_known=False)
+    first = alignment.align(counts_and_rows(7, 2_000, 11.3), a_basis(), 7)
+    assert first is not None
+    left = 11.3 / first.factor
+    assert abs(np.log(left)) > 0.03
+    assert alignment.align(counts_and_rows(5, 19_999, left), a_basis(), 8) is None
+    found = alignment.align(counts_and_rows(5, 40_000, left), a_basis(), 9)
+    assert found is not None
+    assert found.factor == pytest.approx(left, rel=0.01)
+    assert alignment.factor == pytest.approx(11.3, rel=0.01)
+    assert alignment.since_ms == 7
+    again = UnitAlignment(is_known=False)
+    again.load(alignment.arrays())
+    for one in (alignment, again):
+        assert one.align(counts_and_rows(6, 90_000, 1.01), a_basis(), 10) is None
+    assert UnitAlignment().align(counts_and_rows(2, 50_000, 1.02), a_basis(), 9) is None
 
 
 def test_amounts_count_as_written_until_then() -> None:
