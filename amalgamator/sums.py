@@ -11,6 +11,7 @@ from amalgamator.state import Pairs, by_bucket
 from amalgamator.target import Target
 from models.basis import Basis
 from models.families.scorecard import Solver, unpack
+from models.packed import add_scaled
 from models.summary import ContributionKey
 
 Stamp = tuple[tuple[ContributionKey, int, float], ...]
@@ -31,7 +32,7 @@ class Sums:
 
     def add(self, factor: float, other: "Sums") -> None:
         """Add another times a factor, in place."""
-        self.curvature[:] += factor * other.curvature
+        add_scaled(self.curvature, factor, other.curvature)
         self.gradient[:] += factor * other.gradient
 
 
@@ -51,7 +52,7 @@ def weighted_sums(pairs: Pairs, target: Target, config: FoldConfig) -> Sums:
     for key, held in pairs:
         weight = config.weight_of(key.member)
         arrays = target.arrays(held.contribution)
-        sums.curvature[:] += np.multiply(arrays.curvature, weight, dtype=np.float64)
+        add_scaled(sums.curvature, weight, arrays.curvature)
         sums.gradient[:] += np.multiply(arrays.gradient, weight, dtype=np.float64)
     return sums
 

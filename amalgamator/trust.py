@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amalgamator.flags import count_flags, evidence_trust, evidence_weight, voices
-from amalgamator.harm import MemberSums, Verdict, judge_statistics
+from amalgamator.harm import Verdict, judge_statistics
+from amalgamator.member_sums import MemberSummer
 from amalgamator.policy import FoldConfig, TrustPolicy
-from amalgamator.state import Pairs, by_bucket, of_part
-from amalgamator.sums import bucket_decay
-from amalgamator.target import Target, plain_arrays
+from amalgamator.state import Pairs, of_part
+from amalgamator.target import Target
 from models.summary import ContributionKey
 
 Seqs = tuple[tuple[ContributionKey, int], ...]
@@ -88,6 +88,7 @@ class Trust:
 
     def __init__(self, config: FoldConfig) -> None:
         self._config = config
+        self._sums = MemberSummer()
         self._evidence: tuple[Seqs, dict[str, float]] | None = None
         self._flood: tuple[tuple[Seqs, tuple[tuple[str, int], ...]], frozenset[str]] | None = None
         self._statistics: tuple[tuple[Seqs, bool, Target | None], dict[str, Verdict]] | None = None
@@ -147,7 +148,7 @@ class Trust:
         seqs, last = _seqs(used), self._statistics
         if last is not None and last[0][:2] == (seqs, exact) and _is_same(target, last[0][2]):
             return last[1]
-        sums = member_sums(used, _matured(pairs), self._config, target)
+        sums = self._sums.sums(used, _matured(pairs), self._config, target)
         verdicts = judge_statistics(sums, self._config, policy, exact=exact)
         self._statistics = ((seqs, exact, target), verdicts)
         return verdicts
@@ -245,34 +246,3 @@ def _of_main_basis(statistics: Pairs, known: Mapping[int, Target]) -> tuple[Pair
         for key, held in statistics
         if (held.contribution.basis, len(held.contribution.arrays["gradient"])) == chosen
     ], None
-
-
-def member_sums(
-    statistics: Pairs,
-    matured: Mapping[str, int],
-    config: FoldConfig,
-    target: Target | None = None,
-) -> dict[str, MemberSums]:
-    """Return each member's statistics, buckets decayed as in the fold and added, oldest first.
-
-    With a target, as they count for it.
-    """
-    buckets = by_bucket(statistics)
-    newest = max(buckets, default=0)
-    sums: dict[str, MemberSums] = {}
-    for bucket, pairs in buckets.items():
-        decay = bucket_decay(bucket, newest, config)
-        for key, held in pairs:
-            one, n = held.contribution, held.contribution.n
-            arrays = plain_arrays(one) if target is None else target.arrays(one)
-            before = sums.get(key.member)
-            curvature = np.multiply(arrays.curvature, decay, dtype=np.float64)
-            gradient = np.multiply(arrays.gradient, decay, dtype=np.float64)
-            sums[key.member] = MemberSums(
-                curvature=curvature if before is None else before.curvature + curvature,
-                gradient=gradient if before is None else before.gradient + gradient,
-                n=decay * n + (0.0 if before is None else before.n),
-                n_published=n + (0 if before is None else before.n_published),
-                n_matured=matured.get(key.member),
-            )
-    return dict(sorted(sums.items()))

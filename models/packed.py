@@ -1,5 +1,6 @@
 """Symmetric matrices as their upper triangle, row by row: where the diagonal lies."""
 
+import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,3 +14,14 @@ def diagonal_places(n: int) -> NDArray[np.int64]:
 def diagonal(packed: NDArray[np.floating], n: int) -> NDArray[np.float64]:
     """Return the diagonal of n rows as float64."""
     return packed[diagonal_places(n)].astype(np.float64)
+
+
+@nb.njit(cache=True)
+def _add_scaled(total, factor, packed):  # type: ignore[no-untyped-def]  # compiled
+    for i in range(len(total)):
+        total[i] += factor * packed[i]
+
+
+def add_scaled(total: NDArray[np.float64], factor: float, packed: NDArray[np.floating]) -> None:
+    """Add a multiple in place, product by product in float64, without a copy on the way."""
+    _add_scaled(total, factor, packed)

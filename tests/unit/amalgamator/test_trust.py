@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from amalgamator.evidence import merge_cells
 from amalgamator.fold import FoldConfig, Folder, FoldState, fold
+from amalgamator.member_sums import MemberSummer
 from amalgamator.policy import TrustPolicy
 from amalgamator.state import FoldState as State
-from amalgamator.trust import Trust, TrustReport, member_sums
+from amalgamator.trust import Trust, TrustReport
 from models.entity_risk import EvidenceCells
 from models.errors import InvalidInputError
 from models.release import Release
@@ -185,11 +186,29 @@ def test_statistics_are_decayed_as_in_the_fold_and_workers_added() -> None:
     parts = [statistics("a", bucket, basis=1, n_weights=4, seed=bucket) for bucket in (9, 10)]
     other = statistics("a", 10, basis=1, n_weights=4, seed=3)
     other = replace(other, key=ContributionKey("a", "1", "statistics", 10))
-    sums = member_sums(state_of([*parts, other]).pairs(), {"a": 50}, CONFIG)["a"]
+    sums = MemberSummer().sums(state_of([*parts, other]).pairs(), {"a": 50}, CONFIG)["a"]
     older, newer = (p.arrays["gradient"].astype(np.float64) for p in parts)
     expected = 0.5**0.5 * older + newer + other.arrays["gradient"].astype(np.float64)
     assert sums.gradient == pytest.approx(expected, rel=1e-12)
     assert (sums.n_published, sums.n_matured) == (90, 50)
+
+
+def test_sums_that_were_remembered_are_those_of_adding_up_from_nothing() -> None:
+    """A new bucket, a late change of an old one, a member that comes, one that goes: same bits."""
+    held = [statistics("a", b, basis=1, n_weights=4, seed=b) for b in (8, 9)]
+    later = statistics("a", 10, basis=1, n_weights=4, seed=3)
+    changed = statistics("a", 8, basis=1, n_weights=4, seed=77)
+    other = statistics("b", 10, basis=1, n_weights=4, seed=5)
+    summer = MemberSummer()
+    for sent in (held, [*held, later], [*held, later, changed, other], [other], [*held, later]):
+        pairs = state_of(sent).pairs()
+        found = summer.sums(pairs, {}, CONFIG)
+        anew = MemberSummer().sums(pairs, {}, CONFIG)
+        assert found.keys() == anew.keys()
+        for member, one in anew.items():
+            assert found[member].curvature.tobytes() == one.curvature.tobytes()
+            assert found[member].gradient.tobytes() == one.gradient.tobytes()
+            assert (found[member].n, found[member].n_published) == (one.n, one.n_published)
 
 
 def test_only_the_basis_of_most_members_is_judged() -> None:
