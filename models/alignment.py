@@ -6,21 +6,31 @@ factor is a shift. `estimate_factor` takes the mean of the middle half of that s
 quantiles.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InvalidInputError
+from models.families.scorecard import thinned
+from models.features.accounts import rescale_rows
 from models.histograms import N_CELLS, lower_edges
+from models.matured import Matured
 
 MIN_N = 2_000
 MAX_SPREAD = 0.5
 """A larger spread of the shift, in logs, means that the shapes differ and one factor is no help."""
 _MIN_QUANTILES = 12
+_MIN_FRAUDS = 30
+_SHIFTS = np.linspace(-0.1, 0.1, 41)
+_CLEAR_NATS = 2.0
 _MAD_TO_SD = 1.4826
 _MEDIAN_TO_MEAN = 1.2533
 _QUARTILES_TO_SD = 1.349
+
+
+Score = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +123,42 @@ def estimate_factor(
         * float(np.hypot(spread / np.sqrt(n_effective), _sd(counts) / np.sqrt(n))),
         n=n,
     )
+
+
+def correction_by_outcomes(score: Score, matured: Matured) -> float | None:
+    """Return the factor on amounts under which the consortium's scorer fits the outcomes best.
+
+    By rank alone a bank whose customers spend more than others' is taken to write smaller units.
+    Outcomes tell these apart, since frauds begin at the same amounts everywhere.
+
+    Parameters
+    ----------
+    score
+        The consortium's scorer: float32 rows of shape (n, n_features) -> log-odds of shape (n,).
+    matured
+        The bank's rows, in the unit in force.
+
+    Returns
+    -------
+    float or None
+        Within 10 % of 1; None where there are few frauds, where the outcomes hardly care, or where
+        the best lies at the end of that range: then it is another change than that of a unit.
+    """
+    rows, weights = thinned(matured)
+    if int(rows.is_fraud.sum()) < _MIN_FRAUDS:
+        return None
+    losses = []
+    for shift in _SHIFTS.tolist():
+        features = rows.features.copy()
+        rescale_rows(features, float(np.exp(shift)))
+        z = score(features)
+        if bool(np.isnan(z).any()):
+            return None
+        losses.append(float(np.sum(weights * np.logaddexp(0.0, np.where(rows.is_fraud, -z, z)))))
+    best = int(np.argmin(losses))
+    is_clear = losses[len(losses) // 2] - losses[best] > _CLEAR_NATS
+    is_inside = 0 < best < len(losses) - 1
+    return float(np.exp(_SHIFTS[best])) if is_clear and is_inside else None
 
 
 def _shares_around(ranks: NDArray[np.float32]) -> NDArray[np.float64]:

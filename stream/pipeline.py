@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from models.alignment import correction_by_outcomes
 from models.families.base import Family, SharedNet
 from models.families.registry import make_families, make_shared_net
 from models.features.accounts import DAY_MS
@@ -184,7 +185,7 @@ class Pipeline:
         self.accounts.observe(account, batch.event_time_ms, amount, features)
         entity, own = self._read_entities(batch, features)
         mine = own_rows(features, own)
-        scores = self._heard(self.panel.score(mine, features))
+        scores = self.units.heard(self.panel.of_consortium, self.panel.score(mine, features))
         scores = scores.astype(np.float32).astype(np.float64)  # as the log keeps them
         if self.drift:
             self.drift.observe_scored(mine)
@@ -315,12 +316,15 @@ class Pipeline:
 
     def _align(self) -> None:
         shared, is_first = self.panel.shared, not self.units.is_aligned
-        found = self.units.align(shared.counts, shared.basis, self.tick_ms)
+        found = self.units.align(shared.counts, shared.basis, self.tick_ms, self._correction)
         if found is not None:
-            rescale_state(self.accounts, self.log, found.factor)
+            rescale_state(self.accounts, self.log, found)
             if is_first:  # later it is a matter of per cents, which models outlive
                 self.panel.realign(self._retained()[0], self._families(), self._net())
                 self._note_scorers({1})
+
+    def _correction(self) -> float | None:
+        return correction_by_outcomes(self.panel.shared.score, self._retained_for_all())
 
     def _end_day(self) -> None:
         if self.drift:
@@ -389,10 +393,7 @@ class Pipeline:
         """Return the experts' scores of logged rows under what is in force now."""
         log, features = self.log, self.log.features[index]
         own, before = own_rows(features, log.own[index]), log.scores[index]
-        return self._heard(self.panel.rescore(own, features, before, log.arrival_ms[index]))
-
-    def _heard(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return scores without the consortium's while the bank's unit is being found."""
-        if not self.units.is_aligned:
-            scores[:, self.panel.of_consortium] = np.nan
-        return scores
+        return self.units.heard(
+            self.panel.of_consortium,
+            self.panel.rescore(own, features, before, log.arrival_ms[index]),
+        )

@@ -2,18 +2,19 @@
 
 Until then amounts count as they are written and the bank scores alone. Once the consortium has a
 basis and enough of the bank's own transactions are counted, `UnitAlignment.align` finds the factor
-and everything that was kept in the old unit is brought to the new one. What sampling left open, a
-few per cent, is made good each time the transactions since have become ten times as many; by more
-than that the factor never moves: one that followed the stream would follow drift, and fraud.
+by rank and everything that was kept in the old unit is brought to the new one. A bank whose
+customers spend a little more than others' is off by as much: whenever the transactions since have
+become four times as many, its own outcomes under the consortium's scorer correct it, by 10 % at
+most. By more it never moves: a factor that followed the stream would follow drift, and fraud.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.alignment import MIN_N, UnitFactor, estimate_factor
+from models.alignment import MIN_N, estimate_factor
 from models.basis import Basis
 from models.errors import InvalidInputError
 from models.features.accounts import rescale_rows
@@ -23,10 +24,8 @@ from stream.row_log import RowLog
 
 log = logging.getLogger(__name__)
 _LOG_AMOUNT = ACCOUNT_FEATURES.index("log_amount")
-_GROWN = 10
+_GROWN = 4
 """Times the transactions of the last estimate after which the factor is made more exact."""
-_MAX_CORRECTION = 0.1
-"""Of the log of the factor; what is more was no error of sampling."""
 
 
 class UnitAlignment:
@@ -63,8 +62,12 @@ class UnitAlignment:
         return amount if self.factor == 1.0 else amount * self.factor
 
     def align(
-        self, counts: NDArray[np.uint32], basis: Basis | None, now_ms: int
-    ) -> UnitFactor | None:
+        self,
+        counts: NDArray[np.uint32],
+        basis: Basis | None,
+        now_ms: int,
+        correction: Callable[[], float | None] = lambda: None,
+    ) -> float | None:
         """Try to find the factor; it is set, or made more exact, when one is returned.
 
         Tried once for a basis, and again whenever the own transactions have doubled.
@@ -77,10 +80,12 @@ class UnitAlignment:
             The consortium's in force, None for none.
         now_ms
             Watermark.
+        correction
+            Gives what `models.alignment.correction_by_outcomes` says of the rows that are held.
 
         Returns
         -------
-        UnitFactor or None
+        float or None
             New units per unit until now, by which what is held is to be multiplied.
         """
         if basis is None or (self.is_aligned and not self._found_n):
@@ -88,7 +93,7 @@ class UnitAlignment:
         of_amount = counts[_LOG_AMOUNT]
         n = int(of_amount.sum())
         if self.is_aligned:
-            return self._corrected(of_amount, basis) if n >= _GROWN * self._found_n else None
+            return self._corrected(n, correction) if n >= _GROWN * self._found_n else None
         is_new = basis.number != self._tried_basis or n >= 2 * self._tried_n
         if n < self._min_n or not is_new:
             return None
@@ -106,27 +111,33 @@ class UnitAlignment:
             found.spread,
             found.n,
         )
+        return found.factor
+
+    def _corrected(self, n: int, correction: Callable[[], float | None]) -> float | None:
+        """Make the factor more exact by what the bank's own outcomes say."""
+        self._found_n = n
+        found = correction()
+        if found is None:
+            return None
+        self.factor *= found
+        log.info("amounts aligned by outcomes: times %.4g, %d transactions", found, n)
         return found
 
-    def _corrected(self, of_amount: NDArray[np.uint32], basis: Basis) -> UnitFactor | None:
-        """Make the factor more exact by amounts in the unit that it gave."""
-        self._found_n = int(of_amount.sum())
-        try:
-            found = estimate_factor(of_amount, *basis.fine_of(_LOG_AMOUNT), min_n=self._min_n)
-        except InvalidInputError as error:
-            log.warning("the factor of amounts stays as it was: %s", error)
-            return None
-        if abs(np.log(found.factor)) > _MAX_CORRECTION:
-            log.warning(
-                "the factor of amounts stays: expected a correction within %.0f %%, got %.3g; "
-                "amounts have changed, or the first were unlike the rest",
-                100 * _MAX_CORRECTION,
-                found.factor,
-            )
-            return None
-        self.factor *= found.factor
-        log.info("amounts aligned more exactly: times %.5g, %d transactions", found.factor, found.n)
-        return found
+    def heard(
+        self, of_consortium: NDArray[np.bool_], scores: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return scores, changed in place: without the consortium's while the unit is being found.
+
+        Parameters
+        ----------
+        of_consortium
+            bool of shape (n_experts,): experts whose features are in the reference currency.
+        scores
+            float64 of shape (n, n_experts).
+        """
+        if not self.is_aligned:
+            scores[:, of_consortium] = np.nan
+        return scores
 
     def is_shareable(self, arrival_ms: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which rows may enter the consortium's statistics and histograms.

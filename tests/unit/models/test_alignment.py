@@ -1,13 +1,18 @@
 """Amounts in an unknown unit find their factor."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from models.alignment import estimate_factor
+from models.alignment import correction_by_outcomes, estimate_factor
 from models.basis_builder import build_basis
 from models.errors import InvalidInputError
+from models.features.accounts import N_FEATURES
 from models.histograms import add_rows, empty_counts
+from models.matured import Matured
 from models.schema import Schema
+from stream.account_table import AccountTable
 
 
 def counts_of(values: np.ndarray) -> np.ndarray:
@@ -107,3 +112,42 @@ def test_a_histogram_of_another_grid_is_refused() -> None:
         estimate_factor(np.zeros(7, np.int64), *[np.zeros(3, np.float32)] * 2)
     with pytest.raises(InvalidInputError, match="edges: expected 3 as there are ranks, got 2"):
         estimate_factor(counts_of(np.arange(3_000.0)), *map(np.float32, ([1, 2], [0.1, 0.2, 0.3])))
+
+
+def fraud_above(threshold: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a scorer that knows that frauds begin at an amount."""
+    return lambda rows: np.where(np.expm1(rows[:, 0]) > threshold, 0.0, -5.0).astype(np.float64)
+
+
+def spent(unit: float, n: int = 6_000) -> Matured:
+    """Return payments of a bank whose customers spend 4 % more, its amounts off by ``unit``."""
+    rng = np.random.default_rng(3)
+    amount = 1.04 * rng.lognormal(3.5, 0.8, n)
+    table, features = AccountTable(b"k" * 32), np.empty((n, N_FEATURES), np.float32)
+    event_ms = 20_000 * 86_400_000 + np.arange(n) * 60_000
+    table.observe(table.rows([f"A{i % 50}" for i in range(n)]), event_ms, amount * unit, features)
+    return Matured(
+        features=features,
+        is_fraud=(amount > 60.0) & (rng.random(n) < 0.5),
+        hashes=np.arange(n, dtype=np.uint64),
+        known_ms=event_ms,
+    )
+
+
+@pytest.mark.parametrize("unit", [0.95, 1.03, 1.08])
+def test_outcomes_correct_what_rank_cannot(unit: float) -> None:
+    """Frauds begin at 60 in the reference currency, whatever the customers spend."""
+    found = correction_by_outcomes(fraud_above(60.0), spent(unit))
+    assert found is not None
+    assert found * unit == pytest.approx(1.0, abs=0.01)
+
+
+def test_outcomes_that_say_nothing_correct_nothing() -> None:
+    """Where the unit is right, frauds are few, all are alike, or it is far off."""
+    right = spent(1.0)
+    assert correction_by_outcomes(fraud_above(60.0), right) in (None, pytest.approx(1.0, abs=0.006))
+    few = right.take(np.r_[np.flatnonzero(right.is_fraud)[:29], np.flatnonzero(~right.is_fraud)])
+    assert correction_by_outcomes(fraud_above(66.0), few) is None
+    assert correction_by_outcomes(lambda rows: np.full(len(rows), -2.0), right) is None
+    assert correction_by_outcomes(lambda rows: np.full(len(rows), np.nan), right) is None
+    assert correction_by_outcomes(fraud_above(60.0), spent(1.3)) is None

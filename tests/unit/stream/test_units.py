@@ -40,31 +40,36 @@ def test_it_is_found_once_and_said_once(caplog: pytest.LogCaptureFixture) -> Non
     assert not alignment.is_aligned
     found = alignment.align(counts_and_rows(2, 5_000, 11.3), a_basis(), 7)
     assert found is not None
-    assert alignment.factor == found.factor == pytest.approx(11.3, rel=0.02)
+    assert alignment.factor == found == pytest.approx(11.3, rel=0.02)
     assert alignment.since_ms == 7
     assert alignment.align(counts_and_rows(3, 50_000, 3.0), a_basis(2), 9) is None
-    assert alignment.factor == found.factor
-    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert alignment.factor == found
+    assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
-def test_it_is_made_exact_when_there_is_ten_times_as_much() -> None:
-    """By amounts in the unit that it gave; once for each tenfold, and since stays."""
-    alignment = UnitAlignment(is_known=False)
-    first = alignment.align(counts_and_rows(7, 2_000, 11.3), a_basis(), 7)
+def test_it_is_made_exact_when_there_is_four_times_as_much() -> None:
+    """By what the outcomes say; once for each time, and since stays."""
+    alignment, asked = UnitAlignment(is_known=False), []
+
+    def correction() -> float | None:
+        asked.append(1)
+        return 1.03
+
+    first = alignment.align(counts_and_rows(7, 2_000, 11.3), a_basis(), 7, correction)
     assert first is not None
-    left = 11.3 / first.factor
-    assert abs(np.log(left)) > 0.03
-    assert alignment.align(counts_and_rows(5, 19_999, left), a_basis(), 8) is None
-    found = alignment.align(counts_and_rows(5, 40_000, left), a_basis(), 9)
-    assert found is not None
-    assert found.factor == pytest.approx(left, rel=0.01)
-    assert alignment.factor == pytest.approx(11.3, rel=0.01)
+    assert alignment.align(counts_and_rows(5, 7_999), a_basis(), 8, correction) is None
+    assert not asked
+    assert alignment.align(counts_and_rows(5, 9_000), a_basis(), 9, correction) == 1.03
+    assert alignment.factor == pytest.approx(1.03 * first)
     assert alignment.since_ms == 7
     again = UnitAlignment(is_known=False)
     again.load(alignment.arrays())
     for one in (alignment, again):
-        assert one.align(counts_and_rows(6, 90_000, 1.01), a_basis(), 10) is None
-    assert UnitAlignment().align(counts_and_rows(2, 50_000, 1.02), a_basis(), 9) is None
+        assert one.align(counts_and_rows(6, 35_999), a_basis(), 10, correction) is None
+        assert one.align(counts_and_rows(6, 36_000), a_basis(), 11, lambda: None) is None
+        assert one.factor == alignment.factor
+    assert len(asked) == 1
+    assert UnitAlignment().align(counts_and_rows(2, 50_000), a_basis(), 9, correction) is None
 
 
 def test_amounts_count_as_written_until_then() -> None:
