@@ -18,7 +18,7 @@ from faust.types import TP
 
 from models.release import Release
 from models.topics import BankTopics
-from stream.anew import clear_marker
+from stream.anew import Anew, clear_marker
 from stream.exchange import Exchange
 from stream.gauges import show, tell_drift
 from stream.outputs import Output, OutputProducer
@@ -105,10 +105,20 @@ class BankApp:
         async with self._lock:
             self._unacked.clear()
             self._sequencer = None
-            if self._anew is not None and self._anew.places is None and not self._offsets:
-                self._offsets = dict.fromkeys(self.partitions, 0)
+            if self._anew is not None:
+                self._begin(self._anew)
         log.info("assigned %d partitions", len(self.partitions))
         return {place: self._offsets[place] for place in self.partitions & self._offsets.keys()}
+
+    def _begin(self, anew: Anew) -> None:
+        """Choose where to read from after a rebuild; partitions of other workers are not ours."""
+        if anew.places is None and not self._offsets:
+            self._offsets = dict.fromkeys(self.partitions, 0)
+        self._offsets = {
+            place: offset
+            for place, offset in self._offsets.items()
+            if offset > 0 or place in self.partitions
+        }
 
     async def on_chunk(self, event: Any) -> None:
         """Do the four steps of the module's text for one event of the transport."""

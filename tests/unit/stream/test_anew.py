@@ -197,9 +197,10 @@ def test_every_part_that_counts_is_taken_back_by_what_the_gate_takes() -> None:
 def test_partitions_are_read_from_their_first_record_once() -> None:
     """All that are assigned where the old state could not say which; else those that it said."""
     places = [("north.labels", 0), ("north.transactions", 1)]
+    other = ("north.labels", 9)
     for anew, known, expected in (
         (Anew(None), {}, dict.fromkeys(places, 0)),
-        (Anew((places[0],)), {places[0]: 0}, {places[0]: 0}),
+        (Anew((places[0], other)), {places[0]: 0, other: 0}, {places[0]: 0}),
         (None, {places[1]: 7}, {places[1]: 7}),
     ):
         app = object.__new__(BankApp)
@@ -208,6 +209,7 @@ def test_partitions_are_read_from_their_first_record_once() -> None:
         app._lock = asyncio.Lock()
         app._unacked, app._offsets, app._anew = [], dict(known), anew
         assert asyncio.run(app.positions()) == expected
+        assert app._offsets == expected  # another worker's partition is not read from 0 later
 
 
 def test_a_marker_is_found_again_or_refused(tmp_path: Path) -> None:
