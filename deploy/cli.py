@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from deploy import cli_evaluation, commands, membership
+from deploy import cli_evaluation, cli_state, commands, membership
 from deploy.cli_common import Bootstrap, Results, StateDir, command_line, console, errors
 from deploy.demo import Demo, DemoConfig, stop_demo
 from deploy.foreign import ForeignConfig, write_foreign
@@ -35,6 +35,7 @@ for name, group in (
     ("bank", bank_app),
     ("amalgamator", amalgamator_app),
     ("alerts", alerts_app),
+    ("state", cli_state.state_app),
 ):
     app.add_typer(group, name=name)
 cli_evaluation.register(app)

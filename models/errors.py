@@ -10,6 +10,7 @@
     |-- IncompatibleSummaryError
     |-- QuarantinedError
     |-- StateError
+    |   `-- StateHeldError
     `-- UnavailableError
 """
 
@@ -79,6 +80,10 @@ class QuarantinedError(AmalgamError):
 
 class StateError(AmalgamError):
     """Stored state cannot be used (other version, damaged); move it away and let it be rebuilt."""
+
+
+class StateHeldError(StateError):
+    """Another process has the state open; nothing is wrong with it, stop that process first."""
 
 
 class UnavailableError(AmalgamError):

@@ -15,34 +15,41 @@ from pathlib import Path
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from models.errors import AmalgamError, SettingsError
+from models.errors import AmalgamError, SettingsError, StateError, StateHeldError
 from models.features.attributes import check_attribute_types
 from models.health_server import HealthServer
 from models.json_log import log_as_json
 from models.mapping import Mapping, load_mapping
 from models.topics import BankTopics
+from stream.anew import read_marker
 from stream.app import BankApp
 from stream.drift import DETECTORS_HOME
 from stream.exchange import Exchange
 from stream.outbox import Outbox
 from stream.outputs import OutputProducer
 from stream.settings import Membership, Settings, pipeline_config, read_membership, read_settings
-from stream.store import StateStore
+from stream.store import STORE, StateStore
 from stream.take_up import Taken, take_up
 from stream.telemetry import Telemetry
 from stream.worker import BankWorker
 
 log = logging.getLogger("stream")
+STATE_EXIT = 3
 _STOP_TIMEOUT_S = 9.0
 _TALKATIVE = ("faust", "mode", "aiokafka", "kafka")
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT; 0 after a stop, 1 after a failure, 2 for wrong settings."""
+    """Run until SIGTERM or SIGINT.
+
+    Exit codes: 0 after a stop, 1 after a failure, 2 for wrong settings, 3 for a state that cannot
+    be gone on with.
+    """
     parser = argparse.ArgumentParser(prog="python -m stream", description=__doc__)
     parser.add_argument("--settings", type=Path, help="TOML file; AMALGAM_STREAM_* wins over it")
+    file = parser.parse_args().settings
     try:
-        settings = read_settings(parser.parse_args().settings, os.environ)
+        settings = read_settings(file, os.environ)
         membership = read_membership(settings)
         mapping = load_mapping(settings.mapping_file)
         check_attribute_types(membership.schema, mapping.attributes)
@@ -52,10 +59,20 @@ def main() -> int:
         return 2
     log_as_json(settings.log_level, dict.fromkeys(_TALKATIVE, logging.WARNING))
     warnings.filterwarnings("ignore")
-    store: StateStore | None = None
     try:
-        store = StateStore(settings.state_dir / "state")
-        taken = take_up(store, config, _outbox(membership))
+        store = StateStore(settings.state_dir / STORE)
+        taken = take_up(store, config, _outbox(membership), anew=read_marker(settings.state_dir))
+    except StateHeldError as error:
+        log.error("%s", error)  # noqa: TRY400  # one line says it all
+        return 1
+    except StateError as error:
+        name = file or "BANK.toml"
+        log.error(  # noqa: TRY400  # one line says it all
+            "%s; `amalgam state verify %s` tells more, `amalgam state rebuild %s` puts it aside so "
+            "that the topics are read anew", error, name, name,
+        )  # fmt: skip
+        return STATE_EXIT
+    try:
         return uvloop.run(_run(settings, membership, mapping, store, taken))
     except AmalgamError:
         log.exception("stopped by an error")

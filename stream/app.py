@@ -18,6 +18,7 @@ from faust.types import TP
 
 from models.release import Release
 from models.topics import BankTopics
+from stream.anew import Anew, clear_marker
 from stream.exchange import Exchange
 from stream.gauges import show, tell_drift
 from stream.outputs import Output, OutputProducer
@@ -33,6 +34,8 @@ from stream.worker import BankWorker
 log = logging.getLogger(__name__)
 
 _SESSION_TIMEOUT_S = 15.0
+_CATCH_UP_S = 1.0  # between looks whether everything has been read again
+_IDLE_S = 30.0  # without a chunk, what is there has been read
 _CHECKPOINT_SHARE = 0.05  # of the time at most goes into copying what changed
 Partition = tuple[str, int]
 
@@ -79,10 +82,11 @@ class BankApp:
         self.telemetry = telemetry
         self._store = store
         self._offsets = dict(taken.offsets)
+        self._anew = taken.anew
         self._now_s = now_s
         self._lock = asyncio.Lock()
         self._unacked: list[Any] = []
-        self._stored_s = self._snapshot_s = 0.0
+        self._stored_s = self._snapshot_s = self._chunk_s = 0.0
         self._writing: asyncio.Future[None] = _done()
         self._sequencer: Sequencer | None = None
         self.partitions: frozenset[Partition] = frozenset()
@@ -101,8 +105,20 @@ class BankApp:
         async with self._lock:
             self._unacked.clear()
             self._sequencer = None
+            if self._anew is not None:
+                self._begin(self._anew)
         log.info("assigned %d partitions", len(self.partitions))
         return {place: self._offsets[place] for place in self.partitions & self._offsets.keys()}
+
+    def _begin(self, anew: Anew) -> None:
+        """Choose where to read from after a rebuild; partitions of other workers are not ours."""
+        if anew.places is None and not self._offsets:
+            self._offsets = dict.fromkeys(self.partitions, 0)
+        self._offsets = {
+            place: offset
+            for place, offset in self._offsets.items()
+            if offset > 0 or place in self.partitions
+        }
 
     async def on_chunk(self, event: Any) -> None:
         """Do the four steps of the module's text for one event of the transport."""
@@ -117,6 +133,7 @@ class BankApp:
                 await self.outputs.send(self._live(records))
                 self._offsets[place] = records[-1].offset + 1
             self._unacked.append(event)
+            self._chunk_s = self._now_s()
             self.telemetry.chunk_s.observe(time.perf_counter() - started_s)
             tell_drift(self.telemetry, self.worker.pipeline)
             if self._is_checkpoint_due():
@@ -169,7 +186,15 @@ class BankApp:
         """
         started_s = time.perf_counter()
         pipeline = self.worker.pipeline
-        pipeline.published(self.outbox.put(pipeline.contributions(epoch)))
+        pieces = pipeline.contributions(epoch)
+        is_anew = self.outbox.is_anew
+        if is_anew:  # first, so that nothing counts twice in between
+            worker, keys = self.settings.worker, [piece.key for piece in pieces]
+            self.outbox.put(self.exchange.published.retractions(worker, keys, epoch))
+        seqs = self.outbox.put(pieces)
+        pipeline.published(seqs)
+        if is_anew:
+            self.outbox.settle(seqs[-1] - 1)  # a release names no number that closes an epoch
         await self._checkpoint()
         self.telemetry.summary_s.observe(time.perf_counter() - started_s)
 
@@ -185,7 +210,13 @@ class BankApp:
         log.info("release %d (%s) installed", release.number, release.release_id)
 
     async def publish_live(self) -> None:
-        """Publish at every cadence of the wall clock, until cancelled."""
+        """Publish at every cadence of the wall clock, until cancelled.
+
+        Where the state begins anew, only once what is there has been read again: until then the
+        consortium keeps what it has.
+        """
+        if self.outbox.is_anew:
+            await self._caught_up()
         while True:
             await self._writing
             await self.exchange.deliver()
@@ -198,9 +229,37 @@ class BankApp:
         """Install every release as it comes, until cancelled."""
         while True:
             held = self.worker.pipeline.release_number
-            release = await self.exchange.wait_for(lambda r, held=held: r.number > held)  # type: ignore[misc]  # bound default
+            release = await self.exchange.wait_for(
+                lambda r, held=held: r.number > held and self._knows_own(r)  # type: ignore[misc]  # bound default
+            )
             async with self._lock:
                 self.install(release)
+
+    def _knows_own(self, release: Release) -> bool:
+        """Return whether what a release holds of this worker can be taken out of it again.
+
+        After a rebuild the state knows nothing of what was published before.
+        """
+        mine = (self.settings.member, self.settings.worker)
+        own = [s.seq for s in release.sources if (s.member, s.worker) == mine]
+        return not own or (not self.outbox.is_anew and own[0] >= self.outbox.first_seq)
+
+    async def _caught_up(self) -> None:
+        """Return once all has been read that was on the broker when this began."""
+        ends: dict[Partition, int] = {}
+        self._chunk_s = self._now_s()
+        while True:
+            await asyncio.sleep(_CATCH_UP_S)
+            if not self.partitions:
+                self._chunk_s = self._now_s()
+            for place in self.partitions - ends.keys():
+                end = self.faust.consumer.highwater(TP(*place))
+                if end is not None:
+                    ends[place] = end
+            is_read = all(self._offsets.get(place, 0) >= end for place, end in ends.items())
+            is_known = bool(ends) and ends.keys() >= self.partitions
+            if (is_known and is_read) or self._now_s() - self._chunk_s > _IDLE_S:
+                return
 
     async def checkpoint_regularly(self) -> None:
         """Store what is unstored even when no more chunks come, until cancelled."""
@@ -249,6 +308,9 @@ class BankApp:
     async def _write(self, snapshot: Snapshot, events: list[Any]) -> None:
         started_s = time.perf_counter()
         await asyncio.to_thread(self._store.write, snapshot)
+        if self._anew is not None:
+            clear_marker(self.settings.state_dir)
+            self._anew = None
         for event in events:
             event.ack()
         self.telemetry.checkpoint_bytes.inc(snapshot.size_bytes)

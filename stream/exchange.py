@@ -14,6 +14,7 @@ from models.fragments import FragmentRecord, Reassembler, Splitter
 from models.release import Release
 from models.release_codec import ReleaseAssembler
 from models.topics import ConsortiumTopics
+from stream.anew import Published
 from stream.outbox import Letter, Outbox
 from stream.settings import Membership
 from stream.telemetry import Telemetry
@@ -56,6 +57,8 @@ class Exchange:
     ----------
     newest
         The newest whole release that came, None before one did.
+    published
+        What the own topic held at the connection; read only where the state begins anew.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Exchange:
         self._connected = asyncio.Event()
         self._producer: AIOKafkaProducer | None = None
         self.newest: Release | None = None
+        self.published = Published()
 
     async def run(self) -> None:
         """Connect, then read releases, until cancelled."""
@@ -122,7 +126,10 @@ class Exchange:
         )
 
     async def _take_up(self) -> None:
-        """Read the own topic: which slots its keys use, and the highest number that was given."""
+        """Read the own topic: which slots its keys use, and the highest number that was given.
+
+        Where the state begins anew, also what it holds.
+        """
         async with contextlib.AsyncExitStack() as stack:
             consumer = await self._started(stack, self._new_consumer())
             own = TopicPartition(self._topic, 0)
@@ -131,6 +138,8 @@ class Exchange:
             while await consumer.position(own) < end:
                 for record in (await consumer.getmany(timeout_ms=200)).get(own, []):
                     self._splitter.observe(record.key)
+                    if self._outbox.is_anew:
+                        self.published.add(FragmentRecord(record.key, record.value, record.headers))
                     numbers = [int(value) for name, value in record.headers if name == "seq"]
                     self._outbox.take_up(max(numbers, default=0))
 

@@ -18,6 +18,7 @@ from models.schema import Schema
 from models.summary import Contribution, ContributionKey
 
 _NO_HASH = b""
+_UNSETTLED = -1
 
 
 class Letter(NamedTuple):
@@ -39,6 +40,12 @@ class Outbox:
         The bank's.
     now_ms
         Wall clock, for headers.
+
+    Attributes
+    ----------
+    first_seq
+        Number from which on the topic holds what this state knows: 0 usually; after a rebuild that
+        of its first publication, -1 until then.
     """
 
     def __init__(
@@ -51,6 +58,20 @@ class Outbox:
         self._seq = 0
         self._prev_hash = _NO_HASH
         self._letters: dict[bytes, Letter] = {}
+        self.first_seq = 0
+
+    @property
+    def is_anew(self) -> bool:
+        """Whether what the topic holds is from before a rebuild."""
+        return self.first_seq == _UNSETTLED
+
+    def begin_anew(self) -> None:
+        """Take note that the topic holds what this state does not know."""
+        self.first_seq = _UNSETTLED
+
+    def settle(self, seq: int) -> None:
+        """Take note that nothing from before the rebuild counts once ``seq`` has arrived."""
+        self.first_seq = seq
 
     @property
     def letters(self) -> tuple[Letter, ...]:
@@ -94,6 +115,7 @@ class Outbox:
         out: dict[str, NDArray[np.generic]] = {
             "seq": np.array([self._seq], np.int64),
             "prev_hash": np.frombuffer(self._prev_hash, np.uint8),
+            "first_seq": np.array([self.first_seq], np.int64),
         }
         for letter in self.letters:
             out[f"key/{letter.seq}"] = np.frombuffer(letter.key, np.uint8)
@@ -104,6 +126,7 @@ class Outbox:
         """Replace the state by what `arrays` gave."""
         self._seq = int(arrays["seq"][0])
         self._prev_hash = np.asarray(arrays["prev_hash"]).tobytes()
+        self.first_seq = int(arrays["first_seq"][0]) if "first_seq" in arrays else 0
         seqs = sorted(int(name.partition("/")[2]) for name in arrays if name.startswith("key/"))
         letters = [
             Letter(

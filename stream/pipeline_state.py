@@ -146,6 +146,10 @@ def restore(config: PipelineConfig, state: State) -> Pipeline:
                 holder.load(held)
     except KeyError as error:
         raise StateError(f"state: expected an array {error}, found none") from error
+    except (ValueError, IndexError, TypeError, msgspec.MsgspecError) as error:
+        raise StateError(
+            f"state: part {part!r}: expected arrays of other shapes or types"
+        ) from error
     pipeline.watermark_ms = meta.watermark_ms
     pipeline.newest_ms = meta.newest_ms
     pipeline.tick_ms = meta.tick_ms

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import StateError
+from stream.anew import Anew
 from stream.outbox import Outbox
 from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
@@ -27,16 +29,32 @@ class Taken:
         Next offset of each partition; none on a new disk.
     awaited
         The epoch whose release a replay was waiting for, None for none.
+    anew
+        What a rebuild left, until a checkpoint is stored; None usually.
     """
 
     pipeline: Pipeline
     outbox: Outbox
     offsets: Mapping[Partition, int]
     awaited: int | None
+    anew: Anew | None = None
 
 
-def take_up(store: StateStore, config: PipelineConfig, outbox: Outbox) -> Taken:
+def take_up(
+    store: StateStore, config: PipelineConfig, outbox: Outbox, *, anew: Anew | None = None
+) -> Taken:
     """Return what a store holds; ``outbox`` is filled from it.
+
+    Parameters
+    ----------
+    store
+        Of the worker.
+    config
+        Of its pipeline.
+    outbox
+        New.
+    anew
+        What a rebuild left; counts only while the store is empty.
 
     Raises
     ------
@@ -45,16 +63,27 @@ def take_up(store: StateStore, config: PipelineConfig, outbox: Outbox) -> Taken:
     """
     held = store.load()
     if held is None:
-        return Taken(pipeline=Pipeline(config), outbox=outbox, offsets={}, awaited=None)
-    outbox.load(
-        {k.removeprefix("outbox/"): v for k, v in held.arrays.items() if k.startswith("outbox/")}
-    )
+        if anew is not None:
+            outbox.begin_anew()
+        offsets = dict.fromkeys((anew and anew.places) or (), 0)
+        new = Pipeline(config)
+        return Taken(pipeline=new, outbox=outbox, offsets=offsets, awaited=None, anew=anew)
+    if "awaited" not in held.arrays:
+        raise StateError("state: expected an array 'awaited', found none")
+    try:
+        outbox.load(_of_outbox(held.arrays))
+    except (KeyError, ValueError, IndexError) as error:
+        raise StateError("state: part 'outbox': expected other arrays") from error
     return Taken(
         pipeline=restore(config, State(held.arrays, held.meta)),
         outbox=outbox,
         offsets=held.offsets,
         awaited=next(iter(np.asarray(held.arrays["awaited"]).tolist()), None),
     )
+
+
+def _of_outbox(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    return {k.removeprefix("outbox/"): v for k, v in arrays.items() if k.startswith("outbox/")}
 
 
 def shell_arrays(outbox: Outbox, awaited: int | None) -> dict[str, NDArray[np.generic]]:

@@ -74,6 +74,7 @@ def test_commands_are_those_of_the_manual():
         "version", "kafka up",
         "kafka down", "topics create", "bank init", "bank run", "amalgamator init",
         "amalgamator admit", "amalgamator run", "alerts tail",
+        "state show", "state verify", "state rebuild",
     }  # fmt: skip
 
 

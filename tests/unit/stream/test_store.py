@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rocksdict import AccessType, Options, Rdict
 
-from models.errors import StateError
-from stream.store import PAGE_BYTES, VERSION, StateStore
+from models.errors import StateError, StateHeldError
+from stream.store import PAGE_BYTES, UNHASHED_VERSION, VERSION, StateStore
 
 ROOT = Path(__file__).parents[3]
 PLACE = ("bank.transactions", 0)
@@ -208,7 +208,7 @@ def test_a_writer_that_is_killed_leaves_one_whole_checkpoint_with_its_offsets(
 def test_a_directory_that_is_held_cannot_be_opened_again(tmp_path: Path) -> None:
     """Two workers never write one state; the message names the directory."""
     store = StateStore(tmp_path / "s")
-    with pytest.raises(StateError, match=str(tmp_path / "s")):
+    with pytest.raises(StateHeldError, match=str(tmp_path / "s")):
         StateStore(tmp_path / "s")
     store.close()
     StateStore(tmp_path / "s").close()
@@ -244,4 +244,92 @@ def test_a_missing_or_short_page_is_refused_by_its_arrays_name(
     else:
         database[b"page/bad/3/0"] = page
     database.close()
-    assert refusal(tmp_path / "s").startswith("state: array 'bad' lacks a page")
+    found = "none" if page is None else f"{len(page)}"
+    said = f"state: array 'bad', page 3: expected {PAGE_BYTES} bytes, "
+    assert refusal(tmp_path / "s").startswith(said)
+    assert found in refusal(tmp_path / "s").removeprefix(said)
+
+
+def test_a_byte_that_changed_is_found_by_array_and_page(tmp_path: Path) -> None:
+    """In any page, of a table whose pages are told as of any other; all are named, no value is."""
+    arrays = {"a": np.arange(2 * PAGE_BYTES // 8), "table": np.arange(2_000)}
+    store = StateStore(tmp_path / "s")
+    marks = {"table": np.ones(4, np.bool_)}
+    store.save(arrays, b"", {}, marks)
+    arrays["table"][-1] = 7
+    store.save(arrays, b"", {}, {"table": np.array([False, False, False, True])})
+    store.close()
+    database = raw(tmp_path / "s")
+    for key in (b"page/a/1/0", b"page/table/2/0", b"page/table/3/1"):
+        page = bytearray(database[key])
+        page[5] ^= 1
+        database[key] = bytes(page)
+    database.close()
+    store = StateStore(tmp_path / "s", is_read_only=True)
+    _, faults = store.read()
+    with pytest.raises(StateError, match=r"array 'a', page 1: its bytes.*, and 2 more faults"):
+        store.load()
+    store.close()
+    assert [(one.array, one.page) for one in faults] == [("a", 1), ("table", 2), ("table", 3)]
+
+
+@pytest.mark.parametrize("cut", [1, 9])
+def test_a_manifest_that_is_cut_or_changed_is_refused(tmp_path: Path, cut: int) -> None:
+    """Also where what is left could be decoded."""
+    saved(tmp_path / "s", {"a": np.arange(3)})
+    database = raw(tmp_path / "s")
+    whole = database[b"manifest"]
+    database[b"manifest"] = whole[:-cut]
+    database.close()
+    assert "manifest" in refusal(tmp_path / "s")
+    database = raw(tmp_path / "s")
+    database[b"manifest"] = whole.replace(PLACE[0].encode(), b"bank.transactionz")
+    database.close()
+    assert refusal(tmp_path / "s") == "state: the manifest's bytes have changed"
+
+
+def test_a_state_from_before_the_hashes_is_gone_on_with_and_gets_them(tmp_path: Path) -> None:
+    """Version 3 had four fields an array; the next checkpoint writes hashes of all its pages."""
+    array = np.arange(2 * PAGE_BYTES // 8)
+    saved(tmp_path / "s", {"a": array, "gone": array})
+    database = raw(tmp_path / "s")
+    body = msgspec.msgpack.decode(msgspec.msgpack.decode(database[b"manifest"])["body"])
+    body["arrays"] = {name: layout[:4] for name, layout in body["arrays"].items()}
+    database[b"manifest"] = msgspec.msgpack.encode(body | {"version": UNHASHED_VERSION})
+    database.close()
+    store = StateStore(tmp_path / "s")
+    held = store.load()
+    assert held is not None
+    assert held.arrays["a"].tobytes() == array.tobytes()
+    assert store.save({"a": array}, b"meta", {PLACE: 2}) == 0
+    store.close()
+    database = raw(tmp_path / "s")
+    database[b"page/a/1/0"] = bytes(PAGE_BYTES)
+    database.close()
+    assert "page 1: its bytes have changed" in refusal(tmp_path / "s")
+
+
+def test_parts_of_a_database_are_not_begun_anew_over(tmp_path: Path) -> None:
+    """RocksDB would make an empty one where the file that names the current one is gone."""
+    saved(tmp_path / "s", {"a": np.arange(3)})
+    database = raw(tmp_path / "s")
+    database.flush()
+    database.close()
+    (tmp_path / "s" / "CURRENT").unlink()
+    with pytest.raises(StateError, match="parts of one"):
+        StateStore(tmp_path / "s")
+
+
+def test_looking_makes_and_writes_nothing(tmp_path: Path) -> None:
+    """Also while another process has it open; where there is none it is said."""
+    with pytest.raises(StateError, match="found none"):
+        StateStore(tmp_path / "absent", is_read_only=True)
+    assert not (tmp_path / "absent").exists()
+    store = StateStore(tmp_path / "s")
+    store.save({"a": np.arange(3)}, b"meta", {PLACE: 4})
+    other = StateStore(tmp_path / "s", is_read_only=True)
+    assert other.offsets() == {PLACE: 4}
+    with pytest.raises(StateError):
+        other.save({"a": np.arange(4)}, b"meta", {PLACE: 5})
+    other.close()
+    store.close()
