@@ -109,9 +109,8 @@ class Pipeline:
         self.release_number = 0
         self.summaries = Summaries(config.member, config.worker, config.statistics_cadence_ms)
         self.units = UnitAlignment(is_known=config.is_unit_known)
-        self.drift = config.drift and DriftWatch(
-            config.drift, watched_columns(schema), self.panel.names
-        )
+        columns = watched_columns(schema)
+        self.drift = DriftWatch(config.drift, columns, self.panel.names) if config.drift else None
         self.drift_alarms: list[DriftAlarm] = []
 
     def score(
