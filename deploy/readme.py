@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from deploy.detection.report_bounds import held_rows
 from deploy.results import Results
 from models.errors import InvalidInputError
 
@@ -49,7 +50,26 @@ def backtest_table(results: Results) -> str:
     return _table(heads, rows) + said + _origin(results)
 
 
-TABLES: Mapping[str, Callable[[Results], str]] = {"demo": demo_table, "backtest": backtest_table}
+def detection_table(results: Results) -> str:
+    """Return what detection is held to, with what was measured."""
+    rows = [
+        (
+            f"{row.words} `{row.name}`",
+            row.held_to,
+            row.value.number or row.value.word,
+            row.worst.number or "–",
+        )
+        for row in held_rows(results.figures)
+    ]
+    heads = ("figure", "held to", "measured", "worst split")
+    return _table(heads, rows) + _origin(results)
+
+
+TABLES: Mapping[str, Callable[[Results], str]] = {
+    "demo": demo_table,
+    "backtest": backtest_table,
+    "detection": detection_table,
+}
 
 
 def filled(text: str, results: Mapping[str, Results]) -> str:
