@@ -9,7 +9,7 @@ from amalgamator.harm import MemberSums
 from amalgamator.policy import FoldConfig
 from amalgamator.state import Held, Pairs, by_bucket
 from amalgamator.sums import Sums, bucket_decay
-from amalgamator.target import Target, plain_arrays
+from amalgamator.target import Target, is_same_target, plain_arrays
 from models.packed import add_scaled
 from models.summary import ContributionKey
 
@@ -91,7 +91,7 @@ class MemberSummer:
     ) -> Sums:
         identity = tuple((piece.key, piece.held.seq, piece.decay) for piece in pieces)
         known = self._older.get(member)
-        if known is not None and known.pieces == identity and _is_same(known.target, target):
+        if known is not None and known.pieces == identity and is_same_target(known.target, target):
             return known.sums
         sums = Sums.zero(n_weights)
         for piece in pieces:
@@ -111,7 +111,3 @@ def _add(sums: Sums, piece: _Piece, target: Target | None) -> None:
     arrays = plain_arrays(one) if target is None else target.arrays(one)
     add_scaled(sums.curvature, piece.decay, arrays.curvature)
     sums.gradient[:] += np.multiply(arrays.gradient, piece.decay)
-
-
-def _is_same(target: Target | None, other: Target | None) -> bool:
-    return other is None if target is None else target.is_same(other)

@@ -79,6 +79,11 @@ class Target:
         )
 
 
+def is_same_target(target: Target | None, other: Target | None) -> bool:
+    """Return whether two sum the same, none at all included."""
+    return other is None if target is None else target.is_same(other)
+
+
 def targets(previous: Release | None, config: FoldConfig) -> dict[int, Target]:
     """Return the targets of a fold after a release: the basis in force, and the next one.
 

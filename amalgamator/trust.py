@@ -14,8 +14,8 @@ from amalgamator.flags import count_flags, evidence_trust, evidence_weight, voic
 from amalgamator.harm import Verdict, judge_statistics
 from amalgamator.member_sums import MemberSummer
 from amalgamator.policy import FoldConfig, TrustPolicy
-from amalgamator.state import Pairs, of_part
-from amalgamator.target import Target
+from amalgamator.state import Pairs, matured_of_workers, of_part
+from amalgamator.target import Target, is_same_target
 from models.summary import ContributionKey
 
 Seqs = tuple[tuple[ContributionKey, int], ...]
@@ -114,8 +114,10 @@ class Trust:
             return TrustReport(tuple(MemberTrust(member=member) for member in members))
         heard = [pair for pair in pairs if self._config.weight_of(pair[0].member) > 0.0]
         ratios = self._evidence_ratios(of_part(heard, "evidence"), policy)
-        verdicts = self._verdicts(heard, policy, exact=exact, known=known)
-        flooding = self._flooding(of_part(heard, "evidence"), _matured(heard))
+        matured = _matured(heard)
+        used, target = _of_main_basis(of_part(heard, "statistics"), known)
+        verdicts = self._verdicts(used, target, matured, policy=policy, exact=exact)
+        flooding = self._flooding(of_part(heard, "evidence"), matured)
         return TrustReport(
             tuple(
                 _member_trust(member, ratios, verdicts, flooding, policy=policy)
@@ -142,13 +144,18 @@ class Trust:
         return self._flood[1]
 
     def _verdicts(
-        self, pairs: Pairs, policy: TrustPolicy, *, exact: bool, known: Mapping[int, Target]
+        self,
+        used: Pairs,
+        target: Target | None,
+        matured: Mapping[str, int],
+        *,
+        policy: TrustPolicy,
+        exact: bool,
     ) -> dict[str, Verdict]:
-        used, target = _of_main_basis(of_part(pairs, "statistics"), known)
         seqs, last = _seqs(used), self._statistics
-        if last is not None and last[0][:2] == (seqs, exact) and _is_same(target, last[0][2]):
+        if last is not None and last[0][:2] == (seqs, exact) and is_same_target(target, last[0][2]):
             return last[1]
-        sums = self._sums.sums(used, _matured(pairs), self._config, target)
+        sums = self._sums.sums(used, matured, self._config, target)
         verdicts = judge_statistics(sums, self._config, policy, exact=exact)
         self._statistics = ((seqs, exact, target), verdicts)
         return verdicts
@@ -195,8 +202,8 @@ def _member_trust(
 
 def _matured(pairs: Pairs) -> dict[str, int]:
     matured: dict[str, int] = {}
-    for key, held in of_part(pairs, "histograms"):
-        matured[key.member] = matured.get(key.member, 0) + held.contribution.n
+    for (member, _), n in matured_of_workers(pairs).items():
+        matured[member] = matured.get(member, 0) + n
     return matured
 
 
@@ -220,10 +227,6 @@ def _flooding(settled: Pairs, matured: Mapping[str, int]) -> frozenset[str]:
         for member, n in by_kind.items()
         if member in matured and not float(n.max()) <= 1.25 * matured[member] + 1_000
     )
-
-
-def _is_same(target: Target | None, other: Target | None) -> bool:
-    return other is None if target is None else target.is_same(other)
 
 
 def _of_main_basis(statistics: Pairs, known: Mapping[int, Target]) -> tuple[Pairs, Target | None]:
