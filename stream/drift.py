@@ -36,6 +36,7 @@ from models.drift_counts import (
     stability_index,
 )
 from models.errors import StateError
+from models.named_arrays import under
 from stream.drift_policy import DETECTORS, DriftAlarm, DriftPolicy, Kind, Signal
 from stream.drift_tracks import Detector, Tracks
 
@@ -306,10 +307,7 @@ class DriftWatch:
             array[...] = arrays[name]
         self._day = int(np.asarray(arrays["day"], np.int64)[0])
         for kind, tracks in self._tracks.items():
-            prefix = f"{kind}/"
-            tracks.load(
-                {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            )
+            tracks.load(under(f"{kind}/", arrays))
 
 
 def _new_detector(kind: Kind, name: str) -> Detector:

@@ -19,6 +19,7 @@ from models.features.entities import (
     new_entities,
 )
 from models.features.name_index import NameIndex
+from models.named_arrays import under
 from stream.touched import TouchedPages
 
 _OTHERS_AGES = ("others_last_fraud_ms", "others_last_legit_ms", "others_episode_ms")
@@ -320,7 +321,6 @@ class EntityTable:
             for _, day, seq, _ in (k.split("/") for k in arrays if k.startswith("published/"))
         }
         for day, seq in sorted(versions):
-            prefix = f"published/{day}/{seq}/"
-            fields = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            fields = under(f"published/{day}/{seq}/", arrays)
             self._published.setdefault(day, []).append((seq, EvidenceCells(**fields)))  # type: ignore[arg-type]  # dtypes are as they were stored
         self.stored()

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from models.basis import Basis
 from models.families.scorecard import Statistics
+from models.named_arrays import under
 
 
 def scorer_arrays(
@@ -31,11 +32,7 @@ def load_scorer(
         return None, None
     number = int(arrays[f"{prefix}/number"][0])
     schema_hash = np.asarray(arrays[f"{prefix}/schema"]).tobytes().decode()
-    of_basis = {
-        k.removeprefix(f"{prefix}/"): np.array(v)
-        for k, v in arrays.items()
-        if k.startswith(f"{prefix}/")
-    }
+    of_basis = {name: np.array(array) for name, array in under(f"{prefix}/", arrays).items()}
     basis = Basis.from_arrays(number, schema_hash, of_basis)
     weights = arrays.get(f"{prefix}/weights")
     return basis, None if weights is None else np.array(weights, np.float64)

@@ -12,6 +12,7 @@ from models.families.scorecard import Statistics, is_kept, logits, solve_square
 from models.features.accounts import DAY_MS
 from models.histograms import add_rows, empty_counts
 from models.matured import Matured
+from models.named_arrays import under
 from models.schema import Schema
 from stream.expert_arrays import (
     load_scorer,
@@ -336,6 +337,4 @@ class SharedExpert:
         buckets = {int(name.split("/")[1]) for name in arrays if name.startswith("open/")}
         self._open = {b: load_statistics(f"open/{b}", arrays) for b in sorted(buckets)}
         self._changed = set(np.asarray(arrays["changed"]).tolist())
-        prefix = "moments/"
-        of_moments = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-        self.moments.load(self.collecting, of_moments)
+        self.moments.load(self.collecting, under("moments/", arrays))

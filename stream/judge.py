@@ -10,6 +10,7 @@ from models.basis import Basis, encode
 from models.blend import Blend, BlendPolicy, equal_blend, fit_blend
 from models.budget import RING, AlertBudget, BudgetPolicy
 from models.features.accounts import DAY_MS
+from models.named_arrays import under
 from models.reasons import baseline, contributions, explain
 from models.records import Alert, Reason, TransactionBatch
 from models.schema import Schema
@@ -172,14 +173,11 @@ class Judge:
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave; scorers come by `restore_scorer`."""
-
-        def of(part: str) -> dict[str, NDArray[np.generic]]:
-            return {k.removeprefix(part): v for k, v in arrays.items() if k.startswith(part)}
-
-        self.blend = Blend.from_arrays(of("blend/"))
-        self.budget = AlertBudget.from_arrays(self._policy.budget, of("budget/"))
+        self.blend = Blend.from_arrays(under("blend/", arrays))
+        self.budget = AlertBudget.from_arrays(self._policy.budget, under("budget/", arrays))
         self._usual = {
-            int(expert): np.array(usual, np.float64) for expert, usual in of("usual/").items()
+            int(expert): np.array(usual, np.float64)
+            for expert, usual in under("usual/", arrays).items()
         }
 
     def restore_scorer(self, expert: int, basis: Basis, weights: NDArray[np.float64]) -> None:

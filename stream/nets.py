@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from models.families.mlp_parameters import MlpScorer, MlpSummary
 from models.families.ordinals import Binning
+from models.named_arrays import under
 from models.release import MergedNet
 from stream.expert_arrays import load_scorer, scorer_arrays
 
@@ -50,6 +51,4 @@ class MergedNetExpert:
         self._net = self._scorer = None
         basis, _ = load_scorer("basis", arrays)
         if basis is not None:
-            prefix = "summary/"
-            held = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            self.install(MergedNet(basis, MlpSummary.load(held)))
+            self.install(MergedNet(basis, MlpSummary.load(under("summary/", arrays))))

@@ -12,6 +12,7 @@ from models.families.base import Family, SharedNet
 from models.features.accounts import DAY_MS
 from models.histograms import to_cells
 from models.matured import Matured
+from models.named_arrays import under
 from models.release import Release
 from models.schema import Schema
 from models.summary import Part
@@ -333,10 +334,7 @@ class Panel:
     def load(self, arrays: Arrays) -> None:
         """Replace the state by what `arrays` gave."""
         for part, holder in self._parts().items():
-            prefix = f"{part}/"
-            holder.load(
-                {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            )
+            holder.load(under(f"{part}/", arrays))
 
     def _parts(self) -> dict[str, _Part]:
         parts: dict[str, _Part] = {f"family/{family.name}": family for family in self.families}

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import StateError
+from models.named_arrays import under
 from stream.account_table import AccountTable
 from stream.entity_table import EntityTable
 from stream.pipeline import Pipeline
@@ -138,10 +139,7 @@ def restore(config: PipelineConfig, state: State) -> Pipeline:
         )
     try:
         for part, holder in _parts(pipeline).items():
-            prefix = f"{part}/"
-            held = {
-                k.removeprefix(prefix): v for k, v in state.arrays.items() if k.startswith(prefix)
-            }
+            held = under(f"{part}/", state.arrays)
             if held or part != "drift":  # a watch that was switched on since begins anew
                 holder.load(held)
     except KeyError as error:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import StateError
+from models.named_arrays import under
 from stream.anew import Anew
 from stream.outbox import Outbox
 from stream.pipeline import Pipeline
@@ -71,7 +72,7 @@ def take_up(
     if "awaited" not in held.arrays:
         raise StateError("state: expected an array 'awaited', found none")
     try:
-        outbox.load(_of_outbox(held.arrays))
+        outbox.load(under("outbox/", held.arrays))
     except (KeyError, ValueError, IndexError) as error:
         raise StateError("state: part 'outbox': expected other arrays") from error
     return Taken(
@@ -80,10 +81,6 @@ def take_up(
         offsets=held.offsets,
         awaited=next(iter(np.asarray(held.arrays["awaited"]).tolist()), None),
     )
-
-
-def _of_outbox(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-    return {k.removeprefix("outbox/"): v for k, v in arrays.items() if k.startswith("outbox/")}
 
 
 def shell_arrays(outbox: Outbox, awaited: int | None) -> dict[str, NDArray[np.generic]]:

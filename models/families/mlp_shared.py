@@ -15,6 +15,7 @@ from models.families.mlp import MlpFamily, MlpOptions
 from models.families.mlp_parameters import NOTHING, MlpSummary
 from models.families.ordinals import Binning
 from models.matured import Matured
+from models.named_arrays import under
 
 SEED = 0
 """Of every member: a mean of nets makes sense only between nets of one start."""
@@ -119,11 +120,7 @@ class SharedMlp:
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
-
-        def of(prefix: str) -> dict[str, NDArray[np.generic]]:
-            return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-
-        self._net.load(of("net/"))
-        self._merged = MlpSummary.load(of("merged/"))
+        self._net.load(under("net/", arrays))
+        self._merged = MlpSummary.load(under("merged/", arrays))
         self._asked = Binning.load("asked", arrays)
         self._base = np.array(arrays["base"], np.float32) if "base" in arrays else None
