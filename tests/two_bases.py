@@ -5,14 +5,26 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from amalgamator.policy import BasisPolicy, FoldConfig
 from models.basis import Basis, bare_trees, encode
 from models.families.scorecard import Statistics
+from models.release import Release
+from models.release_hashes import seal_release
 from models.summary import Contribution, ContributionKey
 from models.trees import TreeList, together
 from tests.consortium import SCHEMA
 
 N_FEATURES = SCHEMA.n_features
 EDGES = ((0, (-1.0, 0.0, 0.5)), (2, (0.0,)), (5, (-0.5, 1.0)))
+CONFIG = FoldConfig(
+    schema=SCHEMA,
+    ridge=4.0,
+    leaf_ridge=9.0,
+    half_life_d=100.0,
+    prior_logit=-2.0,
+    basis=BasisPolicy(min_n=10**9),
+    trust=None,
+)
 
 
 def stump(feature: int, threshold: float, *, absent_left: bool = False) -> TreeList:
@@ -118,3 +130,20 @@ def dense(basis: Basis, features: NDArray[np.float32]) -> NDArray[np.float64]:
 def renumbered(basis: Basis, number: int) -> Basis:
     """Return the same transforms under another number."""
     return replace(basis, number=number)
+
+
+def release_on(basis: Basis, weights: NDArray[np.float64], next_basis: Basis | None) -> Release:
+    """Return a sealed release with a scorer and nothing else."""
+    return seal_release(
+        Release(
+            number=4,
+            epoch=3,
+            created_ms=0,
+            release_id="",
+            sources=(),
+            basis=basis,
+            weights=weights,
+            next_basis=next_basis,
+            evidence={},
+        )
+    )

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -28,21 +28,6 @@ pytestmark = pytest.mark.integration
 
 MAPPING = ROOT / "deploy" / "demo_banks" / "rhinepay.toml"
 NOW_S = 1_750_000_000
-
-
-@pytest.fixture
-def started() -> Iterator[Callable[[Path], BankProcess]]:
-    """Return how to start a worker; whatever was started is stopped."""
-    processes: list[BankProcess] = []
-
-    def start(settings: Path) -> BankProcess:
-        processes.append(BankProcess(settings))
-        eventually(processes[-1].is_ready, "ready")
-        return processes[-1]
-
-    yield start
-    for one in processes:
-        one.stop(signal.SIGKILL)
 
 
 def a_time(second: int) -> str:

@@ -1,7 +1,6 @@
 """A damaged store on a real broker: the worker stops, is rebuilt and reads what is left anew."""
 
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,21 +25,6 @@ from tests.integration.test_bank_worker import MAPPING, payment, verdict
 
 pytestmark = pytest.mark.integration
 TOPICS = BankTopics("rebuilt")
-
-
-@pytest.fixture
-def started() -> Iterator[Callable[[Path], BankProcess]]:
-    """Return how to start a worker; whatever was started is stopped."""
-    processes: list[BankProcess] = []
-
-    def start(settings: Path) -> BankProcess:
-        processes.append(BankProcess(settings))
-        eventually(processes[-1].is_ready, "ready")
-        return processes[-1]
-
-    yield start
-    for one in processes:
-        one.stop(signal.SIGKILL)
 
 
 def learnt(broker: str) -> tuple[int, int]:

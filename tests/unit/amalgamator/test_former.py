@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from amalgamator.core import Amalgamator
 from amalgamator.fold import Folder, FoldState, fold
 from amalgamator.gate import Accepted, Refused
-from amalgamator.policy import BasisPolicy, FoldConfig, TrustPolicy
+from amalgamator.policy import FoldConfig, TrustPolicy
 from amalgamator.release_log import ReleaseLog
 from amalgamator.target import targets
 from models.basis import MISSING, Basis
@@ -32,11 +32,13 @@ from tests.consortium import (
     registry_of,
 )
 from tests.two_bases import (
+    CONFIG,
     basis_with,
     dense,
     logits_of,
     new_basis,
     old_basis,
+    release_on,
     renumbered,
     rows,
     statistics_of,
@@ -44,15 +46,6 @@ from tests.two_bases import (
     three_leaves,
 )
 
-CONFIG = FoldConfig(
-    schema=SCHEMA,
-    ridge=4.0,
-    leaf_ridge=9.0,
-    half_life_d=100.0,
-    prior_logit=-2.0,
-    basis=BasisPolicy(min_n=10**9),
-    trust=None,
-)
 OLD, NEW = old_basis(), new_basis()
 IN_FORCE = np.random.default_rng(8).normal(size=OLD.n_weights)
 N_ROWS = 80
@@ -61,19 +54,7 @@ Log = Sequence[tuple[Contribution, int]]
 
 def in_force(next_basis: Basis | None = NEW) -> Release:
     """Return a release whose scorer is on the old basis."""
-    return seal_release(
-        Release(
-            number=4,
-            epoch=3,
-            created_ms=0,
-            release_id="",
-            sources=(),
-            basis=OLD,
-            weights=IN_FORCE,
-            next_basis=next_basis,
-            evidence={},
-        )
-    )
+    return release_on(OLD, IN_FORCE, next_basis)
 
 
 def a_log() -> Log:

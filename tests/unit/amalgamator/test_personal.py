@@ -8,47 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amalgamator.fold import Folder, FoldState, fold
-from amalgamator.policy import BasisPolicy, FoldConfig
 from amalgamator.release_log import ReleaseLog
 from models.errors import InvalidInputError, QuarantinedError
 from models.keys import Verifier
-from models.release import PersonalWeights, Release
+from models.release import PersonalWeights
 from models.release_codec import ReleaseAssembler, encode_release
 from models.release_hashes import seal_release
+from tests import two_bases
 from tests.consortium import AMALGAMATOR, CONSORTIUM, MEMBERS, SCHEMA, histograms
-from tests.two_bases import dense, logits_of, new_basis, old_basis, rows, statistics_of
+from tests.two_bases import dense, logits_of, new_basis, old_basis, release_on, rows, statistics_of
 
 BASIS = old_basis()
 KAPPA = 3.0
-CONFIG = FoldConfig(
-    schema=SCHEMA,
-    ridge=4.0,
-    leaf_ridge=9.0,
-    half_life_d=100.0,
-    prior_logit=-2.0,
-    basis=BasisPolicy(min_n=10**9),
-    trust=None,
-    kappa=KAPPA,
-)
+CONFIG = replace(two_bases.CONFIG, kappa=KAPPA)
 N_ROWS = 80
 PUBLISHED = (("alpha", 3), ("alpha", 4), ("beta", 4), ("gamma", 3))
 
 
 def before(next_basis=None):
     """Return a release with the basis in force and weights of nothing."""
-    return seal_release(
-        Release(
-            number=4,
-            epoch=3,
-            created_ms=0,
-            release_id="",
-            sources=(),
-            basis=BASIS,
-            weights=np.zeros(BASIS.n_weights),
-            next_basis=next_basis,
-            evidence={},
-        )
-    )
+    return release_on(BASIS, np.zeros(BASIS.n_weights), next_basis)
 
 
 def a_log():

@@ -24,6 +24,7 @@ from stream.judge import JudgePolicy
 from stream.label_join import Rejected
 from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
+from stream.pipeline_state import State, dump, restore
 
 MAPPING = load_mapping(Path(__file__).parents[3] / "deploy" / "mappings" / "simulated.toml")
 SCHEMA = Schema(entity_kinds=("terminal",))
@@ -158,6 +159,28 @@ def feed(
             trace.logits += scored.logit.tolist()
             trace.alerts += scored.alerts
             trace.refused += scored.rejected
+    return trace
+
+
+def copied(state: State) -> State:
+    """Return a state that does not follow the running pipeline."""
+    return State({name: array.copy() for name, array in state.arrays.items()}, bytes(state.meta))
+
+
+def stopped_once(
+    config: PipelineConfig,
+    batch: TransactionBatch,
+    log: Sequence[Event],
+    releases: dict[int, Release],
+    *,
+    share: float,
+) -> Trace:
+    """Return what comes of a log when another pipeline goes on from a dump after a share of it."""
+    stop, trace = int(share * len(log)), Trace()
+    pipeline = Pipeline(config)
+    feed(pipeline, batch, log[:stop], releases, trace=trace)
+    again = restore(config, copied(dump(pipeline)))
+    feed(again, batch, log[stop:], releases, trace=trace)
     return trace
 
 

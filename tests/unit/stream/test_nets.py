@@ -22,7 +22,7 @@ from models.release import (
 from models.summary import Contribution
 from stream.nets import MergedNetExpert
 from stream.pipeline import Pipeline
-from stream.pipeline_state import State, dump, restore
+from stream.pipeline_state import dump, restore
 from tests.unit.stream.small_bank import (
     SCHEMA,
     Trace,
@@ -30,9 +30,11 @@ from tests.unit.stream.small_bank import (
     a_log,
     bits,
     consortium_releases,
+    copied,
     feed,
     payments,
     same_contributions,
+    stopped_once,
 )
 
 BATCH, LABELS = payments(0)
@@ -194,10 +196,6 @@ def test_another_net_is_told_to_the_alert_budget_and_the_same_is_not() -> None:
     assert not off.panel.install_frozen(replace(LAST, net=a_net(LAST, 99)))
 
 
-def copied(state: State) -> State:
-    return State({name: array.copy() for name, array in state.arrays.items()}, bytes(state.meta))
-
-
 @pytest.mark.parametrize("changes", [TRAINING, {"uses_nets": True}])
 @pytest.mark.parametrize("share", [0.3, 0.62, 0.8])
 def test_going_on_from_a_dump_is_as_never_having_stopped(
@@ -205,11 +203,7 @@ def test_going_on_from_a_dump_is_as_never_having_stopped(
 ) -> None:
     """Before a basis, and while nets are trained, adopted and scored by."""
     _, whole = run(**changes)
-    stop = int(share * len(LOG))
-    pipeline, trace = Pipeline(a_config(**changes)), Trace()
-    feed(pipeline, BATCH, LOG[:stop], releases(), trace=trace)
-    again = restore(a_config(**changes), copied(dump(pipeline)))
-    feed(again, BATCH, LOG[stop:], releases(), trace=trace)
+    trace = stopped_once(a_config(**changes), BATCH, LOG, releases(), share=share)
     assert bits(trace.scores) == bits(whole.scores)
     assert bits(trace.logits) == bits(whole.logits)
     assert same_contributions(trace.contributions, whole.contributions)

@@ -11,7 +11,7 @@ from models.errors import StateError
 from models.release import PersonalWeights, Release
 from stream import experts
 from stream.pipeline import Pipeline
-from stream.pipeline_state import State, dump, restore
+from stream.pipeline_state import dump, restore
 from tests.unit.stream.small_bank import (
     BANKS,
     Trace,
@@ -19,9 +19,11 @@ from tests.unit.stream.small_bank import (
     a_log,
     bits,
     consortium_releases,
+    copied,
     feed,
     payments,
     same_contributions,
+    stopped_once,
 )
 
 BATCH, LABELS = payments(0)
@@ -121,20 +123,12 @@ def test_a_bank_without_a_scorecard_has_no_such_column() -> None:
     assert Pipeline(config).panel.names == ("own", "merged", "lightgbm")
 
 
-def copied(state: State) -> State:
-    return State({name: array.copy() for name, array in state.arrays.items()}, bytes(state.meta))
-
-
 @pytest.mark.parametrize("share", [0.3, 0.8])
 def test_going_on_from_a_dump_is_as_never_having_stopped(share: float) -> None:
     """Before and after personal weights came."""
     _, whole = run(uses_personal=True)
     config = a_config(uses_personal=True)
-    stop = int(share * len(LOG))
-    pipeline, trace = Pipeline(config), Trace()
-    feed(pipeline, BATCH, LOG[:stop], personal_releases(), trace=trace)
-    again = restore(config, copied(dump(pipeline)))
-    feed(again, BATCH, LOG[stop:], personal_releases(), trace=trace)
+    trace = stopped_once(config, BATCH, LOG, personal_releases(), share=share)
     assert bits(trace.scores) == bits(whole.scores)
     assert bits(trace.logits) == bits(whole.logits)
 

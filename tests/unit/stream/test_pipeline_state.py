@@ -21,6 +21,7 @@ from tests.unit.stream.small_bank import (
     a_log,
     bits,
     consortium_releases,
+    copied,
     feed,
     payments,
     same_contributions,
@@ -32,11 +33,6 @@ RELEASES = consortium_releases()
 
 
 RIVER = 'river {model = "river.linear_model.LogisticRegression"}'
-
-
-def copied(state: State) -> State:
-    """Return a state that does not follow the running pipeline."""
-    return State({name: array.copy() for name, array in state.arrays.items()}, bytes(state.meta))
 
 
 def contents(pipeline: Pipeline) -> tuple[dict[str, bytes], bytes]:

@@ -15,7 +15,7 @@ from models.release import ProbeSet, Release, Student, StudentNetwork
 from models.schema import AttributeSpec, Schema
 from models.summary import Contribution
 from stream.pipeline import Pipeline
-from stream.pipeline_state import State, dump, restore
+from stream.pipeline_state import dump, restore
 from stream.probing import Answerer, StudentExpert
 from tests.unit.stream.small_bank import (
     SCHEMA,
@@ -25,9 +25,11 @@ from tests.unit.stream.small_bank import (
     a_log,
     bits,
     consortium_releases,
+    copied,
     feed,
     payments,
     same_contributions,
+    stopped_once,
 )
 
 BATCH, LABELS = payments(0)
@@ -191,10 +193,6 @@ def test_too_many_features_need_a_scorecard() -> None:
         a_config(schema=wide, runs_scorecard=False)
 
 
-def copied(state: State) -> State:
-    return State({name: array.copy() for name, array in state.arrays.items()}, bytes(state.meta))
-
-
 @pytest.mark.parametrize("changes", [ANSWERING, {**ANSWERING, "runs_scorecard": False}])
 @pytest.mark.parametrize("share", [0.25, 0.45, 0.7])
 def test_going_on_from_a_dump_is_as_never_having_stopped(
@@ -202,11 +200,7 @@ def test_going_on_from_a_dump_is_as_never_having_stopped(
 ) -> None:
     """Before the set came, while it waits for an opinion, after the answer."""
     _, whole = run(**changes)
-    stop = int(share * len(LOG))
-    pipeline, trace = Pipeline(a_config(**changes)), Trace()
-    feed(pipeline, BATCH, LOG[:stop], asking_releases(), trace=trace)
-    again = restore(a_config(**changes), copied(dump(pipeline)))
-    feed(again, BATCH, LOG[stop:], asking_releases(), trace=trace)
+    trace = stopped_once(a_config(**changes), BATCH, LOG, asking_releases(), share=share)
     assert bits(trace.scores) == bits(whole.scores)
     assert bits(trace.logits) == bits(whole.logits)
     assert same_contributions(trace.contributions, whole.contributions)
