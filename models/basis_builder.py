@@ -3,10 +3,9 @@
 A feature of accounts and entities gets edges at quantiles of all transactions and at quantiles of
 the frauds, so that bins are narrow where frauds are. All have weights, with the schema's crosses,
 while those fit their bound; beyond it features come before crosses, and what explains most before
-the rest. Attributes are
-chosen: one is kept when its bins explain more of the outcomes than as many useless bins would,
-twice over (half of the G-statistic against the number of bins, as in Akaike's criterion), the best
-first, and they share a bounded number of weights.
+the rest. Attributes are chosen: one is kept when its bins explain more of the outcomes than as
+many useless bins would, twice over (half of the G-statistic against the number of bins, as in
+Akaike's criterion), the best first, and they share a bounded number of weights.
 """
 
 from collections.abc import Sequence

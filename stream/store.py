@@ -277,9 +277,7 @@ class StateStore:
             self._page_bytes[name] = layout.page_bytes
             arrays[name], of_array = self._array(name, layout)
             faults += of_array
-            size, n_pages = layout.page_bytes, len(layout.slots)
-            view = _bytes_of(arrays[name])
-            self._hashes[name] = np.array(_page_hashes(view, size, range(n_pages)), np.uint64)
+            self._hashes[name] = _hashes_of(layout, arrays[name])
         return Checkpoint(arrays, manifest.meta, _offsets(manifest)), faults
 
     def offsets(self) -> Mapping[Partition, int]:
@@ -358,6 +356,14 @@ def _key(name: str, index: int, slot: int) -> bytes:
 
 def _keys(name: str, indices: Iterable[int]) -> list[bytes]:
     return [_key(name, index, slot) for index in indices for slot in (0, 1)]
+
+
+def _hashes_of(layout: _Layout, array: NDArray[np.generic]) -> NDArray[np.uint64]:
+    """Return the hashes of pages that were read: those that they were held against, if any."""
+    if layout.hashes:
+        return np.frombuffer(layout.hashes, np.uint64)
+    pages = range(len(layout.slots))
+    return np.array(_page_hashes(_bytes_of(array), layout.page_bytes, pages), np.uint64)
 
 
 def _page_hashes(view: memoryview, size: int, pages: Iterable[int]) -> list[int]:

@@ -199,6 +199,14 @@ def test_a_worker_loads_no_library_of_another_family() -> None:
     assert not {"torch", "lightgbm", "river", "matplotlib", "pandas"} & set(done.stdout.split())
 
 
+def printed(program: str) -> list[str]:
+    """Return the words that a program prints in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
 def test_an_amalgamator_without_probes_loads_no_torch() -> None:
     """Only a fold that asks members and teaches a student needs it."""
     program = (
@@ -208,10 +216,7 @@ def test_an_amalgamator_without_probes_loads_no_torch() -> None:
         "fold.Folder(policy.FoldConfig(schema=schema, probes=policy.ProbePolicy())); "
         "print('torch' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["False", "True"]
+    assert printed(program) == ["False", "True"]
 
 
 def test_neither_merging_nets_nor_scoring_by_them_loads_torch() -> None:
@@ -229,7 +234,4 @@ def test_neither_merging_nets_nor_scoring_by_them_loads_torch() -> None:
         "member='m', schema=schema, secret=secret, uses_nets=True, families=('mlp',))); "
         "print('torch' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["False", "True"]
+    assert printed(program) == ["False", "True"]

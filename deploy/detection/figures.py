@@ -226,12 +226,12 @@ def _best_local(local: Outcome, run: Outcome) -> float:
 
 def _gap_closed(run: Outcome, local: Outcome, pooled: Outcome) -> float:
     """Return how far from the best alone to LightGBM on pooled data the consortium comes."""
-    alone = _best_alone(local, run)
+    alone = _best_local(local, run)
     together = [second for _, second in _pairs((run, "blend"), (pooled, "lightgbm"))]
-    gap = float(np.mean(together) - np.mean([*alone.values()]))
+    gap = float(np.mean(together)) - alone
     if not gap > 0.0:
         raise NoFigureError("pooled data gain nothing")
-    return float(np.mean(_blend(run, alone)) - np.mean([*alone.values()])) / gap
+    return (_macro("blend")(run) - alone) / gap
 
 
 _SPLIT_FIGURES: Mapping[str, _Figure] = {
