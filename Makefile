@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 DATA ?= handbook.parquet
+SPREAD := -n auto --dist loadscope
 
 setup: $(STAMPS)/core $(STAMPS)/mlp  ## everything, the neural families too
 
@@ -32,13 +33,14 @@ demo: $(STAMPS)/core  ## five banks on a real Kafka, live, then a final table
 	$(BIN)/amalgam demo
 
 test: $(STAMPS)/core $(STAMPS)/mlp  ## everything, a real Kafka and the neural families included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD) -m "not integration"
+	$(BIN)/python -m pytest -m integration
 
 check: $(STAMPS)/core  ## format, lint, types, tests without a broker
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not integration and not slow"
+	$(BIN)/python -m pytest -q $(SPREAD) -m "not integration and not slow"
 
 bench: $(STAMPS)/core  ## what a payment costs, piece by piece and beside the peers
 	$(BIN)/python -m deploy.bench

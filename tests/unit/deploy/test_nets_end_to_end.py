@@ -65,6 +65,7 @@ def precision(data, found, logit, banks):
     return np.mean([average_precision(data.is_fraud[of], filled[of]) for of in judged])
 
 
+@pytest.mark.slow
 def test_members_publish_nets_and_releases_carry_their_mean(done, releases):
     """Of the three banks that run one, for the basis in force once all have passed to it."""
     run, _ = done

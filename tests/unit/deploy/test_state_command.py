@@ -409,6 +409,7 @@ def test_a_rebuild_tells_what_retention_has_taken(bank, monkeypatch):
     assert "nothing is lost" in invoke("state", "rebuild", bank).output
 
 
+@pytest.mark.slow
 def test_a_broker_that_does_not_answer_is_said_and_nothing_is_done(bank):
     """The way out is named."""
     settings = read_settings(bank, {})

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import gc, multiprocessing, sys
@@ -52,6 +54,7 @@ NEEDED = (
 )
 
 
+@pytest.mark.slow
 def test_after_it_a_consortium_compiles_nothing_more(tmp_path):
     """In a fresh process, over payments, frauds, experts, trees, drift watch, releases, alerts."""
     done = subprocess.run(
