@@ -42,6 +42,9 @@ class Basis:
         within a feature. Even steps where nothing is given.
     coarse_edges, n_coarse_edges
         The same for the coarse bins that crosses use.
+    cuts, n_cuts
+        The same for where trees may split: finer than the bins, since a cut costs no weight. Where
+        none is given, the edges.
     selected
         int32 of shape (n_selected,), ascending: features whose bins have weights.
     crosses
@@ -70,6 +73,8 @@ class Basis:
     ranks: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     coarse_edges: NDArray[np.float32]
     n_coarse_edges: NDArray[np.int32]
+    cuts: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    n_cuts: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     selected: NDArray[np.int32]
     crosses: NDArray[np.int32]
     category_cells: NDArray[np.int16] = field(default_factory=lambda: np.empty(0, np.int16))
@@ -86,6 +91,10 @@ class Basis:
             object.__setattr__(self, "ranks", _even_ranks(self.n_edges))
         _check_ranks(self)
         _check_edges("coarse_edges", self.coarse_edges, self.n_coarse_edges)
+        if not len(self.n_cuts):
+            object.__setattr__(self, "cuts", self.edges)
+            object.__setattr__(self, "n_cuts", self.n_edges)
+        _check_edges("cuts", self.cuts, self.n_cuts)
         _check_positions(self)
         _check_categories(self)
         if not self.number >= 1 or not self.n_weights <= MAX_WEIGHTS:
@@ -155,6 +164,8 @@ _PLAIN = (
     "ranks",
     "coarse_edges",
     "n_coarse_edges",
+    "cuts",
+    "n_cuts",
     "selected",
     "crosses",
     "category_cells",
@@ -219,8 +230,9 @@ def _check_ranks(basis: Basis) -> None:
 
 def _check_positions(basis: Basis) -> None:
     n, crosses, selected = basis.n_features, basis.crosses, basis.selected
-    if len(basis.n_coarse_edges) != n:
-        raise InvalidInputError(f"n_coarse_edges: expected {n}, got {len(basis.n_coarse_edges)}")
+    for name in ("n_coarse_edges", "n_cuts"):
+        if len(counts := getattr(basis, name)) != n:
+            raise InvalidInputError(f"{name}: expected {n}, got {len(counts)}")
     if crosses.ndim != 2 or not bool(np.all((crosses >= 0) & (crosses < n))):
         raise InvalidInputError(f"crosses: expected pairs of positions below {n}")
     if not bool(np.all((selected >= 0) & (selected < n))) or not bool(

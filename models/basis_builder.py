@@ -5,7 +5,8 @@ the frauds, so that bins are narrow where frauds are. All have weights, with the
 while those fit their bound; beyond it features come before crosses, and what explains most before
 the rest. Attributes are chosen: one is kept when its bins explain more of the outcomes than as
 many useless bins would, twice over (half of the G-statistic against the number of bins, as in
-Akaike's criterion), the best first, and they share a bounded number of weights.
+Akaike's criterion), the best first, and they share a bounded number of weights. All of them get
+many cuts for trees, which cost no weights.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from models.trees import TreeList, together
 FINE_QUANTILES = np.r_[np.linspace(0, 1, 11)[1:-1], 0.97, 0.99, 0.995, 0.999]
 FRAUD_QUANTILES = np.linspace(0, 1, 31)[1:-1]
 COARSE_QUANTILES = np.r_[np.linspace(0, 1, 5)[1:-1], 0.9, 0.97, 0.99, 0.998]
+CUT_QUANTILES = np.linspace(0, 1, 33)[1:-1]
 _ATTRIBUTE_COARSE = np.linspace(0, 1, 6)[1:-1]
 
 Pair = tuple[int, int]
@@ -97,8 +99,14 @@ class _Column:
 
     def fine_edges(self) -> NDArray[np.float32]:
         """Return edges at quantiles of all and of the frauds: where those are, bins are narrow."""
-        of_frauds = quantile_edges(self.counts[1], FRAUD_QUANTILES, edges=self.values)
-        return np.union1d(self.edges(FINE_QUANTILES), of_frauds)
+        return np.union1d(self.edges(FINE_QUANTILES), self._of_frauds())
+
+    def cuts(self, edges: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return some edges and more: at even quantiles of all, and at quantiles of the frauds."""
+        return np.unique(np.concatenate([edges, self.edges(CUT_QUANTILES), self._of_frauds()]))
+
+    def _of_frauds(self) -> NDArray[np.float32]:
+        return quantile_edges(self.counts[1], FRAUD_QUANTILES, edges=self.values)
 
 
 def build_basis(
@@ -148,6 +156,7 @@ def build_basis(
         columns[:n_plain], (fine, coarse), schema_crosses(schema), n_class, shape.plain_weights
     )
     ranks = [column.ranks(edges) for column, edges in zip(columns, fine, strict=True)]
+    cuts = [edges if j < n_plain else columns[j].cuts(edges) for j, edges in enumerate(fine)]
     return Basis(
         number=number,
         schema_hash=schema.hash,
@@ -156,6 +165,8 @@ def build_basis(
         ranks=np.concatenate(ranks),
         coarse_edges=np.concatenate(coarse),
         n_coarse_edges=_lengths(coarse),
+        cuts=np.concatenate(cuts),
+        n_cuts=_lengths(cuts),
         selected=np.array([*plain, *chosen], np.int32),
         crosses=np.array(crosses, np.int32).reshape(-1, 2),
         category_cells=np.concatenate([column.cells for column in columns]),

@@ -12,16 +12,16 @@ from models.errors import InvalidTreesError
 from models.trees import ONLY_ABSENT, TreeList, check_features
 
 
-class Edges(Protocol):
-    """What a basis says about bins; see `models.basis.Basis`."""
+class Cuts(Protocol):
+    """What a basis says about where trees may split; see `models.basis.Basis`."""
 
     @property
-    def edges(self) -> NDArray[np.float32]:
-        """Ascending bin edges, feature after feature."""
+    def cuts(self) -> NDArray[np.float32]:
+        """Ascending thresholds, feature after feature."""
 
     @property
-    def n_edges(self) -> NDArray[np.int32]:
-        """Edges of each feature, shape (n_features,)."""
+    def n_cuts(self) -> NDArray[np.int32]:
+        """Thresholds of each feature, shape (n_features,)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Condition(NamedTuple):
     is_absent_met: bool
 
 
-def check_trees(trees: TreeList, basis: Edges, limits: TreeLimits) -> None:
+def check_trees(trees: TreeList, basis: Cuts, limits: TreeLimits) -> None:
     """Refuse trees that a consortium must not take up.
 
     Parameters
@@ -87,7 +87,7 @@ def check_trees(trees: TreeList, basis: Edges, limits: TreeLimits) -> None:
             )
         if depth > limits.max_depth:
             raise InvalidTreesError("too_deep", f"expected {limits.max_depth} at most, got {depth}")
-    check_features(trees, len(basis.n_edges))
+    check_features(trees, len(basis.n_cuts))
     _check_thresholds(trees, basis)
     if not bool(np.all(trees.leaf_accounts >= limits.min_accounts)):
         raise InvalidTreesError(
@@ -104,14 +104,14 @@ def _check_finite(trees: TreeList) -> None:
             raise InvalidTreesError("not_finite", f"{name}: expected finite numbers")
 
 
-def _check_thresholds(trees: TreeList, basis: Edges) -> None:
-    ends = np.cumsum(basis.n_edges, dtype=np.int64)
+def _check_thresholds(trees: TreeList, basis: Cuts) -> None:
+    ends = np.cumsum(basis.n_cuts, dtype=np.int64)
     for feature in np.unique(trees.feature).tolist():
         asked = trees.threshold[trees.feature == feature]
-        edges = basis.edges[ends[feature] - basis.n_edges[feature] : ends[feature]]
-        if not bool(np.all(np.isin(asked, edges) | (asked == ONLY_ABSENT))):
+        cuts = basis.cuts[ends[feature] - basis.n_cuts[feature] : ends[feature]]
+        if not bool(np.all(np.isin(asked, cuts) | (asked == ONLY_ABSENT))):
             raise InvalidTreesError(
-                "unknown_threshold", f"feature {feature}: expected edges of the basis"
+                "unknown_threshold", f"feature {feature}: expected cuts of the basis"
             )
 
 

@@ -41,6 +41,9 @@ class LearningPolicy:
         Matured transactions and frauds before the first basis.
     growth
         A new basis is made when the matured transactions have grown by this factor.
+    solve_growth
+        And new weights of the bank's own scorecard, at the end of a day: a solution costs the same
+        however little has come since the last.
     moments
         Whether moments of the features are learnt and published with the statistics.
     """
@@ -52,6 +55,7 @@ class LearningPolicy:
     first_n: int = 3_000
     first_frauds: int = 30
     growth: float = 1.4
+    solve_growth: float = 1.02
     moments: bool = False
 
 
@@ -74,6 +78,7 @@ class OwnExpert:
         self._policy = policy
         self._counts = empty_counts(len(schema.feature_names))
         self._n_at_basis = 0
+        self._n_at_solve = 0
         self.basis: Basis | None = None
         self.weights: NDArray[np.float64] | None = None
         self._statistics: Statistics | None = None
@@ -98,9 +103,13 @@ class OwnExpert:
         return logits(active, self.weights)
 
     @property
+    def _n_matured(self) -> int:
+        return int(self._counts[0].sum())
+
+    @property
     def wants_basis(self) -> bool:
         """Whether the matured transactions have outgrown the basis."""
-        n, frauds = int(self._counts[0].sum()), int(self._counts[0, 1].sum())
+        n, frauds = self._n_matured, int(self._counts[0, 1].sum())
         policy = self._policy
         if self.basis is None:
             return n >= policy.first_n and frauds >= policy.first_frauds
@@ -118,24 +127,26 @@ class OwnExpert:
             active = encode(basis, block.features)
             statistics.add(active, block.is_fraud, z, kept=is_kept(block.hashes))
         self.basis, self._statistics = basis, statistics
-        self._n_at_basis = int(self._counts[0].sum())
-        self.weights = self._solved()
+        self._n_at_basis = self._n_matured
+        self._solve(statistics)
 
-    def _solved(self) -> NDArray[np.float64] | None:
-        if self._statistics is None:
-            return None
-        return solve_square(
-            self._statistics.curvature,
-            self._statistics.gradient,
+    def _solve(self, statistics: Statistics) -> None:
+        self.weights = solve_square(
+            statistics.curvature,
+            statistics.gradient,
             ridge=self._policy.ridge,
             prior_logit=self._policy.prior_logit,
         )
+        self._n_at_solve = self._n_matured
 
     def end_day(self, forgetting: float = 1.0) -> None:
         """Solve for new weights, then forget a day's worth, or several where drift was found."""
-        if self._statistics is not None:
-            self.weights = self._solved()
-            self._statistics.decay(0.5 ** (forgetting / self._policy.half_life_d))
+        if self._statistics is None:
+            return
+        is_due = self._n_matured >= self._policy.solve_growth * self._n_at_solve
+        if is_due or forgetting != 1.0:
+            self._solve(self._statistics)
+        self._statistics.decay(0.5 ** (forgetting / self._policy.half_life_d))
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""
@@ -143,7 +154,7 @@ class OwnExpert:
         out |= scorer_arrays("basis", self.basis, self.weights)
         if self._statistics is not None:
             out |= statistics_arrays("statistics", self._statistics)
-        out["n_at_basis"] = np.array([self._n_at_basis], np.int64)
+        out["n_at"] = np.array([self._n_at_basis, self._n_at_solve], np.int64)
         return out
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
@@ -152,7 +163,7 @@ class OwnExpert:
         self.basis, self.weights = load_scorer("basis", arrays)
         if "statistics/gradient" in arrays:
             self._statistics = load_statistics("statistics", arrays)
-        self._n_at_basis = int(arrays["n_at_basis"][0])
+        self._n_at_basis, self._n_at_solve = arrays["n_at"].tolist()
 
 
 class SharedExpert:

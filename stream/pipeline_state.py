@@ -16,7 +16,7 @@ from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
 from stream.row_log import RowLog
 
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -111,6 +111,8 @@ def fine_bins(matured: Matured, schema: Schema, *, number: int) -> Basis:
         edges=np.concatenate(edges),
         n_edges=np.array([len(each) for each in edges], np.int32),
         ranks=np.empty(0, np.float32),
+        cuts=np.empty(0, np.float32),
+        n_cuts=np.empty(0, np.int32),
         selected=np.empty(0, np.int32),
         crosses=np.empty((0, 2), np.int32),
         trees=together([]),

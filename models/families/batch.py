@@ -1,7 +1,7 @@
 """Gradient boosting (LightGBM), refitted on the bank's matured rows every few days.
 
-It learns ordinals on the basis, so that its trees speak of the consortium's bins. LightGBM is
-asked to be deterministic and runs on one thread; its model is kept as LightGBM's own text.
+It learns ordinals between the basis' cuts, so that its trees speak of the consortium's bins.
+LightGBM is asked to be deterministic and runs on one thread; its model is kept as its own text.
 """
 
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ class BatchOptions:
     """
 
     refit_d: int = 14
-    n_trees: int = 150
+    n_trees: int = 300
     num_leaves: int = 31
     learning_rate: float = 0.05
     min_data_in_leaf: int = 40
@@ -117,7 +117,7 @@ class BatchFamily:
 
     def install(self, basis: Basis) -> None:
         """Bin rows by this basis from the next refit on."""
-        self._asked = Binning.of(basis)
+        self._asked = Binning.of_cuts(basis)
 
     def end_day(self, day: int, retained: Retained) -> None:
         """Refit where the last fit is old enough and enough has matured."""
@@ -152,7 +152,7 @@ class BatchFamily:
 
     def propose(self, basis: Basis, matured: Matured, *, n_trees: int, day: int) -> TreeList | None:
         """Return small trees; see `grow_trees`."""
-        return grow_trees(Binning.of(basis), matured, n_trees=n_trees, seed=self._seed + day)
+        return grow_trees(Binning.of_cuts(basis), matured, n_trees=n_trees, seed=self._seed + day)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""

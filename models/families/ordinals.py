@@ -65,6 +65,16 @@ class Binning:
             categories=basis.tables.categories,
         )
 
+    @classmethod
+    def of_cuts(cls, basis: Basis) -> Self:
+        """Return the finer bins between a basis' cuts, as copies: for what learns trees."""
+        return cls(
+            number=basis.number,
+            edges=basis.cuts.copy(),
+            n_edges=basis.n_cuts.copy(),
+            categories=basis.tables.categories,
+        )
+
     @property
     def n_features(self) -> int:
         """Columns of a row."""

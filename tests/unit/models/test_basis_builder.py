@@ -108,6 +108,24 @@ def test_bins_of_a_category_ascend_with_its_risk() -> None:
     assert len({next(iter(found)) for found in bins}) == 4
 
 
+def test_attributes_have_many_cuts_and_few_bins() -> None:
+    """All edges, quantiles in steps of 1/32, and those of the frauds; others have their edges."""
+    firsts = np.cumsum(BASIS.n_cuts) - BASIS.n_cuts
+    for j in range(BASIS.n_features):
+        cuts = BASIS.cuts[firsts[j] : firsts[j] + BASIS.n_cuts[j]]
+        edges = BASIS.fine_of(j)[0]
+        if j < FIRST:
+            np.testing.assert_array_equal(cuts, edges)
+    j = AT["n3"]
+    assert set(BASIS.fine_of(j)[0]) <= set(BASIS.cuts[firsts[j] : firsts[j] + BASIS.n_cuts[j]])
+    there = ROWS[:, j]
+    expected = {float(np.quantile(there, q)) for q in np.arange(1, 32) / 32}
+    expected |= {float(np.quantile(there[IS_FRAUD], q)) for q in np.arange(1, 30) / 30}
+    cuts = BASIS.cuts[firsts[j] : firsts[j] + BASIS.n_cuts[j]]
+    for value in expected:
+        assert np.abs(cuts - value).min() <= 0.02 * abs(value) + 0.02
+
+
 def test_the_weights_of_attributes_are_bounded_and_the_best_come_first() -> None:
     """With room for one attribute's four bins it is the one that tells most."""
     shape = replace(WIDE, attribute_weights=4, attribute_bins=(4, 16))

@@ -94,6 +94,29 @@ def test_proposals_keep_within_the_consortiums_bounds() -> None:
         family.propose(BASIS, replace(FIRST, accounts=None), n_trees=4, day=1)
 
 
+def test_trees_split_at_cuts_finer_than_bins() -> None:
+    """Own trees and proposals alike tell more apart than the basis has bins."""
+    j = int(np.argmax(BASIS.n_edges))
+    first = int(BASIS.n_edges[:j].sum())
+    few = replace(
+        BASIS,
+        cuts=BASIS.edges,
+        n_cuts=BASIS.n_edges,
+        edges=np.delete(BASIS.edges, np.s_[first : first + BASIS.n_edges[j]]),
+        n_edges=np.where(np.arange(BASIS.n_features) == j, 0, BASIS.n_edges).astype(np.int32),
+        ranks=np.empty(0, np.float32),
+    )
+    one, other = a_family(), BatchFamily(OPTIONS, seed=1)
+    other.install(few)
+    for family in (one, other):
+        family.end_day(1, lambda: FIRST)
+    np.testing.assert_array_equal(one.score(TEST.features), other.score(TEST.features))
+    found = other.propose(few, FIRST, n_trees=4, day=1)
+    assert found is not None
+    check_trees(found, few, TreeLimits(max_trees=4))
+    assert j in found.feature
+
+
 def test_dull_rows_are_thinned_to_a_tenth_of_ten_times_the_weight() -> None:
     """Frauds, and what the consortium's scorer finds suspicious or gave no score, all stay."""
     z = np.array([-9.0, -9.0, -9.0, 1.0, np.nan, -9.0])

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import lightgbm
 import numpy as np
@@ -167,11 +168,14 @@ def test_a_split_at_any_bin_is_said_on_edges(n_bins: int, absent_left: bool) -> 
     assert n > 1
 
 
-EDGES = Binning(
-    number=1,
-    edges=np.array([0.0, 1.0, 2.0, -1.0, 5.0], np.float32),
-    n_edges=np.array([3, 2, 0], np.int32),
-)
+class Cuts(NamedTuple):
+    """Where trees may split."""
+
+    cuts: NDArray[np.float32]
+    n_cuts: NDArray[np.int32]
+
+
+CUTS = Cuts(np.array([0.0, 1.0, 2.0, -1.0, 5.0], np.float32), np.array([3, 2, 0], np.int32))
 
 
 def node(feature: int, threshold: float, left: Node | Leaf, right: Node | Leaf) -> Node:
@@ -189,10 +193,10 @@ def good() -> TreeList:
 
 def test_trees_within_bounds_are_accepted() -> None:
     """What the following tests break is right."""
-    check_trees(good(), EDGES, LIMITS)
-    check_trees(take_trees(good(), []), EDGES, LIMITS)
+    check_trees(good(), CUTS, LIMITS)
+    check_trees(take_trees(good(), []), CUTS, LIMITS)
     alone = flat([replace(OTHER, threshold=ONLY_ABSENT)])
-    check_trees(replace(alone, leaf_accounts=np.full(2, 2, np.uint32)), EDGES, LIMITS)
+    check_trees(replace(alone, leaf_accounts=np.full(2, 2, np.uint32)), CUTS, LIMITS)
 
 
 def _with(name: str, at: int, value: float) -> TreeList:
@@ -212,7 +216,7 @@ BROKEN = {
     "too_many_trees": lambda: together([good(), good(), good()]),
     "not_finite": lambda: _with("threshold", 0, np.nan),
     "too_many_leaves": lambda: _counted([node(1, 5.0, DEEP, Leaf())]),
-    "too_deep": lambda: check_trees(_counted([DEEP]), EDGES, replace(LIMITS, max_depth=2)),
+    "too_deep": lambda: check_trees(_counted([DEEP]), CUTS, replace(LIMITS, max_depth=2)),
     "unknown_feature": lambda: _with("feature", 1, 3),
     "unknown_threshold": lambda: _with("threshold", 1, 0.0),  # an edge of another feature
     "small_leaf": lambda: _with("leaf_accounts", 3, 1),
@@ -226,7 +230,7 @@ BROKEN = {
 def test_trees_out_of_bounds_are_refused_with_a_reason(reason: str) -> None:
     """Every reason of the closed set."""
     with pytest.raises(InvalidTreesError) as caught:
-        check_trees(BROKEN[reason](), EDGES, LIMITS)
+        check_trees(BROKEN[reason](), CUTS, LIMITS)
     assert caught.value.reason == reason
 
 
@@ -336,7 +340,7 @@ def test_a_proposal_passes_the_check_and_singles_nobody_out(seed: int, n_account
         assert trees is None
     if trees is not None:
         limits = TreeLimits(max_trees=5, max_leaves=12, max_depth=11, min_accounts=8)
-        check_trees(trees, binning, limits)
+        check_trees(trees, Cuts(binning.edges, binning.n_edges), limits)
         assert trees.leaf_value is None
         np.testing.assert_array_equal(
             np.add.reduceat(trees.leaf_n, trees.first_leaf[:-1]), np.full(len(trees), len(x))
@@ -374,7 +378,8 @@ def test_the_other_side_of_a_small_leaf_may_be_a_split(is_left_small: bool) -> N
 def test_a_river_threshold_on_a_level_takes_that_bin_along() -> None:
     """River's test is "at most"; four bins lie at -1, -1/3, 1/3, 1."""
     end = SimpleNamespace(stats={})
-    at_level = float(levels(EDGES)[0][1])
+    binning = Binning(number=1, edges=CUTS.cuts, n_edges=CUTS.n_cuts)
+    at_level = float(levels(binning)[0][1])
     root = SimpleNamespace(
         feature=0,
         threshold=at_level,
@@ -382,7 +387,7 @@ def test_a_river_threshold_on_a_level_takes_that_bin_along() -> None:
         total_weight=2.0,
         most_common_path=lambda: (0, end),
     )
-    found = from_river(root, EDGES, levels(EDGES))
+    found = from_river(root, binning, levels(binning))
     assert isinstance(found, Node)
     assert found.threshold == 1.0  # the second edge: bins 0 and 1 go left
 

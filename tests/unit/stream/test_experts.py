@@ -1,6 +1,7 @@
 """Scorecards: what they learn is one Newton step of logistic regression, written out in NumPy."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -194,13 +195,28 @@ def test_rows_learnt_later_are_added_around_the_weights_in_force() -> None:
 
 def test_old_rows_fade_by_the_half_life() -> None:
     """After each day's end 0.5 ** (1 / half-life) of the sums stays."""
-    expert = an_own(FIRST)
+    expert = OwnExpert(SCHEMA, replace(POLICY, solve_growth=1.0))
+    expert.learn(FIRST)
     expert.rebase(FIRST)
     a, b = normal_equations(BASIS, FIRST, POLICY.prior_logit)
     for day in range(3):
         expert.end_day()
         faded = 0.5 ** (day / POLICY.half_life_d)
         same(expert.weights, solved(a * faded, b * faded), rtol=1e-6, atol=1e-8)
+
+
+def test_it_is_solved_anew_when_enough_has_matured_or_drift_was_found() -> None:
+    """150 rows and 10 % are 165: not after 10 more, but after 10 again."""
+    expert = OwnExpert(SCHEMA, replace(POLICY, solve_growth=1.1))
+    expert.learn(FIRST)
+    expert.rebase(FIRST)
+    seen = [expert.weights]
+    for rows_of_day, forgetting in ((10, 1.0), (10, 1.0), (5, 1.0), (5, 8.0)):
+        expert.learn(SECOND.take(slice(0, rows_of_day)))
+        expert.end_day(forgetting)
+        seen.append(expert.weights)
+    is_new = [after is not before for before, after in pairwise(seen)]
+    assert is_new == [False, True, False, True]
 
 
 def test_learning_in_pieces_is_learning_at_once() -> None:
@@ -401,6 +417,8 @@ def test_moments_are_learnt_only_where_they_are_wanted() -> None:
             n_edges=none,
             coarse_edges=np.empty(0, np.float32),
             n_coarse_edges=none,
+            cuts=np.empty(0, np.float32),
+            n_cuts=none,
             n_categories=none,
             crosses=np.empty((0, 2), np.int32),
         )
