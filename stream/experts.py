@@ -302,6 +302,10 @@ class SharedExpert:
             for block in retained.blocks():
                 self._add(block)
 
+    def recount(self, retained: Matured) -> None:
+        """Count rows whose features have changed anew: what was made of them before is replaced."""
+        self.install(self.basis, self.weights, self.collecting, retained, personal=self.personal)
+
     def contributions(
         self, now_ms: int
     ) -> Mapping[int, tuple[int, NDArray[np.float32], NDArray[np.float64]]]:

@@ -321,6 +321,8 @@ class Pipeline:
             if is_first:  # later it is a matter of per cents, which models outlive
                 self.panel.realign(self._retained()[0], self._families(), self._net())
                 self._note_scorers({1})
+            else:
+                shared.recount(self._retained_for_all())
 
     def _correction(self) -> float | None:
         return correction_by_outcomes(self.panel.shared.score, self._retained_for_all())

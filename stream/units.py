@@ -4,8 +4,8 @@ Until then amounts count as they are written and the bank scores alone. Once the
 basis and enough of the bank's own transactions are counted, `UnitAlignment.align` finds the factor
 by rank and everything that was kept in the old unit is brought to the new one. A bank whose
 customers spend a little more than others' is off by as much: whenever the transactions since have
-become four times as many, its own outcomes under the consortium's scorer correct it, by 10 % at
-most. By more it never moves: a factor that followed the stream would follow drift, and fraud.
+grown by two fifths, its own outcomes under the consortium's scorer correct it, by 10 % at most. By
+more it never moves: a factor that followed the stream would follow drift, and fraud.
 """
 
 import logging
@@ -24,7 +24,7 @@ from stream.row_log import RowLog
 
 log = logging.getLogger(__name__)
 _LOG_AMOUNT = ACCOUNT_FEATURES.index("log_amount")
-_GROWN = 4
+_GROWN = 1.4
 """Times the transactions of the last estimate after which the factor is made more exact."""
 
 

@@ -400,6 +400,20 @@ def test_moments_go_on_after_a_restart() -> None:
     assert all(np.array_equal(a, other.arrays()[name]) for name, a in expert.arrays().items())
 
 
+def test_rows_that_changed_are_counted_anew_in_place_of_what_they_were() -> None:
+    """To the bit what an expert has that never saw them otherwise; published as before."""
+    rescaled = replace(FIRST, features=FIRST.features * np.float32(1.5))
+    expert, other = a_shared(), a_shared()
+    expert.learn(FIRST)
+    assert list(sums(expert)) == [2_900]
+    expert.recount(rescaled)
+    other.learn(rescaled)
+    found, expected = sums(expert), sums(other)
+    assert list(found) == list(expected) == [2_900]
+    for one, same_one in zip(found[2_900], expected[2_900], strict=True):
+        np.testing.assert_array_equal(one, same_one)
+
+
 def test_moments_are_learnt_only_where_they_are_wanted() -> None:
     """Off by default, and with too many features."""
     expert = a_shared()

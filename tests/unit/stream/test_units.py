@@ -47,7 +47,7 @@ def test_it_is_found_once_and_said_once(caplog: pytest.LogCaptureFixture) -> Non
     assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
-def test_it_is_made_exact_when_there_is_four_times_as_much() -> None:
+def test_it_is_made_exact_when_there_is_two_fifths_more() -> None:
     """By what the outcomes say; once for each time, and since stays."""
     alignment, asked = UnitAlignment(is_known=False), []
 
@@ -57,16 +57,16 @@ def test_it_is_made_exact_when_there_is_four_times_as_much() -> None:
 
     first = alignment.align(counts_and_rows(7, 2_000, 11.3), a_basis(), 7, correction)
     assert first is not None
-    assert alignment.align(counts_and_rows(5, 7_999), a_basis(), 8, correction) is None
+    assert alignment.align(counts_and_rows(5, 2_799), a_basis(), 8, correction) is None
     assert not asked
-    assert alignment.align(counts_and_rows(5, 9_000), a_basis(), 9, correction) == 1.03
+    assert alignment.align(counts_and_rows(5, 3_000), a_basis(), 9, correction) == 1.03
     assert alignment.factor == pytest.approx(1.03 * first)
     assert alignment.since_ms == 7
     again = UnitAlignment(is_known=False)
     again.load(alignment.arrays())
     for one in (alignment, again):
-        assert one.align(counts_and_rows(6, 35_999), a_basis(), 10, correction) is None
-        assert one.align(counts_and_rows(6, 36_000), a_basis(), 11, lambda: None) is None
+        assert one.align(counts_and_rows(6, 4_199), a_basis(), 10, correction) is None
+        assert one.align(counts_and_rows(6, 4_200), a_basis(), 11, lambda: None) is None
         assert one.factor == alignment.factor
     assert len(asked) == 1
     assert UnitAlignment().align(counts_and_rows(2, 50_000), a_basis(), 9, correction) is None
