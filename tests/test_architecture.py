@@ -26,7 +26,10 @@ HOMES = {
     "numpy": EVERYWHERE,
     "msgspec": EVERYWHERE,
     "numba": ("models/*",),
-    "llvmlite": ("models/fused.py",),  # numba's own, of the version that it demands
+    "llvmlite": (
+        "models/vectors.py",
+        "models/fused.py",
+    ),  # numba's own, of the version that it demands
     "cryptography": ("models/keys.py",),
     "pyarrow": ("models/tables.py", "deploy/*"),
     "xxhash": (

@@ -10,7 +10,8 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.fused import LANES, ROWS, fma, subtract_products
+from models.fused import ROWS, fma, subtract_products
+from models.vectors import LANES
 
 _PANEL = 128  # rows that are factored before the rest is updated; a multiple of LANES
 _TILE = 128  # columns: a panel's tile of 128 KiB stays in the second-level cache

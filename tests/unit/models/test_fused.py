@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numba.core.errors import TypingError
 
-from models.fused import LANES, ROWS, fma, subtract_products
+from models.fused import ROWS, fma, subtract_products
+from models.vectors import LANES
 
 NUMBERS = st.floats(-1e100, 1e100, allow_subnormal=False).filter(lambda x: x == 0 or abs(x) > 1e-90)
 
