@@ -1,4 +1,4 @@
-"""Vectors of eight doubles for compiled functions, written out.
+"""Vectors for compiled functions, most of eight doubles, written out.
 
 A compiler that has to find them in loops gives up where it cannot tell many arrays apart, or where
 numbers change their width on the way. Lanes are independent, so the bits are those of the loops.
@@ -48,11 +48,11 @@ def store(builder: Any, vector: Any, start: Any) -> None:
     builder.store(vector, builder.bitcast(start, VECTOR.as_pointer()), align=8)
 
 
-def everywhere(builder: Any, value: Any) -> Any:
+def everywhere(builder: Any, value: Any, kind: Any = VECTOR) -> Any:
     """Return a vector with the value in every lane."""
-    nothing = ir.Constant(VECTOR, ir.Undefined)
+    nothing = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(nothing, value, _lane(0))
-    lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
     return builder.shuffle_vector(first, nothing, lanes)
 
 

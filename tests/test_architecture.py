@@ -26,10 +26,11 @@ HOMES = {
     "numpy": EVERYWHERE,
     "msgspec": EVERYWHERE,
     "numba": ("models/*",),
-    "llvmlite": (
+    "llvmlite": (  # numba's own, of the version that it demands
         "models/vectors.py",
         "models/fused.py",
-    ),  # numba's own, of the version that it demands
+        "models/walks.py",
+    ),
     "cryptography": ("models/keys.py",),
     "pyarrow": ("models/tables.py", "deploy/*"),
     "xxhash": (
