@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from amalgamator.narrow import is_narrow
 from amalgamator.policy import FoldConfig, TrustPolicy
 from models.families.cholesky import solve_positive
 from models.families.conjugate import multiply, solve_packed
 from models.families.scorecard import DULL_P, MAX_LOGIT, unpack
-from models.packed import diagonal
+from models.packed import add_scaled, diagonal
 
 MAX_RESPONSE = 10.0
 """|y - p| <= 10 h: see `models.families.scorecard`."""
@@ -35,7 +36,7 @@ class MemberSums:
     Parameters
     ----------
     curvature, gradient
-        Packed A and b, float64.
+        Packed A, of float32 where that is enough (`amalgamator.narrow`), else float64, and b.
     n
         Decayed number of matured transactions behind them.
     n_published
@@ -44,7 +45,7 @@ class MemberSums:
         What the member's histograms say; None if there are none.
     """
 
-    curvature: NDArray[np.float64]
+    curvature: NDArray[np.floating]
     gradient: NDArray[np.float64]
     n: float
     n_published: int
@@ -221,12 +222,13 @@ def _most_harmful(
         tolerance=_TOLERANCE,
     ).x
     losses = {member: loss(model.sums, start) for member, model in models.items()}
+    others = _room_for_others(curvature, len(gradient), config)
     harm = {}
     for sender, model in models.items():
         pull = multiply(model.sums.curvature, start) - model.sums.gradient
-        step = solve_packed(
-            curvature - model.sums.curvature, pull, ridge=config.ridge, tolerance=_STEP_TOLERANCE
-        ).x
+        # In float64, then rounded: the difference of what was rounded could be indefinite.
+        np.subtract(curvature, model.sums.curvature, out=others, casting="same_kind")
+        step = solve_packed(others, pull, ridge=config.ridge, tolerance=_STEP_TOLERANCE).x
         said = sorted(
             (losses[voter] - loss(other.sums, start + step)) / (other.best_gain + policy.prior_gain)
             for voter, other in models.items()
@@ -237,9 +239,18 @@ def _most_harmful(
     return _Harm(harm, worst if harm[worst] > policy.max_harm else None)
 
 
+def _room_for_others(
+    total: NDArray[np.float64], n_weights: int, config: FoldConfig
+) -> NDArray[np.floating]:
+    """Return an array for a total less one of its parts, which adds up to less in every row."""
+    if is_narrow(total, n_weights, ridge=config.ridge):
+        return np.empty(len(total), np.float32)
+    return np.empty(len(total))
+
+
 def _total(parts: Sequence[MemberSums]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    curvature, gradient = np.zeros_like(parts[0].curvature), np.zeros_like(parts[0].gradient)
+    curvature, gradient = np.zeros(len(parts[0].curvature)), np.zeros(len(parts[0].gradient))
     for sums in parts:
-        curvature += sums.curvature
+        add_scaled(curvature, 1.0, sums.curvature)
         gradient += sums.gradient
     return curvature, gradient

@@ -1,4 +1,8 @@
-"""Each member's statistics in one, buckets decayed as in the fold and added, oldest first; pure."""
+"""Each member's statistics in one, buckets decayed as in the fold and added, oldest first; pure.
+
+Sums are made in float64 and handed out as float32, which halves what a judgement reads, where that
+cannot matter (`amalgamator.narrow`).
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from amalgamator.harm import MemberSums
+from amalgamator.narrow import narrowed
 from amalgamator.policy import FoldConfig
 from amalgamator.state import Held, Pairs, by_bucket
 from amalgamator.sums import Sums, bucket_decay
@@ -67,19 +72,26 @@ class MemberSummer:
             for key, held in pairs:
                 of_member.setdefault(key.member, []).append(_Piece(key, held, decay))
         self._older = {member: self._older[member] for member in of_member if member in self._older}
+        ridge = config.ridge / max(len(of_member), 1)
         return {
-            member: self._of(member, pieces, matured.get(member), target)
+            member: self._of(member, pieces, matured.get(member), target, ridge=ridge)
             for member, pieces in sorted(of_member.items())
         }
 
     def _of(
-        self, member: str, pieces: list[_Piece], n_matured: int | None, target: Target | None
+        self,
+        member: str,
+        pieces: list[_Piece],
+        n_matured: int | None,
+        target: Target | None,
+        *,
+        ridge: float,
     ) -> MemberSums:
         older = self._older_of(member, pieces[:-1], target, _width(pieces[-1], target))
         total = Sums(older.curvature.copy(), older.gradient.copy())
         _add(total, pieces[-1], target)
         return MemberSums(
-            curvature=total.curvature,
+            curvature=narrowed(total.curvature, len(total.gradient), ridge=ridge),
             gradient=total.gradient,
             n=float(sum(piece.decay * piece.held.contribution.n for piece in pieces)),
             n_published=sum(piece.held.contribution.n for piece in pieces),

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InvalidTreesError
+from models.walks import walk
 
 ONLY_ABSENT = np.finfo(np.float32).min
 REASONS = (
@@ -193,20 +194,6 @@ def together(several: Sequence[TreeList], *, has_values: bool = False) -> TreeLi
     return TreeList(**values)
 
 
-@nb.njit(cache=True)
-def _leaves(rows, starts, feature, threshold, absent_left, left, right, out):  # type: ignore[no-untyped-def]  # compiled
-    for i in range(rows.shape[0]):
-        for tree in range(len(starts) - 1):
-            start = starts[tree]
-            node = 0 if starts[tree + 1] > start else -1
-            while node >= 0:
-                at = start + node
-                value = rows[i, feature[at]]
-                goes_left = absent_left[at] != 0 if np.isnan(value) else value < threshold[at]
-                node = left[at] if goes_left else right[at]
-            out[i, tree] = -1 - node
-
-
 def leaves_of(trees: TreeList, rows: NDArray[np.float32]) -> NDArray[np.int32]:
     """Return the leaf of each tree that each row falls into.
 
@@ -228,9 +215,10 @@ def leaves_of(trees: TreeList, rows: NDArray[np.float32]) -> NDArray[np.int32]:
         With reason ``unknown_feature`` if a node names a column that the rows lack.
     """
     check_features(trees, rows.shape[1])
+    rows = np.asarray(rows, np.float32)
     out = np.empty((len(rows), len(trees)), np.int32)
     t = trees
-    _leaves(rows, t.starts, t.feature, t.threshold, t.absent_left, t.left, t.right, out)
+    walk(rows, t.starts, t.feature, t.threshold, t.absent_left, t.left, t.right, out)
     return out
 
 

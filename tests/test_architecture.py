@@ -26,6 +26,11 @@ HOMES = {
     "numpy": EVERYWHERE,
     "msgspec": EVERYWHERE,
     "numba": ("models/*",),
+    "llvmlite": (  # numba's own, of the version that it demands
+        "models/vectors.py",
+        "models/fused.py",
+        "models/walks.py",
+    ),
     "cryptography": ("models/keys.py",),
     "pyarrow": ("models/tables.py", "deploy/*"),
     "xxhash": (

@@ -1,21 +1,24 @@
 """Solving a symmetric positive definite system to the same bits on any machine.
 
 LAPACK picks its kernels by the processor, so two hosts disagree in the last bits, and a release's
-hash with them. Here every element is the same chain of multiplications and subtractions wherever
-it runs: compiled without re-association or fused operations, only independent elements side by
-side in a vector. It takes four times LAPACK's time (.37 s for 2,305 unknowns on one core).
+hash with them. Here every element is the same chain of fused multiply-adds wherever it runs, in the
+order of the rows that it depends on; only independent elements stand side by side in a vector.
+It takes .09 s for 2,305 unknowns on one core, where LAPACK takes .16 s.
 """
 
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-_PANEL = 64  # rows that are factored before the rest is updated; a multiple of 8
-_TILE = 512  # columns: a panel's tile of 256 KiB stays in the second-level cache
+from models.fused import ROWS, fma, subtract_products
+from models.vectors import LANES
+
+_PANEL = 128  # rows that are factored before the rest is updated; a multiple of LANES
+_TILE = 128  # columns: a panel's tile of 128 KiB stays in the second-level cache
 
 
 @nb.njit(cache=True)
-def _factor_panel(a, top, bottom):  # type: ignore[no-untyped-def]  # compiled
+def _factor_rows(a, top, bottom):  # type: ignore[no-untyped-def]  # compiled
     """Factor rows top..bottom, all columns; return False where a is not positive definite."""
     n = a.shape[0]
     for k in range(top, bottom):
@@ -25,41 +28,86 @@ def _factor_panel(a, top, bottom):  # type: ignore[no-untyped-def]  # compiled
         for j in range(k, n):
             a[k, j] /= root
         for i in range(k + 1, bottom):
-            f = a[k, i]
+            f = -a[k, i]
             for j in range(i, n):
-                a[i, j] -= f * a[k, j]
+                a[i, j] = fma(f, a[k, j], a[i, j])
     return True
 
 
 @nb.njit(cache=True)
-def _update_row(row, panel, i, start, stop):  # type: ignore[no-untyped-def]  # compiled
-    """Subtract panel[:, i] @ panel from columns start..stop of a row, eight panel rows a time."""
-    for k in range(0, _PANEL, 8):
-        p0, p1, p2, p3 = panel[k], panel[k + 1], panel[k + 2], panel[k + 3]
-        p4, p5, p6, p7 = panel[k + 4], panel[k + 5], panel[k + 6], panel[k + 7]
-        f0, f1, f2, f3, f4, f5, f6, f7 = p0[i], p1[i], p2[i], p3[i], p4[i], p5[i], p6[i], p7[i]
-        for j in range(start, stop):
-            x = row[j] - f0 * p0[j] - f1 * p1[j] - f2 * p2[j] - f3 * p3[j]
-            row[j] = x - f4 * p4[j] - f5 * p5[j] - f6 * p6[j] - f7 * p7[j]
+def _pack(a, top, bottom, packed):  # type: ignore[no-untyped-def]  # compiled
+    """Lay out rows top..bottom by strips of LANES columns, the first of them at bottom."""
+    n, m = a.shape[0], bottom - top
+    for k in range(m):
+        row = a[top + k]
+        for j in range(bottom, n, LANES):
+            at = (j - bottom) * m + LANES * k
+            for lane in range(LANES):
+                packed[at + lane] = row[j + lane]
+
+
+@nb.njit(cache=True)
+def _subtract(a, top, bottom, stop, packed):  # type: ignore[no-untyped-def]  # compiled
+    """Subtract from rows bottom..stop the products of rows top..bottom.
+
+    From bottom on there are a multiple of LANES columns; of the block on the diagonal what lies
+    below it is overwritten too, with numbers that mean nothing.
+    """
+    n, m = a.shape[0], bottom - top
+    _pack(a, top, bottom, packed)
+    for first in range(bottom, n, _TILE):
+        last = min(first + _TILE, n)
+        for i in range(bottom, min(stop, last), ROWS):
+            lane = (i - bottom) % LANES
+            left = (i - bottom - lane) * m + lane
+            for j in range(max(first, i - lane), last, LANES):
+                subtract_products(a, i * n + j, n, packed, left, (j - bottom) * m, m)
+
+
+@nb.njit(cache=True)
+def _end(start, stop, step):  # type: ignore[no-untyped-def]  # compiled
+    """Return where a first part of start..stop ends: whole steps follow, the rest comes first."""
+    return stop - (stop - start - 1) // step * step
 
 
 @nb.njit(cache=True)
 def _factor(a):  # type: ignore[no-untyped-def]  # compiled
     """Turn the upper triangle of a into U with U^T U = a; return False where there is none."""
     n = a.shape[0]
-    panel = np.empty((_PANEL, n))
-    for top in range(0, n, _PANEL):
-        bottom = min(top + _PANEL, n)
-        if not _factor_panel(a, top, bottom):
-            return False
-        if bottom == n:
-            break
-        panel[:, bottom:] = a[top:bottom, bottom:]
-        for left in range(bottom, n, _TILE):
-            right = min(left + _TILE, n)
-            for i in range(bottom, right):
-                _update_row(a[i], panel, i, max(i, left), right)
+    packed = np.empty(n * _PANEL)
+    top = 0
+    while top < n:
+        stop = _end(top, n, _PANEL)
+        above = top
+        while above < stop:
+            below = _end(above, stop, LANES)
+            if not _factor_rows(a, above, below):
+                return False
+            _subtract(a, above, below, stop, packed)
+            above = below
+        _subtract(a, top, stop, n, packed)
+        top = stop
     return True
+
+
+@nb.njit(cache=True)
+def _product(row, x, start):  # type: ignore[no-untyped-def]  # compiled
+    """Return the sum of row[j] * x[j] from start on, in eight chains that do not wait."""
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
+    n = len(x)
+    whole = start + (n - start) // 8 * 8
+    for j in range(start, whole, 8):
+        s0 = fma(row[j], x[j], s0)
+        s1 = fma(row[j + 1], x[j + 1], s1)
+        s2 = fma(row[j + 2], x[j + 2], s2)
+        s3 = fma(row[j + 3], x[j + 3], s3)
+        s4 = fma(row[j + 4], x[j + 4], s4)
+        s5 = fma(row[j + 5], x[j + 5], s5)
+        s6 = fma(row[j + 6], x[j + 6], s6)
+        s7 = fma(row[j + 7], x[j + 7], s7)
+    for j in range(whole, n):
+        s0 = fma(row[j], x[j], s0)
+    return ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
 
 
 @nb.njit(cache=True)
@@ -68,13 +116,11 @@ def _substitute(u, x):  # type: ignore[no-untyped-def]  # compiled
     n = len(x)
     for i in range(n):
         x[i] /= u[i, i]
+        f = -x[i]
         for j in range(i + 1, n):
-            x[j] -= u[i, j] * x[i]
+            x[j] = fma(f, u[i, j], x[j])
     for i in range(n - 1, -1, -1):
-        total = x[i]
-        for j in range(i + 1, n):
-            total -= u[i, j] * x[j]
-        x[i] = total / u[i, i]
+        x[i] = (x[i] - _product(u[i], x, i + 1)) / u[i, i]
 
 
 def factor_positive(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -83,7 +129,8 @@ def factor_positive(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     Parameters
     ----------
     matrix
-        Symmetric, of shape (n, n), C order; the upper triangle is used and overwritten.
+        Symmetric, of shape (n, n), C order; only the upper triangle is read. It is overwritten, and
+        some of what lies below the diagonal with it.
 
     Raises
     ------

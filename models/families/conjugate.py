@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.packed import diagonal
+from models.vectors import LANES, multiply_row
 
 
 class Solution(NamedTuple):
@@ -34,23 +35,15 @@ def _multiply(packed, x, out):  # type: ignore[no-untyped-def]  # compiled
     start = 0
     for i in range(n):
         m = n - i
-        row, tail, sums, xi = packed[start : start + m], x[i:], out[i:], x[i]
+        whole = m // LANES * LANES
+        above = out[i]
         # Eight sums side by side: a single chain would wait for every addition.
-        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
-        for j in range(0, m - 7, 8):
-            s0 += row[j] * tail[j]
-            s1 += row[j + 1] * tail[j + 1]
-            s2 += row[j + 2] * tail[j + 2]
-            s3 += row[j + 3] * tail[j + 3]
-            s4 += row[j + 4] * tail[j + 4]
-            s5 += row[j + 5] * tail[j + 5]
-            s6 += row[j + 6] * tail[j + 6]
-            s7 += row[j + 7] * tail[j + 7]
-        for j in range(m // 8 * 8, m):
-            s0 += row[j] * tail[j]
-        for j in range(1, m):
-            sums[j] += row[j] * xi
-        sums[0] += ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
+        s0, s1, s2, s3, s4, s5, s6, s7 = multiply_row(packed, start, x, out, i, whole)
+        for j in range(whole, m):
+            s0 += packed[start + j] * x[i + j]
+            out[i + j] += packed[start + j] * x[i]
+        # What the diagonal has added to its own column is in the sums.
+        out[i] = above + (((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7)))
         start += m
 
 

@@ -20,6 +20,7 @@ from models.matured import Matured
 
 DULL_P = 0.02
 THINNING = 10
+MAX_HELD = 1_024
 MAX_LOGIT = 30.0
 DULL_LOGIT = float(np.log(DULL_P / (1.0 - DULL_P)))
 
@@ -50,25 +51,60 @@ def logits(active: NDArray[np.int32], weights: NDArray[np.float64]) -> NDArray[n
 
 
 @nb.njit(cache=True)
-def _add(active, is_fraud, z, kept, curvature, gradient):  # type: ignore[no-untyped-def]  # compiled
+def _add_gradient(active, is_fraud, z, kept, gradient, h):  # type: ignore[no-untyped-def]  # compiled
+    """Add to b, and fill in what each row adds to A: 0 where it is thinned out."""
     for i in range(active.shape[0]):
         y = 1.0 if is_fraud[i] else 0.0
         p = 1.0 / (1.0 + np.exp(-z[i]))
         v = 1.0
         if y == 0.0 and p <= DULL_P:
             v = THINNING if kept[i] else 0.0
-        h = v * max(p * (1.0 - p), abs(y - p) / 10.0)
-        g = (y - p) + h * z[i]
-        row = active[i]
-        for j in range(row.shape[0]):
-            a = row[j]
-            if a < 0:
-                continue
-            gradient[a] += g
-            if v > 0.0:
-                for k in range(j, row.shape[0]):
-                    if row[k] >= 0:
-                        curvature[a, row[k]] += h
+        h[i] = v * max(p * (1.0 - p), abs(y - p) / 10.0)
+        g = (y - p) + h[i] * z[i]
+        for a in active[i]:
+            if a >= 0:
+                gradient[a] += g
+
+
+@nb.njit(cache=True)
+def _compact(active, n_weights):  # type: ignore[no-untyped-def]  # compiled
+    """Return each row's weights without gaps, how many there are, and where each weight's begin."""
+    weights = np.empty(active.shape, np.uint32)
+    ends = np.zeros(len(active), np.int64)
+    starts = np.zeros(n_weights + 1, np.int64)
+    for i in range(len(active)):
+        for a in active[i]:
+            if a >= 0:
+                weights[i, ends[i]] = a
+                ends[i] += 1
+                starts[a + 1] += 1
+    for a in range(n_weights):
+        starts[a + 1] += starts[a]
+    return weights, ends, starts
+
+
+@nb.njit(cache=True)
+def _add_curvature(active, h, curvature):  # type: ignore[no-untyped-def]  # compiled
+    """Add h x x^T of every row to A, one row of A after the other: each stays in the cache.
+
+    Every element is the sum over rows in order, as if they came one by one.
+    """
+    n_weights = curvature.shape[0]
+    weights, ends, starts = _compact(active, n_weights)
+    row = np.empty(starts[n_weights], np.int32)
+    position = np.empty(starts[n_weights], np.int32)
+    place = starts[:-1].copy()
+    for i in range(len(active)):
+        for k in range(ends[i]):
+            a = weights[i, k]
+            row[place[a]], position[place[a]] = i, k
+            place[a] += 1
+    for a in range(n_weights):
+        sums = curvature[a]
+        for at in range(starts[a], starts[a + 1]):
+            i = row[at]
+            for k in range(position[at], ends[i]):
+                sums[weights[i, k]] += h[i]
 
 
 def is_kept(transaction_hash: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -95,25 +131,47 @@ def thinned(matured: Matured) -> tuple[Matured, NDArray[np.float32]]:
 class Statistics:
     """Normal equations of one basis: upper triangle of A, and b.
 
+    Rows that add to A are held back and brought in together, so that A, which is larger than any
+    cache, is gone through once for all of them. No bit tells when that was.
+
     Parameters
     ----------
     n_weights
         Weights of the basis.
+    max_held
+        So many rows are brought in at once, >= 1; fewer than twice as many are ever held back, of
+        a few hundred bytes each.
 
     Attributes
     ----------
-    curvature
-        float64 of shape (n_weights, n_weights); only the upper triangle is used.
     gradient
         float64 of shape (n_weights,).
     n
         Rows that were added.
     """
 
-    def __init__(self, n_weights: int) -> None:
-        self.curvature: NDArray[np.float64] = np.zeros((n_weights, n_weights))
+    def __init__(self, n_weights: int, *, max_held: int = MAX_HELD) -> None:
+        self._curvature: NDArray[np.float64] = np.zeros((n_weights, n_weights))
         self.gradient: NDArray[np.float64] = np.zeros(n_weights)
         self.n = 0
+        self._max_held = max_held
+        self._held: list[tuple[NDArray[np.int32], NDArray[np.float64]]] = []
+        self._n_held = 0
+
+    @property
+    def curvature(self) -> NDArray[np.float64]:
+        """float64 of shape (n_weights, n_weights); only the upper triangle is used.
+
+        Holds all rows so far; those added later may reach it no sooner than it is asked for again.
+        """
+        self._bring_in()
+        return self._curvature
+
+    @curvature.setter
+    def curvature(self, value: NDArray[np.float64]) -> None:
+        self._held.clear()
+        self._n_held = 0
+        self._curvature = value
 
     def add(
         self,
@@ -136,8 +194,24 @@ class Statistics:
         kept
             Result of `is_kept`.
         """
-        _add(active, is_fraud, z, kept, self.curvature, self.gradient)
+        h = np.empty(len(active))
+        _add_gradient(active, is_fraud, z, kept, self.gradient, h)
         self.n += len(active)
+        index = np.flatnonzero(h)  # NaN too: it must show
+        for start in range(0, len(index), self._max_held):
+            rows = index[start : start + self._max_held]
+            self._held.append((active[rows], h[rows]))
+            self._n_held += len(rows)
+            if self._n_held >= self._max_held:
+                self._bring_in()
+
+    def _bring_in(self) -> None:
+        """Add what is held back to A."""
+        if self._held:
+            active, h = (np.concatenate(parts) for parts in zip(*self._held, strict=True))
+            _add_curvature(active, h, self._curvature)
+            self._held.clear()
+            self._n_held = 0
 
     def decay(self, factor: float) -> None:
         """Forget in part: multiply both sums."""

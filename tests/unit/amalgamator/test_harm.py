@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from amalgamator.harm import MemberSums, Verdict, judge_statistics, loss, prior_weights
+from amalgamator.harm import (
+    MemberSums,
+    Verdict,
+    _room_for_others,
+    judge_statistics,
+    loss,
+    prior_weights,
+)
 from amalgamator.policy import FoldConfig, TrustPolicy
 from tests.consortium import SCHEMA
 
@@ -108,6 +115,44 @@ def test_two_that_collude_are_both_left_out_and_nobody_else() -> None:
     liars = {name: sums_of(i, flip=True) for i, name in ((1, "b"), (4, "e"))}
     weights = {name: v.weight for name, v in judged(HONEST | liars).items()}
     assert weights == {**dict.fromkeys("acd", 1.0), "b": 0.0, "e": 0.0}
+
+
+def narrow(sums: MemberSums) -> MemberSums:
+    return replace(sums, curvature=sums.curvature.astype(np.float32))
+
+
+def test_float32_curvatures_are_judged_as_float64_ones_are() -> None:
+    """Honest members of very different sizes, and one that lies."""
+    sums = {name: sums_of(i, n=40 * 10**i) for i, name in enumerate("abcd")}
+    sums["e"] = sums_of(9, flip=True)
+    found = judged({name: narrow(one) for name, one in sums.items()})
+    for name, verdict in judged(sums).items():
+        assert found[name].why == verdict.why
+        assert found[name].weight == pytest.approx(verdict.weight, rel=1e-5)
+        assert found[name].harm == pytest.approx(verdict.harm, rel=1e-3, abs=1e-6)
+
+
+def test_a_huge_member_does_not_drown_what_the_others_say() -> None:
+    """All its rows are alike: beside its sums, float32 would lose how theirs differ."""
+    active = np.zeros(N_WEIGHTS)
+    active[[0, 1, 6]] = 1e5
+    square = np.outer(active, active)
+    huge = replace(
+        HONEST["c"], curvature=square[np.triu_indices(N_WEIGHTS)], gradient=square @ TRUTH
+    )
+    sums = HONEST | {"b": sums_of(1, flip=True)}
+    found = judged({name: narrow(one) for name, one in sums.items()} | {"c": huge})
+    for name, verdict in judged(sums | {"c": huge}).items():
+        assert found[name].why == verdict.why
+        assert found[name].harm == pytest.approx(verdict.harm, rel=1e-2, abs=1e-6)
+
+
+def test_the_sum_of_the_others_is_rounded_only_where_the_ridge_outweighs_that() -> None:
+    """The bound of `amalgamator.narrow` on the total, for the whole ridge."""
+    total = HONEST["a"].curvature
+    limit = 2.0**24 / (dense(HONEST["a"]).sum(axis=0).max())
+    for factor, kind in ((0.99 * limit, np.float32), (1.01 * limit, np.float64)):
+        assert _room_for_others(factor * total, N_WEIGHTS, CONFIG).dtype == kind
 
 
 def test_three_members_are_needed_for_a_judgement() -> None:

@@ -193,6 +193,21 @@ def test_statistics_are_decayed_as_in_the_fold_and_workers_added() -> None:
     assert (sums.n_published, sums.n_matured) == (90, 50)
 
 
+def test_curvatures_are_handed_out_as_float32_where_that_is_enough() -> None:
+    """Rounded once, from a sum in float64; a member that is too large for it keeps that sum."""
+    parts = [statistics("a", bucket, basis=1, n_weights=4, seed=bucket) for bucket in (9, 10)]
+    one = statistics("b", 10, basis=1, n_weights=4, seed=5)
+    huge = replace(
+        one, arrays={**one.arrays, "curvature": np.float32(1e9) * one.arrays["curvature"]}
+    )
+    sums = MemberSummer().sums(state_of([*parts, huge]).pairs(), {}, CONFIG)
+    older, newer = (p.arrays["curvature"].astype(np.float64) for p in parts)
+    assert sums["a"].curvature.dtype == np.float32
+    assert sums["a"].curvature.tolist() == (0.5**0.5 * older + newer).astype(np.float32).tolist()
+    assert sums["b"].curvature.dtype == np.float64
+    assert sums["b"].curvature.tolist() == huge.arrays["curvature"].tolist()
+
+
 def test_sums_that_were_remembered_are_those_of_adding_up_from_nothing() -> None:
     """A new bucket, a late change of an old one, a member that comes, one that goes: same bits."""
     held = [statistics("a", b, basis=1, n_weights=4, seed=b) for b in (8, 9)]

@@ -1,12 +1,24 @@
 """The solver: against LAPACK, against the same arithmetic unblocked, and what it refuses."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numba as nb
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.families.cholesky import inverse_positive, solve_positive
+from models.families.cholesky import (
+    factor_positive,
+    inverse_positive,
+    solve_positive,
+    substitute,
+)
+from models.fused import fma
 
-SIZES = (1, 2, 63, 64, 65, 130, 600)
+SIZES = (1, 2, 7, 8, 9, 63, 64, 65, 127, 128, 129, 130, 389, 600)
 
 
 def system(n: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -16,20 +28,30 @@ def system(n: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float
     return half @ half.T + np.eye(n), rng.normal(size=n)
 
 
-def unblocked(matrix: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Solve by the textbook's right-looking factorisation, a row at a time, in plain NumPy."""
-    u, x = np.triu(matrix), target.copy()
+@nb.njit
+def unblocked(u, x):
+    """Solve by the textbook's right-looking factorisation, element by element, in place."""
     n = len(x)
     for k in range(n):
-        u[k, k:] /= np.sqrt(u[k, k])
-        u[k + 1 :, k + 1 :] -= np.outer(u[k, k + 1 :], u[k, k + 1 :])
+        root = np.sqrt(u[k, k])
+        for j in range(k, n):
+            u[k, j] /= root
+        for i in range(k + 1, n):
+            for j in range(i, n):
+                u[i, j] = fma(-u[k, i], u[k, j], u[i, j])
         x[k] /= u[k, k]
-        x[k + 1 :] -= u[k, k + 1 :] * x[k]
+        for j in range(k + 1, n):
+            x[j] = fma(-x[k], u[k, j], x[j])
     for i in range(n - 1, -1, -1):
+        sums = np.zeros(8)
         for j in range(i + 1, n):
-            x[i] -= u[i, j] * x[j]
-        x[i] /= u[i, i]
-    return x
+            whole = (n - i - 1) // 8 * 8
+            lane = (j - i - 1) % 8 if j - i - 1 < whole else 0
+            sums[lane] = fma(u[i, j], x[j], sums[lane])
+        for width in (1, 2, 4):
+            for lane in range(0, 8, 2 * width):
+                sums[lane] += sums[lane + width]
+        x[i] = (x[i] - sums[0]) / u[i, i]
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -43,10 +65,38 @@ def test_the_solution_is_that_of_lapack(n: int) -> None:
 
 @pytest.mark.parametrize("n", SIZES)
 def test_panels_and_tiles_do_not_change_a_bit(n: int) -> None:
-    """Every element is the same chain of operations as without blocks, none of them fused."""
+    """Every element is the same chain of fused operations as without blocks."""
     matrix, target = system(n, seed=1)
-    expected = unblocked(matrix, target)
-    assert solve_positive(matrix, target).tobytes() == expected.tobytes()
+    upper, expected = matrix.copy(), target.copy()
+    unblocked(upper, expected)
+    factored = factor_positive(matrix)
+    assert np.triu(factored).tobytes() == np.triu(upper).tobytes()
+    assert substitute(factored, target).tobytes() == expected.tobytes()
+
+
+_PRINTED = """
+from tests.unit.models.test_cholesky import system
+from models.families.cholesky import solve_positive
+print(solve_positive(*system(300)).tobytes().hex())
+"""
+
+
+@pytest.mark.slow
+def test_a_processor_without_the_instruction_gives_the_same_bits(tmp_path: Path) -> None:
+    """There libm's function takes its place."""
+    generic = {
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_CPU_FEATURES": "",
+        "NUMBA_CACHE_DIR": str(tmp_path),
+    }
+    printed = subprocess.run(
+        [sys.executable, "-c", _PRINTED],
+        env={**os.environ, **generic},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert printed.stdout.strip() == solve_positive(*system(300)).tobytes().hex()
 
 
 @pytest.mark.parametrize("n", [2, 65, 600])

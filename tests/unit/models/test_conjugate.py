@@ -23,12 +23,37 @@ def packed_of(square: np.ndarray) -> np.ndarray:
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 23))
 def test_a_product_is_that_of_the_whole_matrix(seed: int, n: int) -> None:
-    """Whatever the number of rows leaves over for the four sums."""
+    """Whatever the number of rows leaves over for the eight sums."""
     square = symmetric(seed, n)
     x = np.random.default_rng(seed + 1).normal(size=n)
     found = multiply(packed_of(square), x)
     assert found == pytest.approx(square @ x, rel=1e-12, abs=1e-12 * np.abs(square).sum())
     assert diagonal(packed_of(square), n).tolist() == np.diag(square).tolist()
+
+
+def product_in_order(packed: np.ndarray, x: np.ndarray) -> list[float]:
+    """Return A x by plain additions, each row's in eight sums of every eighth element."""
+    elements, n, start = packed.astype(np.float64).tolist(), len(x), 0
+    out, numbers = [0.0] * n, x.tolist()
+    for i in range(n):
+        row, start = elements[start : start + n - i], start + n - i
+        lanes = [0.0] * 8
+        for j, element in enumerate(row):
+            lanes[j % 8 if j < len(row) // 8 * 8 else 0] += element * numbers[i + j]
+            out[i + j] += element * numbers[i] if j else 0.0
+        while len(lanes) > 1:
+            lanes = [a + b for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
+        out[i] += lanes[0]
+    return out
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 16, 61])
+def test_a_product_has_the_same_bits_on_any_machine(n: int, kind: type) -> None:
+    """Those of sums in one order, whatever the vectors, and nothing fused."""
+    packed = packed_of(symmetric(5, n)).astype(kind)
+    x = np.random.default_rng(n).normal(size=n)
+    assert multiply(packed, x).tolist() == product_in_order(packed, x)
 
 
 def test_float32_matrices_are_multiplied_in_float64() -> None:

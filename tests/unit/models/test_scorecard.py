@@ -1,8 +1,11 @@
 """The scorecard: its formulas in plain NumPy, sums that merge, the solve, rounding for the wire."""
 
+import math
+from itertools import pairwise
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -162,6 +165,78 @@ def test_adding_in_chunks_gives_the_same_bits() -> None:
         chunked.add(active, y, z, kept=kept)
     assert chunked.curvature.tobytes() == whole.curvature.tobytes()
     assert chunked.gradient.tobytes() == whole.gradient.tobytes()
+
+
+class _RowByRow:
+    """Sums as the module's text has them, an element and a row at a time."""
+
+    def __init__(self) -> None:
+        self.curvature = np.zeros((N_WEIGHTS, N_WEIGHTS))
+        self.gradient = np.zeros(N_WEIGHTS)
+
+    def add(self, active: NDArray[np.int32], y: bool, z: float, kept: bool) -> None:
+        p = 1.0 / (1.0 + math.exp(-z))
+        v = (10.0 if kept else 0.0) if not y and p <= 0.02 else 1.0
+        h = v * max(p * (1.0 - p), abs(y - p) / 10.0)
+        weights = [a for a in active.tolist() if a >= 0]
+        for k, a in enumerate(weights):
+            self.gradient[a] += (y - p) + h * z
+            for b in weights[k:]:
+                self.curvature[a, b] += h
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cuts=st.lists(st.integers(0, 60), max_size=6),
+    reads=st.sets(st.integers(0, 6)),
+    decays=st.sets(st.integers(0, 6)),
+    max_held=st.integers(1, 30),
+)
+def test_rows_held_back_leave_the_bits_of_rows_added_one_by_one(
+    cuts: list[int], reads: set[int], decays: set[int], max_held: int
+) -> None:
+    """However rows are cut, and wherever sums are read, rounded or decayed in between."""
+    rows = random_rows(60, seed=2)
+    sums, expected = Statistics(N_WEIGHTS, max_held=max_held), _RowByRow()
+    bounds = [0, *sorted(cuts), 60]
+    for step, (start, stop) in enumerate(pairwise(bounds)):
+        active, y, z, kept = (column[start:stop].copy() for column in rows)
+        sums.add(active, y, z, kept=kept)
+        active[:] = 0  # what is held back is a copy
+        for row in zip(*(column[start:stop] for column in rows), strict=True):
+            expected.add(*row)
+        if step in decays:
+            sums.decay(0.7)
+            expected.curvature *= 0.7
+            expected.gradient *= 0.7
+        if step in reads:
+            assert sums.rounded(np.zeros(N_WEIGHTS))[0].tolist() == (
+                expected.curvature[np.triu_indices(N_WEIGHTS)].astype(np.float32).tolist()
+            )
+    assert sums._n_held < 2 * max_held
+    assert sums.gradient.tobytes() == expected.gradient.tobytes()
+    assert sums.curvature.tobytes() == expected.curvature.tobytes()
+    assert sums.n == 60
+
+
+def test_a_curvature_that_is_replaced_takes_what_was_held_back_with_it() -> None:
+    """As when a stored state is read."""
+    rows = random_rows(20)
+    sums = statistics_of(*rows)
+    sums.curvature = np.ones((N_WEIGHTS, N_WEIGHTS))
+    assert (sums.curvature == 1.0).all()
+    active, y, z, kept = rows
+    sums.add(active, y, z, kept=kept)
+    assert (sums.curvature >= 1.0).all()
+    assert sums.curvature[0, 0] == pytest.approx(1.0 + expected_sums(*rows)[0][0, 0])
+
+
+def test_rows_that_are_not_finite_show() -> None:
+    """They are no thinned ones."""
+    sums = statistics_of(
+        np.zeros((1, 1), np.int32), np.array([True]), np.array([np.nan]), np.array([True])
+    )
+    assert np.isnan(sums.curvature[0, 0])
 
 
 def test_decay_multiplies_both_sums() -> None:
