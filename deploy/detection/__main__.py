@@ -68,9 +68,9 @@ def _run(asked: argparse.Namespace) -> tuple[list[Failure], list[Outcome], Figur
     if not asked.processes >= 1:
         raise InvalidInputError(f"--processes: expected 1 or more, got {asked.processes}")
     splits, others = _splits(asked), _others(asked)
-    jobs = [
-        *_jobs(asked, splits, split_runs(HANDBOOK_BANKS, FIRST_DAY * DAY_MS)),
+    jobs = [  # the longest first, so that no core waits for them at the end
         *(job for each in others for job in _jobs(asked, [each], usual_runs(f"{each.name}_"))),
+        *_jobs(asked, splits, split_runs(HANDBOOK_BANKS, FIRST_DAY * DAY_MS)),
     ]
     if not jobs:
         raise InvalidInputError("expected FILE with --mapping, --handbook FILE or --foreign")

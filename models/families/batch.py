@@ -1,7 +1,8 @@
 """Gradient boosting (LightGBM), refitted on the bank's matured rows every few days.
 
 It learns ordinals between the basis' cuts, so that its trees speak of the consortium's bins.
-LightGBM is asked to be deterministic and runs on one thread; its model is kept as its own text.
+LightGBM is asked to be deterministic and runs on one thread. Its model is kept as trees, which
+score a batch of a hundred rows several times faster than the library, and need it only to refit.
 """
 
 from collections.abc import Mapping
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 from models.basis import Basis
 from models.errors import InvalidInputError
 from models.families.base import Retained, demand, read_options
-from models.families.grown_trees import as_proposal, from_lightgbm
+from models.families.grown_trees import as_proposal, flat, from_lightgbm
 from models.families.ordinals import Binning, ordinals
 from models.families.scorecard import MAX_LOGIT, thinned
 from models.matured import Matured
-from models.trees import TreeList
+from models.trees import TreeList, sum_of_leaf_values
 
 _FIXED = {
     "objective": "binary",
@@ -94,8 +95,7 @@ class BatchFamily:
         self._seed = seed
         self._asked: Binning | None = None
         self._fitted: Binning | None = None
-        self._text = ""
-        self._booster: lightgbm.Booster | None = None
+        self._trees: TreeList | None = None
         self._day = -1
 
     @property
@@ -105,12 +105,10 @@ class BatchFamily:
 
     def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return log-odds, NaN before the first fit."""
-        if self._booster is None or self._fitted is None:
+        if self._trees is None or self._fitted is None:
             return np.full(len(rows), np.nan)
-        if not len(rows):
-            return np.empty(0)
-        raw = self._booster.predict(ordinals(self._fitted, rows), raw_score=True, num_threads=1)
-        return np.clip(np.asarray(raw, np.float64), -MAX_LOGIT, MAX_LOGIT)
+        raw = sum_of_leaf_values(self._trees, self._fitted.categories.apply(rows))
+        return np.clip(raw, -MAX_LOGIT, MAX_LOGIT)
 
     def learn(self, matured: Matured) -> None:
         """Do nothing: it learns at refits."""
@@ -121,7 +119,7 @@ class BatchFamily:
 
     def end_day(self, day: int, retained: Retained) -> None:
         """Refit where the last fit is old enough and enough has matured."""
-        is_due = self._booster is None or day >= self._day + self._options.refit_d
+        is_due = self._trees is None or day >= self._day + self._options.refit_d
         if self._asked is None or not is_due:
             return
         matured = retained()
@@ -142,13 +140,8 @@ class BatchFamily:
         fitted = _boosted(
             given, columns, rows.is_fraud, options.n_trees, weights=weights, init=init
         )
-        self._use(fitted.model_to_string(), binning)
+        self._trees, self._fitted = flat(from_lightgbm(fitted.dump_model(), binning)), binning
         self._day = day
-
-    def _use(self, text: str, binning: Binning) -> None:
-        """Score by the text: what is stored is what scores."""
-        self._text, self._fitted = text, binning
-        self._booster = lightgbm.Booster(model_str=text)
 
     def propose(self, basis: Basis, matured: Matured, *, n_trees: int, day: int) -> TreeList | None:
         """Return small trees; see `grow_trees`."""
@@ -159,19 +152,16 @@ class BatchFamily:
         out: dict[str, NDArray[np.generic]] = {"day": np.array([self._day], np.int64)}
         if self._asked is not None:
             out |= self._asked.arrays("asked")
-        if self._fitted is not None:
-            out |= self._fitted.arrays("fitted")
-            out["model"] = np.frombuffer(self._text.encode(), np.uint8)
+        if self._fitted is not None and self._trees is not None:
+            out |= self._fitted.arrays("fitted") | self._trees.arrays("trees")
         return out
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
         self._day = int(arrays["day"][0])
         self._asked = Binning.load("asked", arrays)
-        self._fitted, self._text, self._booster = None, "", None
-        fitted = Binning.load("fitted", arrays)
-        if fitted is not None:
-            self._use(np.asarray(arrays["model"], np.uint8).tobytes().decode(), fitted)
+        self._fitted = Binning.load("fitted", arrays)
+        self._trees = TreeList.load("trees", arrays)
 
 
 def _base_logits(matured: Matured) -> NDArray[np.float64] | None:

@@ -326,6 +326,16 @@ def solve_square(
     return Solver(curvature, ridge=ridge, prior_logit=prior_logit).solve(gradient)
 
 
+@nb.njit(cache=True)
+def _part(square, index):  # type: ignore[no-untyped-def]  # compiled
+    """Return the upper triangle of rows and columns of a square; zero below the diagonal."""
+    out = np.zeros((len(index), len(index)))
+    for i in range(len(index)):
+        for j in range(i, len(index)):
+            out[i, j] = square[index[i], index[j]]
+    return out
+
+
 class Solver:
     """A + ridge I, factored once for several right sides.
 
@@ -353,7 +363,7 @@ class Solver:
         self._prior = np.zeros(len(curvature))
         self._prior[0] = prior_logit
         self._pull = np.broadcast_to(ridge, len(curvature))[self._seen]
-        system = curvature[np.ix_(self._seen, self._seen)]
+        system = _part(curvature, self._seen)
         system[np.diag_indices(len(self._seen))] += self._pull
         self._upper = factor_positive(system)
 

@@ -7,8 +7,9 @@ import pytest
 
 from models.errors import InvalidInputError
 from models.evaluation import average_precision
+from models.families import batch
 from models.families.batch import BatchFamily, BatchOptions, grow_trees
-from models.families.ordinals import Binning
+from models.families.ordinals import Binning, ordinals
 from models.families.scorecard import is_kept, thinned
 from models.matured import Matured
 from models.tree_checks import TreeLimits, check_trees, tree_hashes
@@ -36,6 +37,23 @@ def test_it_is_refitted_every_so_many_days() -> None:
     """And does not ask for retained rows in between, which are costly."""
     family = a_family()
     assert [day for day in range(10, 20) if fitted_on(family, day, FIRST)] == [10, 13, 16, 19]
+
+
+def test_it_scores_as_the_library_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values of leaves are kept as float32; ways through the trees are the same."""
+    fitted, boost = [], batch._boosted
+
+    def recorded(*args: object, **kwargs: object) -> object:
+        fitted.append(boost(*args, **kwargs))  # type: ignore[arg-type]  # handed on
+        return fitted[-1]
+
+    monkeypatch.setattr(batch, "_boosted", recorded)
+    family = a_family(n_trees=60)
+    family.end_day(1, lambda: FIRST)
+    columns = ordinals(Binning.of_cuts(BASIS), TEST.features)
+    expected = fitted[0].predict(columns, raw_score=True)
+    np.testing.assert_allclose(family.score(TEST.features), expected, rtol=0, atol=1e-5)
+    assert family.score(TEST.features[:0]).shape == (0,)
 
 
 def test_it_waits_for_a_basis_and_for_enough() -> None:
