@@ -212,6 +212,7 @@ def printed(program: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_an_amalgamator_without_probes_loads_no_torch() -> None:
     """Only a fold that asks members and teaches a student needs it."""
     program = (
@@ -224,6 +225,7 @@ def test_an_amalgamator_without_probes_loads_no_torch() -> None:
     assert printed(program) == ["False", "True"]
 
 
+@pytest.mark.slow
 def test_neither_merging_nets_nor_scoring_by_them_loads_torch() -> None:
     """Only a bank that trains one needs it."""
     program = (

@@ -65,6 +65,7 @@ def test_same_file_gives_the_same_result_to_the_bit(file, base):
         assert getattr(again, name) == getattr(first, name), name
 
 
+@pytest.mark.slow
 def test_flipped_labels_change_no_score_before_they_are_known(file, base, rows, tmp_path):
     """From day 6 on all outcomes are reversed: nothing changes before day 6 + delay, but then."""
     cut_ms = int(rows["event_time_ms"].min() // DAY_MS + 6) * DAY_MS
@@ -84,6 +85,7 @@ def test_flipped_labels_change_no_score_before_they_are_known(file, base, rows, 
     assert not np.array_equal(first.is_fraud, other.is_fraud)
 
 
+@pytest.mark.slow
 def test_split_and_column_that_say_the_same_give_the_same(tmp_path):
     """Accounts that a split gives to banks score as where a column names these banks."""
     text = "5:0.6,0.4"

@@ -12,6 +12,8 @@ from models.evaluation import average_precision
 from stream.experts import LearningPolicy
 from tests.unit.deploy.small_backtest import DAY_MS, MAPPING
 
+pytestmark = pytest.mark.slow
+
 BANKS = ("first", "second", "third", "fourth")
 N_DAYS = 16
 JUDGED_FROM = 9
@@ -65,7 +67,6 @@ def precision(data, found, logit, banks):
     return np.mean([average_precision(data.is_fraud[of], filled[of]) for of in judged])
 
 
-@pytest.mark.slow
 def test_members_publish_nets_and_releases_carry_their_mean(done, releases):
     """Of the three banks that run one, for the basis in force once all have passed to it."""
     run, _ = done

@@ -60,6 +60,7 @@ def test_while_a_bank_is_away_the_others_go_on_and_it_keeps_its_last_release(dat
     assert run.pipelines[SOUTH].release_number == run.pipelines[NORTH].release_number
 
 
+@pytest.mark.slow
 def test_families_are_experts_and_their_trees_enter_the_basis(data):
     """LightGBM scores beside the scorecards; its proposals become transforms of all."""
     family = "lightgbm {n_trees = 10, min_n = 300, min_frauds = 5, refit_d = 2}"
@@ -79,6 +80,7 @@ def test_families_are_experts_and_their_trees_enter_the_basis(data):
     assert len(panel.shared.basis.trees) > 0
 
 
+@pytest.mark.slow
 def test_personal_weights_are_one_more_expert_and_change_no_other(data, usual):
     """Releases carry a row for each bank; the bank reads its own. Other columns stay to the bit."""
     run = ConsortiumRun(replace(PLAN, kappa=3.0), data)
@@ -129,6 +131,7 @@ def weights_without_south(amalgamator):
     return amalgamator.refold().weights
 
 
+@pytest.mark.slow
 def test_a_bank_that_is_away_while_the_basis_changes_still_counts(unequal):
     """What it published for the basis before is embedded; without that it is as if not there."""
     amalgamator = away_through_a_change_of_the_basis(unequal, n_former=2)

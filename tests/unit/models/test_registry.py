@@ -103,6 +103,7 @@ def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
         make_family("mlp", seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["lightgbm", "mlp", "river"])
 def test_a_family_loads_no_library_of_another(family: str) -> None:
     """In a fresh process: what is not asked for stays unimported."""

@@ -20,6 +20,8 @@ from models.errors import InvalidInputError
 from models.evaluation import average_precision
 from tests.unit.deploy.small_backtest import DAY_MS, MAPPING, write_small
 
+pytestmark = pytest.mark.slow
+
 USUAL = BankPlan()
 PLAN = RunPlan(label_delay_s=2 * 86_400.0, cadence_s=86_400.0)
 PREFIX = "small_"
@@ -173,7 +175,6 @@ def test_a_run_that_keeps_rows_is_not_done_without_them(done, tmp_path):
     assert not is_done(base)
 
 
-@pytest.mark.slow
 def test_runs_go_on_in_processes_beside_one_that_fails(source, tmp_path):
     """The outcome is there; the failure says why; who needs the failed run is left out."""
     good = Job(source=source, folder=tmp_path, run=DetectionRun(name="good", plan=PLAN))
