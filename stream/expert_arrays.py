@@ -1,4 +1,4 @@
-"""Scorecards and their statistics as named arrays of a stored state, and back."""
+"""Scorecards as named arrays of a stored state, and back."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.basis import Basis
-from models.families.scorecard import Statistics
 from models.named_arrays import under
 
 
@@ -41,21 +40,3 @@ def load_scorer(
 def is_same_weights(a: NDArray[np.float64] | None, b: NDArray[np.float64] | None) -> bool:
     """Return whether two scorers have the same weights, or neither has any."""
     return a is b or (a is not None and b is not None and np.array_equal(a, b))
-
-
-def statistics_arrays(prefix: str, statistics: Statistics) -> dict[str, NDArray[np.generic]]:
-    """Return statistics as named arrays (views)."""
-    return {
-        f"{prefix}/curvature": statistics.curvature,
-        f"{prefix}/gradient": statistics.gradient,
-        f"{prefix}/n": np.array([statistics.n], np.int64),
-    }
-
-
-def load_statistics(prefix: str, arrays: Mapping[str, NDArray[np.generic]]) -> Statistics:
-    """Return what `statistics_arrays` gave."""
-    statistics = Statistics(0)
-    statistics.curvature = np.array(arrays[f"{prefix}/curvature"], np.float64)
-    statistics.gradient = np.array(arrays[f"{prefix}/gradient"], np.float64)
-    statistics.n = int(arrays[f"{prefix}/n"][0])
-    return statistics

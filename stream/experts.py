@@ -14,12 +14,7 @@ from models.histograms import add_rows, empty_counts
 from models.matured import Matured
 from models.named_arrays import under
 from models.schema import Schema
-from stream.expert_arrays import (
-    load_scorer,
-    load_statistics,
-    scorer_arrays,
-    statistics_arrays,
-)
+from stream.expert_arrays import load_scorer, scorer_arrays
 from stream.moments import MomentLearner
 
 
@@ -153,7 +148,7 @@ class OwnExpert:
         out: dict[str, NDArray[np.generic]] = {"counts": self._counts}
         out |= scorer_arrays("basis", self.basis, self.weights)
         if self._statistics is not None:
-            out |= statistics_arrays("statistics", self._statistics)
+            out |= {f"statistics/{k}": a for k, a in self._statistics.arrays().items()}
         out["n_at"] = np.array([self._n_at_basis, self._n_at_solve], np.int64)
         return out
 
@@ -161,8 +156,8 @@ class OwnExpert:
         """Replace the state by what `arrays` gave."""
         self._counts = np.array(arrays["counts"], np.uint32)
         self.basis, self.weights = load_scorer("basis", arrays)
-        if "statistics/gradient" in arrays:
-            self._statistics = load_statistics("statistics", arrays)
+        if held := under("statistics/", arrays):
+            self._statistics = Statistics.load(held)
         self._n_at_basis, self._n_at_solve = arrays["n_at"].tolist()
 
 
@@ -337,7 +332,7 @@ class SharedExpert:
             out["personal"] = self.personal
         out |= scorer_arrays("collecting", self.collecting, None)
         for bucket, statistics in self._open.items():
-            out |= statistics_arrays(f"open/{bucket}", statistics)
+            out |= {f"open/{bucket}/{k}": a for k, a in statistics.arrays().items()}
         out["changed"] = np.array(sorted(self._changed), np.int64)
         out |= {f"moments/{name}": array for name, array in self.moments.arrays().items()}
         return out
@@ -350,6 +345,6 @@ class SharedExpert:
         self.personal = None if personal is None else np.array(personal, np.float64)
         self.collecting, _ = load_scorer("collecting", arrays)
         buckets = {int(name.split("/")[1]) for name in arrays if name.startswith("open/")}
-        self._open = {b: load_statistics(f"open/{b}", arrays) for b in sorted(buckets)}
+        self._open = {b: Statistics.load(under(f"open/{b}/", arrays)) for b in sorted(buckets)}
         self._changed = set(np.asarray(arrays["changed"]).tolist())
         self.moments.load(self.collecting, under("moments/", arrays))

@@ -11,6 +11,9 @@ were taken at old weights harmless. Rows that are legitimate and scored p <= .02
 tenth in A (v = 10), by a hash of the transaction, and all count in y - p.
 """
 
+from collections.abc import Mapping
+from typing import Self
+
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
@@ -173,6 +176,34 @@ class Statistics:
         self._n_held = 0
         self._curvature = value
 
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the state as named arrays (views); rows that are held back stand beside A.
+
+        So A, by far the largest, is mostly the same from one checkpoint to the next.
+        """
+        self._held = [self._held_back()] if self._held else []
+        active, h = self._held[0] if self._held else (np.empty((0, 0), np.int32), np.empty(0))
+        return {
+            "curvature": self._curvature,
+            "gradient": self.gradient,
+            "n": np.array([self.n], np.int64),
+            "held_active": active,
+            "held_h": h,
+        }
+
+    @classmethod
+    def load(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Return what `arrays` gave."""
+        loaded = cls(0)
+        loaded.curvature = np.array(arrays["curvature"], np.float64)
+        loaded.gradient = np.array(arrays["gradient"], np.float64)
+        loaded.n = int(arrays["n"][0])
+        h = np.array(arrays["held_h"], np.float64)
+        if len(h):
+            loaded._held = [(np.array(arrays["held_active"], np.int32), h)]
+            loaded._n_held = len(h)
+        return loaded
+
     def add(
         self,
         active: NDArray[np.int32],
@@ -208,10 +239,13 @@ class Statistics:
     def _bring_in(self) -> None:
         """Add what is held back to A."""
         if self._held:
-            active, h = (np.concatenate(parts) for parts in zip(*self._held, strict=True))
-            _add_curvature(active, h, self._curvature)
+            _add_curvature(*self._held_back(), self._curvature)
             self._held.clear()
             self._n_held = 0
+
+    def _held_back(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        active, h = zip(*self._held, strict=True)
+        return np.concatenate(active), np.concatenate(h)
 
     def decay(self, factor: float) -> None:
         """Forget in part: multiply both sums."""

@@ -190,12 +190,13 @@ class _RowByRow:
     cuts=st.lists(st.integers(0, 60), max_size=6),
     reads=st.sets(st.integers(0, 6)),
     decays=st.sets(st.integers(0, 6)),
+    stops=st.sets(st.integers(0, 6)),
     max_held=st.integers(1, 30),
 )
 def test_rows_held_back_leave_the_bits_of_rows_added_one_by_one(
-    cuts: list[int], reads: set[int], decays: set[int], max_held: int
+    cuts: list[int], reads: set[int], decays: set[int], stops: set[int], max_held: int
 ) -> None:
-    """However rows are cut, and wherever sums are read, rounded or decayed in between."""
+    """However rows are cut, and wherever sums are read, decayed, or stored and loaded."""
     rows = random_rows(60, seed=2)
     sums, expected = Statistics(N_WEIGHTS, max_held=max_held), _RowByRow()
     bounds = [0, *sorted(cuts), 60]
@@ -209,6 +210,9 @@ def test_rows_held_back_leave_the_bits_of_rows_added_one_by_one(
             sums.decay(0.7)
             expected.curvature *= 0.7
             expected.gradient *= 0.7
+        if step in stops:
+            sums = Statistics.load({name: array.copy() for name, array in sums.arrays().items()})
+            sums._max_held = max_held
         if step in reads:
             assert sums.rounded(np.zeros(N_WEIGHTS))[0].tolist() == (
                 expected.curvature[np.triu_indices(N_WEIGHTS)].astype(np.float32).tolist()
@@ -217,6 +221,20 @@ def test_rows_held_back_leave_the_bits_of_rows_added_one_by_one(
     assert sums.gradient.tobytes() == expected.gradient.tobytes()
     assert sums.curvature.tobytes() == expected.curvature.tobytes()
     assert sums.n == 60
+
+
+def test_what_is_stored_of_the_curvature_waits_for_many_rows() -> None:
+    """So that a checkpoint need not write it again; rows that wait are stored beside it."""
+    sums = statistics_of(*random_rows(20))
+    active, y, z, kept = random_rows(20, seed=3)
+    before = sums.arrays()["curvature"].tobytes()
+    n_before = len(sums.arrays()["held_h"])
+    sums.add(active, y, z, kept=kept)
+    assert sums.arrays()["curvature"].tobytes() == before
+    assert len(sums.arrays()["held_h"]) > n_before
+    assert len(sums.arrays()["held_active"]) == len(sums.arrays()["held_h"])
+    sums.decay(0.5)
+    assert len(sums.arrays()["held_h"]) == 0
 
 
 def test_a_curvature_that_is_replaced_takes_what_was_held_back_with_it() -> None:
