@@ -17,7 +17,8 @@ from amalgamator.narrow import is_narrow
 from amalgamator.policy import FoldConfig, TrustPolicy
 from models.families.cholesky import solve_positive
 from models.families.conjugate import multiply, solve_packed
-from models.families.scorecard import DULL_P, MAX_LOGIT, unpack
+from models.families.scorecard import DULL_P, MAX_LOGIT
+from models.families.solver import unpack
 from models.packed import add_scaled, diagonal
 
 MAX_RESPONSE = 10.0

@@ -10,7 +10,7 @@ from amalgamator.policy import FoldConfig
 from amalgamator.state import Pairs, by_bucket
 from amalgamator.target import Target
 from models.basis import Basis
-from models.families.scorecard import Solver, unpack
+from models.families.solver import Solver, unpack
 from models.packed import add_scaled
 from models.summary import ContributionKey
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deploy.local import Tamper
 from deploy.runs import Relabel
-from models.families.scorecard import pack, unpack
+from models.families.solver import pack, unpack
 from models.packed import diagonal
 from models.records import TransactionBatch
 from models.summary import Contribution

@@ -10,7 +10,8 @@ from rich.table import Table
 from models.basis import Basis, encode
 from models.copula import Moments, bin_scores
 from models.evaluation import average_precision
-from models.families.scorecard import Statistics, logits, solve_square
+from models.families.scorecard import Statistics, logits
+from models.families.solver import solve_square
 from models.histograms import add_rows, empty_counts
 from models.latent import score_correlations
 

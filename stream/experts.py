@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from models.basis import Basis, encode
 from models.basis_builder import build_basis
-from models.families.scorecard import Statistics, is_kept, logits, solve_square
+from models.families.scorecard import Statistics, is_kept, logits
+from models.families.solver import solve_square
 from models.features.accounts import DAY_MS
 from models.histograms import add_rows, empty_counts
 from models.matured import Matured

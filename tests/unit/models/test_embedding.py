@@ -6,7 +6,7 @@ import pytest
 from models.basis import MISSING
 from models.basis_overlap import places_in
 from models.families.embedding import embed
-from models.families.scorecard import unpack
+from models.families.solver import unpack
 from tests.two_bases import dense, logits_of, new_basis, old_basis, rows, statistics_of
 
 OLD, NEW = old_basis(), new_basis()

@@ -9,17 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.families.scorecard import (
-    DULL_P,
-    THINNING,
-    Statistics,
-    is_kept,
-    logits,
-    pack,
-    solve,
-    solve_square,
-    unpack,
-)
+from models.families.scorecard import DULL_P, THINNING, Statistics, is_kept, logits
+from models.families.solver import pack, solve, solve_square, unpack
 
 N_WEIGHTS = 12
 EPS = np.finfo(np.float64).eps

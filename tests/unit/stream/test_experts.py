@@ -9,7 +9,8 @@ import pytest
 from models.basis import Basis, encode
 from models.basis_builder import BasisShape, build_basis
 from models.copula import bin_scores, is_sampled
-from models.families.scorecard import is_kept, unpack
+from models.families.scorecard import is_kept
+from models.families.solver import unpack
 from models.features.accounts import DAY_MS
 from models.histograms import add_rows, empty_counts
 from models.matured import Matured
