@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy.chaos.compare import EXCEPTIONS, Verdict
+from deploy.chaos.fault_plan import SORTS
 from deploy.chaos.planted import BUGS
 from deploy.chaos.run import ChaosConfig, run_chaos
 from deploy.results import write_results
@@ -22,7 +23,7 @@ from models.errors import AmalgamError
 
 WORK = ROOT / ".amalgam" / "chaos"
 LIBS = ROOT / ".amalgam" / "kafka" / "libs"
-_SHOWN = 40
+_SHOWN = 12
 
 
 def main() -> int:
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=100, help="how many; 0: none")
     parser.add_argument("--days", type=int, default=30, help="of made-up payments")
     parser.add_argument("--customers", type=int, default=300, help="of all banks")
+    parser.add_argument("--only", nargs="+", choices=SORTS, default=(), help="sorts of faults")
     parser.add_argument("--plant", choices=sorted(BUGS), help="run the banks with a known bug")
     parser.add_argument("--results", type=Path, help="write the figures to this JSON file")
     parser.add_argument("--work", type=Path, default=WORK, help="a folder, emptied at the start")
@@ -44,6 +46,7 @@ def main() -> int:
         faults=given.faults,
         days=given.days,
         customers=given.customers,
+        only=given.only,
         plant=given.plant,
     )
     try:
@@ -59,19 +62,17 @@ def main() -> int:
 
 
 def shown(verdict: Verdict) -> str:
-    """Return figures, and a line for each difference, as text."""
+    """Return figures, and what differs figure by figure, as text."""
     lines = [f"{name:<20} {value:14,.2f}" for name, value in verdict.figures.items()]
-    if verdict.differences:
-        lines += ["", "WHAT DIFFERS", f"{'figure':<20} {'where':<28} {'n':>6}  what"]
-        lines += [
-            f"{one.figure:<20} {one.where:<28} {one.n:>6}  {one.what}"
-            for one in verdict.differences[:_SHOWN]
-        ]
-        more = len(verdict.differences) - _SHOWN
-        lines += [f"and {more} more"] if more > 0 else []
-    else:
+    if not verdict.differences:
         lines += ["", "nothing differs; not compared:"]
-        lines += [f"  {name}: {why}" for name, why in EXCEPTIONS.items()]
+        return "\n".join([*lines, *(f"  {name}: {why}" for name, why in EXCEPTIONS.items())]) + "\n"
+    lines += ["", "WHAT DIFFERS", f"{'figure':<20} {'where':<28} {'n':>6}  what"]
+    for figure in dict.fromkeys(one.figure for one in verdict.differences):
+        found = [one for one in verdict.differences if one.figure == figure]
+        lines += [f"{d.figure:<20} {d.where:<28} {d.n:>6}  {d.what}" for d in found[:_SHOWN]]
+        if len(found) > _SHOWN:
+            lines.append(f"{figure:<20} and {len(found) - _SHOWN} more")
     return "\n".join(lines) + "\n"
 
 

@@ -27,6 +27,8 @@ _WEIGHTS: dict[tuple[Kind, str], float] = {
     ("kill", BROKER): 5.0,
     ("pause", BROKER): 3.0,
 }
+SORTS = {f"{kind}-{sort}": (kind, sort) for kind, sort in _WEIGHTS}
+"""Name -> what befalls which sort of process."""
 _LENGTH_S: dict[Kind, tuple[float, float]] = {
     "kill": (0.0, 2.0),  # until it is started again
     "kill_at_start": (0.0, 4.0),  # from its start to the second kill
@@ -69,16 +71,36 @@ class Fault:
     length_s: float
 
 
-def plan_faults(n: int, banks: Sequence[str], rng: np.random.Generator) -> list[Fault]:
+def plan_faults(
+    n: int, banks: Sequence[str], rng: np.random.Generator, *, only: Sequence[str] = ()
+) -> list[Fault]:
     """Return ``n`` faults in the order in which they happen.
 
     Where ``n`` allows, every kind befalls every sort of process at least once; the others are drawn
     by weight. Moments are spread over the stream, one in each of ``n`` equal pieces.
+
+    Parameters
+    ----------
+    n
+        How many, >= 0.
+    banks
+        Their names.
+    rng
+        What decides.
+    only
+        Sorts of faults, each of `SORTS`; all of them where it is empty.
+
+    Raises
+    ------
+    InvalidInputError
+        If one of these is not as it should be.
     """
     if not (n >= 0 and banks):
         raise InvalidInputError(f"faults: expected 0 or more and a bank, got {n} and {banks}")
-    known = list(_WEIGHTS)
-    shares = np.array(list(_WEIGHTS.values()))
+    if not set(only) <= set(SORTS):
+        raise InvalidInputError(f"faults: expected some of {', '.join(SORTS)}, got {only}")
+    known = [SORTS[name] for name in only or SORTS]
+    shares = np.array([_WEIGHTS[one] for one in known])
     drawn = rng.choice(len(known), size=max(n - len(known), 0), p=shares / shares.sum())
     order = rng.permutation(np.concatenate([np.arange(len(known))[:n], drawn]))
     moments = (np.arange(n) + rng.random(n)) / max(n, 1)

@@ -16,7 +16,7 @@ from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
 from stream.pipeline_state import State
 
-_WINDOW_S = 0.25
+_WINDOW_S = 0.4
 
 
 class OffsetsFirstStore(store.StateStore):

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +50,8 @@ class ChaosConfig:
         How many.
     days, customers
         Of the simulation.
+    only
+        Sorts of faults, see `deploy.chaos.fault_plan.SORTS`; all of them where it is empty.
     plant
         A bug to run the banks with, see `deploy.chaos.planted`; None for none.
     """
@@ -60,6 +62,7 @@ class ChaosConfig:
     faults: int
     days: int
     customers: int
+    only: Sequence[str] = ()
     plant: str | None = None
 
 
@@ -97,7 +100,7 @@ def _disturb(
     """Run all processes to the end of the stream, with faults; return how many there were."""
     rng = np.random.default_rng(config.seed)
     feeds = {bank: plan_feed(world.chunks[bank], PARTITIONS, FeedPolicy(), rng) for bank in BANKS}
-    faults = plan_faults(config.faults, BANKS, rng)
+    faults = plan_faults(config.faults, BANKS, rng, only=config.only)
     fleet = Fleet(config.directory / "logs", _commands(config, files))
     log = FaultLog(config.directory / "faults.jsonl", lambda: datetime.now(UTC))
     progress = Progress(world.span_ms, dict.fromkeys(BANKS, -1))

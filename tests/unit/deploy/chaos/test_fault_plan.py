@@ -54,3 +54,15 @@ def test_no_fault_is_a_plan_too_and_no_bank_is_none():
     assert drawn(1, n=0) == []
     with pytest.raises(InvalidInputError, match="faults"):
         plan_faults(3, (), np.random.default_rng(1))
+
+
+def test_a_plan_may_be_of_some_sorts_of_faults_alone():
+    """To find out which of them it was."""
+    faults = plan_faults(9, BANKS, np.random.default_rng(1), only=("kill-bank", "pause-broker"))
+    assert {(fault.kind, fault.target) for fault in faults} == {
+        ("kill", "a"),
+        ("kill", "b"),
+        ("pause", BROKER),
+    }
+    with pytest.raises(InvalidInputError, match="kill-bank"):
+        plan_faults(9, BANKS, np.random.default_rng(1), only=("burn-bank",))
