@@ -156,8 +156,9 @@ async def _load_detectors(app: BankApp) -> None:
 
 
 async def _until_crashed(app: BankApp) -> None:
-    while not app.faust.crashed:  # noqa: ASYNC110  # Faust gives no event for it
+    while (failure := app.failure()) is None:  # noqa: ASYNC110  # Faust gives no event for it
         await asyncio.sleep(0.2)
+    log.error("cannot go on: %s", failure)
 
 
 async def _close(app: BankApp) -> None:

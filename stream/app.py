@@ -97,6 +97,13 @@ class BankApp:
         """Whether partitions are assigned and the state is in place."""
         return bool(self.partitions)
 
+    def failure(self) -> str | None:
+        """Return why the process cannot go on, None while it can; asked once it has started."""
+        if self.faust.crashed:
+            return "an agent crashed"
+        ended = self.faust.consumer.ended_task()  # type: ignore[attr-defined]  # of BatchConsumer
+        return None if ended is None else f"the client's {ended} has ended"
+
     async def positions(self) -> dict[Partition, int]:
         """Return the stored offsets; called after each assignment, before the flow resumes."""
         self.partitions = frozenset(

@@ -26,6 +26,21 @@ FETCH_MIN_BYTES = 65_536
 PositionSource = Callable[[], Awaitable[dict[tuple[str, int], int]]]
 
 
+def ended_task(client: AIOKafkaConsumer | None) -> str | None:
+    """Return which task of its own a client has lost, None while it has what it started.
+
+    aiokafka ends a task at a surprise (a broker that is just starting may name no brokers), logs it
+    and stays as it is: no partition, or no record, would ever come again.
+    """
+    if client is None or client._coordinator is None:  # noqa: SLF001  # no public way
+        return None
+    tasks = {
+        "coordination": client._coordinator._coordination_task,  # noqa: SLF001  # no public way
+        "fetching": client._fetcher._fetch_task,  # noqa: SLF001  # no public way
+    }
+    return next((name for name, task in tasks.items() if task.done()), None)
+
+
 class BatchSchema(faust.Schema):  # type: ignore[type-arg]  # of keys and values: any
     """Hands the list of records on untouched."""
 
@@ -74,6 +89,10 @@ class BatchConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def ended_task(self) -> str | None:
+        """Return which task of its own the client has lost, None while it has all."""
+        return ended_task(self._thread._consumer)  # noqa: SLF001  # no public way
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         for tp in {*self._acked, *self._in_flight}:

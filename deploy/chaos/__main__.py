@@ -17,6 +17,7 @@ from deploy.chaos.compare import EXCEPTIONS, Verdict
 from deploy.chaos.fault_plan import SORTS
 from deploy.chaos.planted import BUGS
 from deploy.chaos.run import ChaosConfig, run_chaos
+from deploy.chaos.small_world import BANKS
 from deploy.results import write_results
 from deploy.services import ROOT
 from models.errors import AmalgamError
@@ -47,7 +48,7 @@ def main() -> int:
         days=given.days,
         customers=given.customers,
         only=given.only,
-        plant=given.plant,
+        plants=dict.fromkeys(BANKS, given.plant) if given.plant else {},
     )
     try:
         verdict = run_chaos(config, os.environ)

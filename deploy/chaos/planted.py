@@ -16,7 +16,7 @@ from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
 from stream.pipeline_state import State
 
-_WINDOW_S = 0.4
+_WINDOW_S = 1.0
 
 
 class OffsetsFirstStore(store.StateStore):

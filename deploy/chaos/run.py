@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,8 +52,8 @@ class ChaosConfig:
         Of the simulation.
     only
         Sorts of faults, see `deploy.chaos.fault_plan.SORTS`; all of them where it is empty.
-    plant
-        A bug to run the banks with, see `deploy.chaos.planted`; None for none.
+    plants
+        Bank -> a bug to run its worker with, see `deploy.chaos.planted`; none where it is left out.
     """
 
     directory: Path
@@ -63,7 +63,7 @@ class ChaosConfig:
     days: int
     customers: int
     only: Sequence[str] = ()
-    plant: str | None = None
+    plants: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_chaos(config: ChaosConfig, environment: Mapping[str, str]) -> Verdict:
@@ -149,11 +149,10 @@ def _commands(config: ChaosConfig, files: ConsortiumFiles) -> dict[str, Command]
         commands[name] = Command("amalgamator", [], added, port)
     for bank, path in files.settings.items():
         port = free_port()
-        arguments = ["--settings", str(path)]
-        module = "stream" if config.plant is None else PLANTED
+        bug = config.plants.get(bank)
         commands[bank] = Command(
-            module,
-            arguments if config.plant is None else [config.plant, *arguments],
+            "stream" if bug is None else PLANTED,
+            [*([] if bug is None else [bug]), "--settings", str(path)],
             {"AMALGAM_STREAM_HEALTH_PORT": str(port)},
             port,
         )

@@ -25,7 +25,7 @@ HOUR_MS = 3_600_000
 DELAY_MS = 36 * HOUR_MS
 HORIZON_MS = 48 * HOUR_MS
 CADENCE_MS = 12 * HOUR_MS
-_RATES = FraudRates(terminals=1.0, customers=4.0, card_testing=1.0)  # enough for a few days
+_RATES = FraudRates(terminals=4.0, customers=16.0, card_testing=4.0)  # enough for a few days
 _BANKS = Path(__file__).parents[1] / "demo_banks"
 _SMALL = "min_n = 200, min_frauds = 3"
 FAMILIES = {
@@ -39,12 +39,13 @@ BANKS = tuple(FAMILIES)
 _SETTINGS = {
     "tick_s": HOUR_MS / 1_000,
     "cadence_s": CADENCE_MS / 1_000,
+    "statistics_s": CADENCE_MS / 1_000,
     "label_horizon_s": HORIZON_MS / 1_000,
     "alert_rate": 0.02,
     "seed": 5,
     "checkpoint_s": 0.5,
 }
-_AMALGAMATOR = {"BASIS_MIN_N": "400", "BASIS_MIN_FRAUDS": "5", "DEADLINE_S": "60"}
+_AMALGAMATOR = {"BASIS_MIN_N": "200", "BASIS_MIN_FRAUDS": "5", "DEADLINE_S": "60"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
