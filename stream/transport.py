@@ -41,6 +41,13 @@ def ended_task(client: AIOKafkaConsumer | None) -> str | None:
     return next((name for name, task in tasks.items() if task.done()), None)
 
 
+def is_in_touch(client: AIOKafkaConsumer | None) -> bool:
+    """Return whether a client knows its coordinator, which it forgets when heartbeats fail."""
+    if client is None or client._coordinator is None:  # noqa: SLF001  # no public way
+        return False
+    return client._coordinator.coordinator_id is not None  # noqa: SLF001  # no public way
+
+
 class BatchSchema(faust.Schema):  # type: ignore[type-arg]  # of keys and values: any
     """Hands the list of records on untouched."""
 
@@ -93,6 +100,10 @@ class BatchConsumer(driver.Consumer):
     def ended_task(self) -> str | None:
         """Return which task of its own the client has lost, None while it has all."""
         return ended_task(self._thread._consumer)  # noqa: SLF001  # no public way
+
+    def is_in_touch(self) -> bool:
+        """Return whether the client is in touch with its group."""
+        return is_in_touch(self._thread._consumer)  # noqa: SLF001  # no public way
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         for tp in {*self._acked, *self._in_flight}:

@@ -1,6 +1,7 @@
 """A client that has lost a task of its own is noticed: it would be silent for ever."""
 
 import asyncio
+import inspect
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import KafkaError
 
-from stream.transport import ended_task
+from stream.transport import ended_task, is_in_touch
 
 
 class SurprisedClient(AIOKafkaClient):
@@ -53,5 +54,14 @@ async def test_fetching_that_ended_is_named() -> None:
 
 def test_a_client_that_has_not_started_has_lost_nothing() -> None:
     """Nor one that is not there yet."""
-    assert ended_task(None) is None
-    assert ended_task(SimpleNamespace(_coordinator=None, _fetcher=None)) is None
+    for client in (None, SimpleNamespace(_coordinator=None, _fetcher=None)):
+        assert ended_task(client) is None
+        assert not is_in_touch(client)
+
+
+def test_a_client_is_in_touch_while_it_knows_its_coordinator() -> None:
+    """It forgets it when heartbeats fail; the attribute is aiokafka's."""
+    assert "self.coordinator_id = None" in inspect.getsource(GroupCoordinator.coordinator_dead)
+    for known, expected in ((1, True), (0, True), (None, False)):
+        coordinator = SimpleNamespace(coordinator_id=known)
+        assert is_in_touch(SimpleNamespace(_coordinator=coordinator)) is expected
