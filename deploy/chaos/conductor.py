@@ -1,7 +1,6 @@
 """Carries a plan of faults out against running processes, and waits for the stream's end."""
 
 import signal
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -68,8 +67,15 @@ class Conductor:
         Called at every turn; raises where something beside the processes has failed.
     is_finished
         Asked once the banks say that they are at the end: whether everything is stored.
+    clock, sleep
+        Monotonic seconds, and how to wait.
     stall_s
         How long nothing may move.
+
+    Attributes
+    ----------
+    done, revived
+        Faults that were carried out; processes that ended by themselves.
     """
 
     fleet: Fleet
@@ -78,6 +84,8 @@ class Conductor:
     log: FaultLog
     check: Callable[[], None]
     is_finished: Callable[[], bool]
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
     stall_s: float = 240.0
     done: int = 0
     revived: int = 0
@@ -94,7 +102,7 @@ class Conductor:
         UnavailableError
             If the broker does not come back.
         """
-        self._moved_s = time.monotonic()
+        self._moved_s = self.clock()
         for fault in faults:
             self._until(lambda at=fault.at: self.progress.share >= at)  # type: ignore[misc]  # bound default
             self._rest(fault.wait_s)
@@ -116,14 +124,14 @@ class Conductor:
             self._turn()
 
     def _rest(self, wait_s: float) -> None:
-        until_s = time.monotonic() + wait_s
-        while time.monotonic() < until_s:
+        until_s = self.clock() + wait_s
+        while self.clock() < until_s:
             self._turn()
 
     def _turn(self) -> None:
         """End what is over, start again what ended by itself, look how far the banks are."""
         self.check()
-        now_s = time.monotonic()
+        now_s = self.clock()
         for target, (due_s, _) in list(self._endings.items()):
             if due_s <= now_s:
                 self._end(target)
@@ -134,10 +142,10 @@ class Conductor:
                 raise StalledError(f"{name} ended with {code}, see its log")
         for bank in self.progress.reached_ms:
             if self.progress.note(bank, self.fleet.metric(bank, _WATERMARK)):
-                self._moved_s = time.monotonic()
-        if time.monotonic() - self._moved_s > self.stall_s:
+                self._moved_s = self.clock()
+        if self.clock() - self._moved_s > self.stall_s:
             raise StalledError(f"no bank has moved for {self.stall_s:.0f} s")
-        time.sleep(_POLL_S)
+        self.sleep(_POLL_S)
 
     def _end(self, target: str) -> None:
         """End what befalls a target, if anything does."""
@@ -145,7 +153,7 @@ class Conductor:
         ending()
 
     def _later(self, target: str, length_s: float, ending: Callable[[], None]) -> None:
-        self._endings[target] = (time.monotonic() + length_s, ending)
+        self._endings[target] = (self.clock() + length_s, ending)
 
     def _befall(self, fault: Fault) -> None:
         self.log.write(

@@ -98,8 +98,9 @@ def _disturb(
     config: ChaosConfig, world: World, files: ConsortiumFiles, broker: Broker
 ) -> dict[str, float]:
     """Run all processes to the end of the stream, with faults; return how many there were."""
-    rng = np.random.default_rng(config.seed)
+    rng = np.random.default_rng([config.seed, 0])
     feeds = {bank: plan_feed(world.chunks[bank], PARTITIONS, FeedPolicy(), rng) for bank in BANKS}
+    rng = np.random.default_rng([config.seed, 1])  # so that a plan of faults is its own seed's
     faults = plan_faults(config.faults, BANKS, rng, only=config.only)
     fleet = Fleet(config.directory / "logs", _commands(config, files))
     log = FaultLog(config.directory / "faults.jsonl", lambda: datetime.now(UTC))
@@ -118,7 +119,9 @@ def _disturb(
     def is_finished() -> bool:
         return feeder.is_done and is_at_end(files, world.span_ms[1] - HOUR_MS)
 
-    conductor = Conductor(fleet, broker, progress, log, check, is_finished)
+    conductor = Conductor(
+        fleet, broker, progress, log, check, is_finished, clock=time.monotonic, sleep=time.sleep
+    )
     log.write("begin", "all", seed=config.seed, faults=config.faults, days=config.days)
     try:
         for name in (AMALGAMATOR, *BANKS):
