@@ -86,7 +86,7 @@ class Conductor:
     is_finished: Callable[[], bool]
     clock: Callable[[], float]
     sleep: Callable[[float], None]
-    stall_s: float = 240.0
+    stall_s: float = 300.0
     done: int = 0
     revived: int = 0
     _endings: dict[str, tuple[float, Callable[[], None]]] = field(default_factory=dict)

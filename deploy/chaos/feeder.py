@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from deploy.chaos.feed_plan import LanePiece, Slot
@@ -15,6 +16,7 @@ _RETRY_S = 1.0
 _TRIES = 30
 _PAUSE_S = 0.1
 _STOP_S = 30.0
+_FLUSH_S = 20.0
 
 
 class Note(NamedTuple):
@@ -93,7 +95,7 @@ class Feeder:
             try:
                 self._send(slots)
             except UnavailableError:
-                self._sender = None
+                self._let_go()
                 if not left or self._is_stopped.is_set():
                     raise
                 time.sleep(_RETRY_S)
@@ -103,9 +105,16 @@ class Feeder:
             if slot.repeated or slot.late:
                 self._note(Note(bank, index, slot.repeated, slot.late))
 
+    def _let_go(self) -> None:
+        """Close what has failed: what it still holds may come, and is then a repeat."""
+        with suppress(UnavailableError):
+            if self._sender is not None:
+                self._sender.close()
+        self._sender = None
+
     def _send(self, slots: Mapping[str, Slot]) -> None:
         if self._sender is None:
-            self._sender = KafkaSender(self._bootstrap)
+            self._sender = KafkaSender(self._bootstrap, flush_timeout_s=_FLUSH_S)
         sender = self._sender
         pieces = [
             (BankTopics(bank), piece) for bank, slot in slots.items() for piece in slot.pieces
