@@ -53,6 +53,7 @@ HOMES = {
         "stream/exchange.py",
         "stream/outputs.py",
         "deploy/bench/*",
+        "deploy/chaos/feeder.py",
     ),
     "uvloop": ("stream/__main__.py", "deploy/bench/*"),
     "kafka": ("amalgamator/kafka_io.py", "deploy/*"),
