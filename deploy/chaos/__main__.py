@@ -6,6 +6,7 @@ What was done is told in ``faults.jsonl`` in the working folder, beside the proc
 """
 
 import argparse
+import logging
 import os
 import shlex
 import signal
@@ -40,6 +41,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=WORK, help="a folder, emptied at the start")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # as Ctrl-C: what was started is stopped
+    for client in ("aiokafka", "kafka"):  # that a broker is away is the plan's doing
+        logging.getLogger(client).setLevel(logging.CRITICAL)
     config = ChaosConfig(
         directory=given.work,
         kafka_libs=LIBS,

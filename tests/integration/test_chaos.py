@@ -16,7 +16,7 @@ SEED = 51  # its pauses are short, and its kills spread over both banks with a b
 def chaos(directory: Path, **more):
     """Run a few days of a small consortium; skip, loudly, where no Kafka can be had."""
     config = ChaosConfig(
-        directory=directory, kafka_libs=LIBS, seed=SEED, days=5, customers=150, **more
+        directory=directory, kafka_libs=LIBS, seed=SEED, days=5, customers=240, **more
     )
     try:
         return run_chaos(config, os.environ)
