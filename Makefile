@@ -1,7 +1,7 @@
 # amalgam: `make demo` shows it, `make test` proves it; both set up what they need by themselves.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test check bench fmt backtest detection lock clean
+.PHONY: setup demo test check bench chaos fmt backtest detection lock clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -44,6 +44,9 @@ check: $(STAMPS)/core  ## format, lint, types, tests without a broker
 
 bench: $(STAMPS)/core  ## what a payment costs, piece by piece and beside the peers
 	$(BIN)/python -m deploy.bench
+
+chaos: $(STAMPS)/core  ## a hundred faults under load on a real Kafka: nothing lost, nothing learnt twice
+	$(BIN)/python -m deploy.chaos --results deploy/bench/results/chaos.json
 
 backtest: $(STAMPS)/core  ## the Handbook's data through the consortium, figures and report
 	$(BIN)/amalgam backtest $(DATA) --mapping deploy/mappings/handbook.toml --split handbook \

@@ -24,6 +24,7 @@ from amalgamator.release_log import ReleaseLog
 from amalgamator.service import Pace, Ports, Service
 from amalgamator.settings import PREFIX, Settings, fold_config, read_settings
 from amalgamator.telemetry import Telemetry
+from amalgamator.watchdog import Watchdog
 from models.errors import AmalgamError, SettingsError
 from models.health_server import HealthServer
 from models.json_log import log_as_json
@@ -35,7 +36,11 @@ log = logging.getLogger("amalgamator")
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT; 0 after a stop, 1 after a failure, 2 for wrong settings."""
+    """Run until SIGTERM or SIGINT.
+
+    Exit codes: 0 after a stop, 1 after a failure, 2 for wrong settings, 4 for a loop that stood
+    still, which no one but the watchdog can end.
+    """
     parser = argparse.ArgumentParser(prog="python -m amalgamator", description=__doc__)
     parser.add_argument("--settings", type=Path, help=f"TOML file; {PREFIX}* wins over it")
     try:
@@ -52,6 +57,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     telemetry = Telemetry(CollectorRegistry())
+    watchdog = Watchdog(settings.deadline_s, SystemClock().monotonic_s)
+    watchdog.start()
     try:
         service = Service(
             amalgamator,
@@ -60,6 +67,7 @@ def main() -> int:
             pace=_pace(settings),
             telemetry=telemetry,
         )
+        watchdog.watch(service.live)
         health = HealthServer(
             settings.health_port,
             render_metrics=telemetry.render,

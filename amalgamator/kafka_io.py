@@ -19,6 +19,7 @@ MAX_POLL_RECORDS = 256
 CALL_TIMEOUT_S = 30.0
 PARTITION = 0
 _METADATA_MAX_AGE_MS = 10_000
+_RECONNECT_MAX_MS = 1_000  # the client's own 30 s is how long a broker's restart would then last
 _CLIENT_ID = "amalgamator"
 
 
@@ -186,6 +187,7 @@ def _consumer(bootstrap: str) -> Any:
         fetch_max_bytes=4 * FETCH_BYTES,
         max_poll_records=MAX_POLL_RECORDS,
         metadata_max_age_ms=_METADATA_MAX_AGE_MS,
+        reconnect_backoff_max_ms=_RECONNECT_MAX_MS,
     )
 
 
@@ -199,6 +201,7 @@ def _producer(bootstrap: str) -> Any:
         max_block_ms=int(CALL_TIMEOUT_S * 1_000),
         delivery_timeout_ms=int(CALL_TIMEOUT_S * 1_000),
         request_timeout_ms=int(CALL_TIMEOUT_S * 500),
+        reconnect_backoff_max_ms=_RECONNECT_MAX_MS,
     )
 
 

@@ -86,10 +86,13 @@ class Service:
         self._doubted: dict[str, MemberTrust] = {}
         self._is_caught_up = False
         self._last_fold_s = -float("inf")
+        self._failing_since_s: float | None = None
         self._last_step_s = ports.clock.monotonic_s()
 
     def ready(self) -> str | None:
-        """Return why not yet: the topics are read as far as they went at the start."""
+        """Return why not: the topics are not read yet, or the broker is away."""
+        if self._failing_since_s is not None:
+            return "the broker is unavailable"
         return None if self._is_caught_up else "reading the topics"
 
     def live(self) -> str | None:
@@ -115,15 +118,15 @@ class Service:
         UnavailableError
             When the deadline has passed; the process should exit and be started again.
         """
-        failing_since_s: float | None = None
         while not is_stopped():
             try:
                 self.step()
-                failing_since_s = None
+                self._failing_since_s = None
             except UnavailableError as error:
                 now_s = self._ports.clock.monotonic_s()
-                failing_since_s = now_s if failing_since_s is None else failing_since_s
-                if not now_s - failing_since_s <= self._pace.deadline_s:
+                if self._failing_since_s is None:
+                    self._failing_since_s = now_s
+                if not now_s - self._failing_since_s <= self._pace.deadline_s:
                     raise
                 log.warning("broker unavailable: %s", error)
                 sleep(self._pace.poll_s)

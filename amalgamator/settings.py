@@ -43,7 +43,8 @@ class Settings:
     max_envelope_bytes
         Larger envelopes are refused.
     deadline_s
-        How long an unreachable broker is tried before the service gives up and exits.
+        How long an unreachable broker is tried, and the loop may stand still, before the service
+        exits.
     health_host, health_port
         Where /metrics, /healthz and /readyz are served; port 0 picks a free one.
     ridge, half_life_d, prior_logit, bucket_days, evidence_days

@@ -110,7 +110,7 @@ async def _run(
         settings.health_port,
         render_metrics=telemetry.render,
         live=lambda: "crashed" if app.faust.crashed else None,
-        ready=lambda: None if app.is_ready else "no partitions assigned yet",
+        ready=app.unready,
         host=settings.health_host,
     )
     health.start()
@@ -122,22 +122,15 @@ async def _run(
 
 
 async def _serve(app: BankApp, stopped: asyncio.Event) -> int:
-    await app.outputs.start()
+    """Run until told to stop, or something fails; both are heard during a start that hangs, too."""
     app.faust.finalize()
-    await app.faust.start()
-    loops = [app.checkpoint_regularly(), app.exchange.run()]
-    if app.settings.mode == "live":
-        loops += [app.publish_live(), app.install_live()]
-    if app.settings.drift_watch:
-        loops.append(_load_detectors(app))
-    tasks = [asyncio.create_task(loop) for loop in loops]
-    crash = asyncio.create_task(_until_crashed(app))
     stop = asyncio.create_task(stopped.wait())
-    done, _ = await asyncio.wait({crash, stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    tasks = [asyncio.create_task(_work(app)), asyncio.create_task(_until_crashed(app)), stop]
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     failed = [task for task in done if task is not stop]
-    for task in (*tasks, crash, stop):
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, crash, stop, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(_close(app), _STOP_TIMEOUT_S)
     for task in failed:
@@ -147,17 +140,31 @@ async def _serve(app: BankApp, stopped: asyncio.Event) -> int:
     return 1 if failed else 0
 
 
+async def _work(app: BankApp) -> None:
+    """Connect, then run every loop; one that fails ends the others."""
+    await app.outputs.start()
+    await app.faust.start()
+    loops = [app.checkpoint_regularly(), app.exchange.run()]
+    if app.settings.mode == "live":
+        loops += [app.publish_live(), app.install_live()]
+    if app.settings.drift_watch:
+        loops.append(_load_detectors(app))
+    async with asyncio.TaskGroup() as group:
+        for loop in loops:
+            group.create_task(loop)
+
+
 async def _load_detectors(app: BankApp) -> None:
     """Load what drift watch needs beside a worker that is ready, so that it is ready sooner."""
-    while not app.is_ready:  # noqa: ASYNC110  # Faust gives no event for it
+    while app.unready():  # noqa: ASYNC110  # Faust gives no event for it
         await asyncio.sleep(0.2)
     await asyncio.to_thread(import_module, DETECTORS_HOME)
-    await asyncio.Event().wait()  # a task that ends stops the service
 
 
 async def _until_crashed(app: BankApp) -> None:
-    while not app.faust.crashed:  # noqa: ASYNC110  # Faust gives no event for it
+    while (failure := app.failure()) is None:  # noqa: ASYNC110  # Faust gives no event for it
         await asyncio.sleep(0.2)
+    log.error("cannot go on: %s", failure)
 
 
 async def _close(app: BankApp) -> None:

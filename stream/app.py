@@ -92,10 +92,19 @@ class BankApp:
         self.partitions: frozenset[Partition] = frozenset()
         self.faust = build_faust(settings, worker.topics, self.on_chunk, self.positions)
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether partitions are assigned and the state is in place."""
-        return bool(self.partitions)
+    def unready(self) -> str | None:
+        """Return why not: partitions are not assigned yet, or the bank's cluster is away."""
+        if not self.partitions:
+            return "no partitions assigned yet"
+        consumer = self.faust.consumer
+        return None if consumer.is_in_touch() else "the bank's cluster is not reached"  # type: ignore[attr-defined]  # of BatchConsumer
+
+    def failure(self) -> str | None:
+        """Return why the process cannot go on, None while it can; asked once it has started."""
+        if self.faust.crashed:
+            return "an agent crashed"
+        ended = self.faust.consumer.ended_task()  # type: ignore[attr-defined]  # of BatchConsumer
+        return None if ended is None else f"the client's {ended} has ended"
 
     async def positions(self) -> dict[Partition, int]:
         """Return the stored offsets; called after each assignment, before the flow resumes."""
@@ -262,11 +271,15 @@ class BankApp:
                 return
 
     async def checkpoint_regularly(self) -> None:
-        """Store what is unstored even when no more chunks come, until cancelled."""
+        """Show the lag; store what is unstored even when no more chunks come; until cancelled.
+
+        Whoever holds the lock stores by itself; the lag grows all the same while it is held.
+        """
         while True:
             await asyncio.sleep(self.settings.checkpoint_s)
-            async with self._lock:
-                if self._unacked and self._is_checkpoint_due():
+            self.telemetry.lag.set(self._lag())
+            if not self._lock.locked() and self._unacked and self._is_checkpoint_due():
+                async with self._lock:
                     await self._checkpoint()
 
     async def close(self) -> None:
@@ -300,7 +313,6 @@ class BankApp:
         events, self._unacked = self._unacked, []
         self._writing = asyncio.ensure_future(self._write(snapshot, events))
         self._stored_s = self._now_s()
-        self.telemetry.lag.set(self._lag())
         show(self.telemetry, pipeline)
         self._snapshot_s = time.perf_counter() - started_s
         self.telemetry.snapshot_s.observe(self._snapshot_s)
@@ -318,7 +330,9 @@ class BankApp:
 
     def _lag(self) -> int:
         """Return how many records on the broker are not in the state yet."""
-        ends = {place: self.faust.consumer.highwater(TP(*place)) for place in self.partitions}
+        consumer = self.faust.consumer
+        assigned = self.partitions & {(tp.topic, tp.partition) for tp in consumer.assignment()}
+        ends = {place: consumer.highwater(TP(*place)) for place in assigned}
         return sum(max((end or 0) - self._offsets.get(p, 0), 0) for p, end in ends.items())
 
 

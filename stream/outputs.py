@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from models.errors import UnavailableError
 
 _BATCH_BYTES = 900_000
 _REQUEST_BYTES = 4 * 1024 * 1024
@@ -39,8 +42,18 @@ class OutputProducer:
         self._n_partitions: dict[str, int] = {}
 
     async def start(self) -> None:
-        """Connect."""
-        await self._producer.start()
+        """Connect.
+
+        Raises
+        ------
+        UnavailableError
+            If the cluster does not answer.
+        """
+        try:
+            await self._producer.start()
+        except KafkaError as error:
+            await self._producer.stop()
+            raise UnavailableError(f"the bank's cluster is not reached: {error}") from error
 
     async def stop(self) -> None:
         """Send what is buffered and disconnect."""

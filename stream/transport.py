@@ -26,6 +26,28 @@ FETCH_MIN_BYTES = 65_536
 PositionSource = Callable[[], Awaitable[dict[tuple[str, int], int]]]
 
 
+def ended_task(client: AIOKafkaConsumer | None) -> str | None:
+    """Return which task of its own a client has lost, None while it has what it started.
+
+    aiokafka ends a task at a surprise (a broker that is just starting may name no brokers), logs it
+    and stays as it is: no partition, or no record, would ever come again.
+    """
+    if client is None or client._coordinator is None:  # noqa: SLF001  # no public way
+        return None
+    tasks = {
+        "coordination": client._coordinator._coordination_task,  # noqa: SLF001  # no public way
+        "fetching": client._fetcher._fetch_task,  # noqa: SLF001  # no public way
+    }
+    return next((name for name, task in tasks.items() if task.done()), None)
+
+
+def is_in_touch(client: AIOKafkaConsumer | None) -> bool:
+    """Return whether a client knows its coordinator, which it forgets when heartbeats fail."""
+    if client is None or client._coordinator is None:  # noqa: SLF001  # no public way
+        return False
+    return client._coordinator.coordinator_id is not None  # noqa: SLF001  # no public way
+
+
 class BatchSchema(faust.Schema):  # type: ignore[type-arg]  # of keys and values: any
     """Hands the list of records on untouched."""
 
@@ -74,6 +96,14 @@ class BatchConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def ended_task(self) -> str | None:
+        """Return which task of its own the client has lost, None while it has all."""
+        return ended_task(self._thread._consumer)  # noqa: SLF001  # no public way
+
+    def is_in_touch(self) -> bool:
+        """Return whether the client is in touch with its group."""
+        return is_in_touch(self._thread._consumer)  # noqa: SLF001  # no public way
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         for tp in {*self._acked, *self._in_flight}:

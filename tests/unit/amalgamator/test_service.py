@@ -249,6 +249,22 @@ def test_a_release_that_could_not_be_confirmed_is_published_again() -> None:
     assert [release.number for release in world.received()] == [1]
 
 
+def test_a_service_is_not_ready_while_its_broker_is_away() -> None:
+    """Though it was: three turns fail, the fourth does not."""
+    world = a_world()
+    sink = FailingReleases(MemoryReleaseSink(world.bus, TOPICS.releases), failures=3)
+    service = world.service(releases=sink)
+    said = []
+
+    def sleep(duration_s: float) -> None:
+        said.append(service.ready())
+        world.clock.sleep(duration_s)
+
+    service.run(until(6), sleep)
+    assert said == ["the broker is unavailable"] * 3
+    assert service.ready() is None
+
+
 def test_a_broker_that_stays_away_ends_the_service() -> None:
     """After the deadline, not before."""
     world = a_world()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
+from models.errors import UnavailableError
 from stream.outputs import Output, OutputProducer
 
 
@@ -145,3 +146,9 @@ async def test_nothing_to_send_sends_nothing(producer: OutputProducer, client: C
     """The usual chunk of labels."""
     await producer.send([])
     assert client.sent == []
+
+
+async def test_a_cluster_that_is_away_at_the_start_is_told_in_one_line() -> None:
+    """The service ends by it and is started again."""
+    with pytest.raises(UnavailableError, match="the bank's cluster is not reached"):
+        await OutputProducer("127.0.0.1:1").start()

@@ -1,0 +1,1 @@
+"""Faults under load: a consortium on a real Kafka must end as one that nothing befell."""

@@ -1,0 +1,47 @@
+"""Faults under load change nothing, and a bug that they can show is found."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from deploy.chaos.run import ChaosConfig, run_chaos
+from models.errors import UnavailableError
+from tests.integration.conftest import LIBS
+
+pytestmark = pytest.mark.integration
+SEED = 51  # its pauses are short, and its kills spread over both banks with a bug
+
+
+def chaos(directory: Path, **more):
+    """Run a few days of a small consortium; skip, loudly, where no Kafka can be had."""
+    config = ChaosConfig(
+        directory=directory, kafka_libs=LIBS, seed=SEED, days=5, customers=150, **more
+    )
+    try:
+        return run_chaos(config, os.environ)
+    except UnavailableError as error:
+        if (directory / "faults.jsonl").exists():
+            raise  # it began
+        pytest.skip(f"NO BROKER, NOTHING WAS TESTED: {error}")
+
+
+def test_one_fault_of_every_sort_leaves_everything_as_undisturbed(tmp_path: Path) -> None:
+    """Kills, pauses, restarts of banks, amalgamator and broker, two amalgamators, repeats."""
+    verdict = chaos(tmp_path, faults=12)
+    assert verdict.differences == ()
+    figures = verdict.figures
+    assert figures["faults"] == 12
+    assert figures["transactions_lost"] == figures["learned_twice"] == figures["alerts_lost"] == 0
+    assert figures["state_equal"] == figures["fold_equal"] == figures["release_equal"] == 1
+    assert min(figures["alerts"], figures["records_repeated"], figures["records_late"]) > 0
+
+
+def test_planted_bugs_are_found(tmp_path: Path) -> None:
+    """One bank stores offsets before the state, another learns once more after a restart."""
+    plants = {"alpenkasse": "offsets-first", "costabanco": "doubled"}
+    verdict = chaos(tmp_path, faults=10, only=("kill-bank",), plants=plants)
+    found = {(one.figure, one.where) for one in verdict.differences}
+    assert ("transactions_lost", "alpenkasse") in found
+    assert ("learned_twice", "costabanco") in found
+    assert {("state_equal", "alpenkasse"), ("state_equal", "costabanco")} <= found

@@ -1,0 +1,107 @@
+"""What a worker says of itself: whether it is ready, why it ends, how far it lags."""
+
+import asyncio
+import contextlib
+from types import SimpleNamespace
+
+import pytest
+from faust.types import TP
+from prometheus_client import CollectorRegistry
+
+from stream.app import BankApp
+from stream.telemetry import Telemetry
+
+PLACES = frozenset({("bank.transactions", 0), ("bank.labels", 0)})
+
+
+class Consumer:
+    """Faust's consumer as far as the app asks it; it too refuses what is not its own."""
+
+    def __init__(self) -> None:
+        self.assigned = {TP(*place) for place in PLACES}
+        self.is_there = True
+        self.ended: str | None = None
+
+    def assignment(self) -> set[TP]:
+        return self.assigned
+
+    def highwater(self, tp: TP) -> int:
+        assert tp in self.assigned, "Partition is not assigned"
+        return 10
+
+    def is_in_touch(self) -> bool:
+        return self.is_there
+
+    def ended_task(self) -> str | None:
+        return self.ended
+
+
+@pytest.fixture
+async def app() -> BankApp:
+    """Return the shell without its connections."""
+    one = object.__new__(BankApp)
+    one.settings = SimpleNamespace(checkpoint_s=0.001)
+    one.faust = SimpleNamespace(consumer=Consumer(), crashed=False)
+    one.telemetry = Telemetry(CollectorRegistry())
+    one.partitions = PLACES
+    one._offsets = {("bank.transactions", 0): 4, ("bank.labels", 0): 10}
+    one._lock = asyncio.Lock()
+    one._unacked = []
+    return one
+
+
+def shown_lag(app: BankApp) -> float:
+    return next(
+        float(line.split()[1])
+        for line in app.telemetry.render().decode().splitlines()
+        if line.startswith("amalgam_stream_lag_records ")
+    )
+
+
+async def test_a_worker_is_ready_with_partitions_and_in_touch(app: BankApp) -> None:
+    """And no longer when the bank's cluster goes away, though it keeps its partitions."""
+    assert app.unready() is None
+    app.faust.consumer.is_there = False
+    assert app.unready() == "the bank's cluster is not reached"
+    app.partitions = frozenset()
+    assert app.unready() == "no partitions assigned yet"
+
+
+async def test_a_worker_cannot_go_on_after_a_crash_or_without_its_clients_tasks(
+    app: BankApp,
+) -> None:
+    """The reason goes to the log, and the process ends."""
+    assert app.failure() is None
+    app.faust.consumer.ended = "coordination"
+    assert app.failure() == "the client's coordination has ended"
+    app.faust.crashed = True
+    assert app.failure() == "an agent crashed"
+
+
+async def test_the_lag_is_shown_while_a_chunk_is_stuck(app: BankApp) -> None:
+    """Ten records each, four and ten of them are in the state; whoever is stuck holds the lock."""
+    async with app._lock:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(app.checkpoint_regularly(), 0.05)
+    assert shown_lag(app) == 6.0
+
+
+async def test_a_partition_that_is_gone_does_not_lag(app: BankApp) -> None:
+    """Between its revocation and the next assignment the client refuses to speak of it."""
+    app.faust.consumer.assigned = {TP("bank.labels", 0)}
+    assert app._lag() == 0
+
+
+async def test_what_is_unstored_is_stored_while_no_chunk_comes(app: BankApp) -> None:
+    """Once: then there is nothing more to acknowledge."""
+    stored = []
+
+    async def checkpoint() -> None:
+        stored.append(app._unacked)
+        app._unacked = []
+
+    app._checkpoint, app._is_checkpoint_due = checkpoint, lambda: True
+    app._unacked = ["event"]
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(app.checkpoint_regularly(), 0.05)
+    assert stored == [["event"]]
