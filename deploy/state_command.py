@@ -16,12 +16,13 @@ from models.errors import InvalidInputError, StateError, UnavailableError
 from models.mapping import load_mapping
 from models.topics import BankTopics
 from stream.anew import Anew, set_aside
+from stream.manifest import VERSION, Partition
 from stream.outbox import Outbox
 from stream.pipeline_state import VERSION as PIPELINE_VERSION
 from stream.row_log import PENDING
 from stream.settings import Settings, pipeline_config, read_membership, read_settings
 from stream.state_check import check_state
-from stream.store import STORE, VERSION, Checkpoint, Partition, StateStore
+from stream.store import STORE, Checkpoint, StateStore
 from stream.take_up import Taken, take_up
 
 Told = dict[str, object]

@@ -47,6 +47,7 @@ async def app() -> BankApp:
     one._offsets = {("bank.transactions", 0): 4, ("bank.labels", 0): 10}
     one._lock = asyncio.Lock()
     one._unacked = []
+    one._writing = asyncio.get_running_loop().create_future()
     return one
 
 

@@ -1,0 +1,74 @@
+"""A worker's start with a changelog: it is claimed, and read where the disk holds nothing newer."""
+
+import asyncio
+import logging
+import time
+from typing import NamedTuple
+
+from stream.changelog import Harvest
+from stream.changelog_topic import ChangelogTopic
+from stream.manifest import Manifest
+from stream.store import StateStore
+
+log = logging.getLogger(__name__)
+
+
+class Places(NamedTuple):
+    """Where a worker's state goes: its disk, and perhaps its changelog."""
+
+    store: StateStore
+    changelog: ChangelogTopic | None = None
+
+
+async def take_over(
+    changelog: ChangelogTopic, store: StateStore, *, is_anew: bool
+) -> Manifest | None:
+    """Claim a changelog, and bring the store to what it holds if that is newer; return what it is.
+
+    The store is then to be loaded, and to begin the new epoch.
+
+    Parameters
+    ----------
+    changelog
+        Connected.
+    store
+        Of the worker; empty on a new host.
+    is_anew
+        Whether an empty store is to begin anew instead.
+
+    Raises
+    ------
+    StateError
+        If the changelog is another worker's, or a page of it is not as its manifest says; the
+        store then holds no state.
+    SupersededError
+        If another process claims it at the same time.
+    """
+    held = store.stamp()
+    begins_anew = is_anew and held is None
+    found = await changelog.claim(0 if held is None else held.epoch, is_anew=begins_anew)
+    state = None if found is None else found.state()
+    if found is None or state is None or begins_anew:
+        return state
+    if held is None or state.stamp > held:
+        await _restore(changelog, store, found.manifest, state)
+    return state
+
+
+async def _restore(
+    changelog: ChangelogTopic, store: StateStore, manifest: bytes, state: Manifest
+) -> None:
+    started_s, harvest, size_bytes = time.perf_counter(), Harvest(state), 0
+    await asyncio.to_thread(store.forget)
+    async for pairs in changelog.records(await changelog.beginning(), await changelog.end()):
+        pages = harvest.take(pairs)
+        size_bytes += sum(len(page) for _, page in pages)
+        await asyncio.to_thread(store.put, pages)
+    harvest.check()
+    await asyncio.to_thread(store.take, manifest)
+    changelog.leftover |= harvest.leftover
+    log.info(
+        "restored %.1f MB from the changelog in %.1f s",
+        size_bytes / 1e6,
+        time.perf_counter() - started_s,
+    )
