@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import signal
 import sys
 import time
@@ -33,7 +32,6 @@ from models.mapping import Mapping, load_mapping
 from models.topics import BankTopics
 from stream.anew import read_marker
 from stream.app import BankApp
-from stream.changelog import Owner
 from stream.changelog_topic import ChangelogTopic
 from stream.drift import DETECTORS_HOME
 from stream.exchange import Exchange
@@ -43,7 +41,7 @@ from stream.outputs import OutputProducer
 from stream.pipeline_config import PipelineConfig
 from stream.settings import Membership, Settings, pipeline_config, read_membership, read_settings
 from stream.store import STORE, StateStore
-from stream.take_over import Places, take_over
+from stream.take_over import Places, changelog_of, take_over
 from stream.take_up import Taken, take_up
 from stream.telemetry import Telemetry
 from stream.worker import BankWorker
@@ -133,7 +131,7 @@ async def _run(
     async with contextlib.AsyncExitStack() as stack:
         changelog, held = None, None
         if settings.changelog:
-            changelog = _changelog(settings, membership)
+            changelog = changelog_of(settings, membership)
             claim = _claimed(stack, changelog, store, is_anew=anew is not None)
             claimed = await _unless(stopped, claim)
             if claimed is None:
@@ -148,15 +146,6 @@ async def _run(
             with contextlib.suppress(UnavailableError, TimeoutError):
                 await asyncio.wait_for(changelog.check(), _STOP_TIMEOUT_S)
         return code
-
-
-def _changelog(settings: Settings, membership: Membership) -> ChangelogTopic:
-    return ChangelogTopic(
-        settings.bank_bootstrap,
-        BankTopics(settings.member).changelog(settings.worker),
-        Owner(settings.member, settings.worker, membership.schema.hash),
-        process=secrets.token_hex(8),
-    )
 
 
 async def _claimed(

@@ -45,6 +45,8 @@ class ChangelogTopic:
 
     Attributes
     ----------
+    owner
+        As given.
     epoch
         Of this process, 0 before `claim`.
     leftover
@@ -52,7 +54,7 @@ class ChangelogTopic:
     """
 
     def __init__(self, bootstrap: str, topic: str, owner: Owner, process: str) -> None:
-        self._owner = owner
+        self.owner = owner
         self._process = process
         self._place = TopicPartition(topic, 0)
         self._producer = AIOKafkaProducer(
@@ -196,7 +198,7 @@ class ChangelogTopic:
 
     async def _claim(self, found: Head | None, seen: int, *, is_anew: bool) -> int:
         if found is not None and not is_anew:
-            check_owner(found, self._owner)
+            check_owner(found, self.owner)
         return await self._put_head(b"" if found is None else found.manifest, seen)
 
     async def _newest_of_others(self, start: int, end: int) -> Head | None:
@@ -219,8 +221,8 @@ class ChangelogTopic:
 
     def _superseded(self, found: Head) -> SupersededError:
         return SupersededError(
-            f"another process has taken over worker {self._owner.worker!r} of "
-            f"{self._owner.member}: its changelog is in epoch {found.epoch}, this one was in "
+            f"another process has taken over worker {self.owner.worker!r} of "
+            f"{self.owner.member}: its changelog is in epoch {found.epoch}, this one was in "
             f"{self.epoch}"
         )
 
@@ -266,8 +268,7 @@ class ChangelogTopic:
             await self._look_for_rivals(self._next_offset, end)
 
     async def _put_head(self, manifest: bytes, previous: int) -> int:
-        owner = self._owner
-        head = Head(*owner, self.epoch, self._process, previous, manifest)
+        head = Head(*self.owner, self.epoch, self._process, previous, manifest)
         return await self._put([head_pair(head)])
 
     async def _put(self, pairs: Iterable[Pair]) -> int:

@@ -2,12 +2,16 @@
 
 import asyncio
 import logging
+import secrets
 import time
 from typing import NamedTuple
 
-from stream.changelog import Harvest
+from models.errors import StateError
+from models.topics import BankTopics
+from stream.changelog import Harvest, Owner, check_owner
 from stream.changelog_topic import ChangelogTopic
 from stream.manifest import Manifest
+from stream.settings import Membership, Settings
 from stream.store import StateStore
 
 log = logging.getLogger(__name__)
@@ -18,6 +22,16 @@ class Places(NamedTuple):
 
     store: StateStore
     changelog: ChangelogTopic | None = None
+
+
+def changelog_of(settings: Settings, membership: Membership) -> ChangelogTopic:
+    """Return the changelog of a worker, not connected yet."""
+    return ChangelogTopic(
+        settings.bank_bootstrap,
+        BankTopics(settings.member).changelog(settings.worker),
+        Owner(settings.member, settings.worker, membership.schema.hash),
+        process=secrets.token_hex(8),
+    )
 
 
 async def take_over(
@@ -52,6 +66,27 @@ async def take_over(
         return state
     if held is None or state.stamp > held:
         await _restore(changelog, store, found.manifest, state)
+    return state
+
+
+async def look(changelog: ChangelogTopic) -> Manifest:
+    """Return the state that a changelog holds, every page of it held against its hash.
+
+    Raises
+    ------
+    StateError
+        If there is none, it is another worker's, or not whole.
+    """
+    end = await changelog.end()
+    found = await changelog.newest(end)
+    state = None if found is None else found.state()
+    if found is None or state is None:
+        raise StateError("changelog: expected a state, found none")
+    check_owner(found, changelog.owner)
+    harvest = Harvest(state)
+    async for pairs in changelog.records(await changelog.beginning(), end):
+        harvest.take(pairs)
+    harvest.check()
     return state
 
 
