@@ -35,13 +35,12 @@ from stream.app import BankApp
 from stream.changelog_topic import ChangelogTopic
 from stream.drift import DETECTORS_HOME
 from stream.exchange import Exchange
-from stream.manifest import Manifest
 from stream.outbox import Outbox
 from stream.outputs import OutputProducer
 from stream.pipeline_config import PipelineConfig
 from stream.settings import Membership, Settings, pipeline_config, read_membership, read_settings
 from stream.store import STORE, StateStore
-from stream.take_over import Places, changelog_of, take_over
+from stream.take_over import Found, Places, changelog_of, take_over
 from stream.take_up import Taken, take_up
 from stream.telemetry import Telemetry
 from stream.worker import BankWorker
@@ -101,13 +100,11 @@ def _ended(settings: Settings, file: Path | None, run: Coroutine[Any, Any, int])
 
 def _advice(settings: Settings, file: Path | None) -> str:
     name = file or "BANK.toml"
-    anew = f"`amalgam state rebuild {name}` puts it aside so that the topics are read anew"
-    if settings.changelog:
-        anew = (
-            f"`amalgam state rebuild {name} --from-changelog` puts it aside so that it is restored "
-            "from the changelog; without the option the topics are read anew"
-        )
-    return f"`amalgam state verify {name}` tells more, {anew}"
+    other = ", with --from-changelog restored from the changelog" if settings.changelog else ""
+    return (
+        f"`amalgam state verify {name}` tells more, `amalgam state rebuild {name}` puts it aside "
+        f"so that the topics are read anew{other}"
+    )
 
 
 def _outbox(membership: Membership) -> Outbox:
@@ -122,24 +119,27 @@ def _outbox(membership: Membership) -> Outbox:
 async def _run(
     settings: Settings, membership: Membership, mapping: Mapping, config: PipelineConfig
 ) -> int:
-    """Take up the state, from the changelog where that holds a newer one, and serve."""
+    """Take up the state, from the changelog where that holds a newer one, and serve.
+
+    What is on disk is read first, so that damage is told whether or not the cluster is there.
+    """
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     anew = read_marker(settings.state_dir)
     store = StateStore(settings.state_dir / STORE)
     async with contextlib.AsyncExitStack() as stack:
-        changelog, held = None, None
+        changelog = None
+        taken = take_up(store, config, _outbox(membership), anew=anew)
         if settings.changelog:
             changelog = changelog_of(settings, membership)
             claim = _claimed(stack, changelog, store, is_anew=anew is not None)
-            claimed = await _unless(stopped, claim)
-            if claimed is None:
+            found = await _unless(stopped, claim)
+            if found is None:
                 return 0
-            held = claimed[0]
-        taken = take_up(store, config, _outbox(membership), anew=anew)
-        if changelog is not None:
-            store.begin(changelog.epoch, held)
+            if found.is_restored:
+                taken = take_up(store, config, _outbox(membership))
+            store.begin(changelog.epoch, found.state)
         app = _app(settings, membership, mapping, Places(store, changelog), taken)
         code = await _serve_shown(app, stopped)
         if code and changelog is not None:
@@ -150,9 +150,9 @@ async def _run(
 
 async def _claimed(
     stack: contextlib.AsyncExitStack, changelog: ChangelogTopic, store: StateStore, *, is_anew: bool
-) -> tuple[Manifest | None]:
+) -> Found:
     await stack.enter_async_context(changelog)
-    return (await take_over(changelog, store, is_anew=is_anew),)
+    return await take_over(changelog, store, is_anew=is_anew)
 
 
 async def _unless(stopped: asyncio.Event, work: Coroutine[Any, Any, ResultT]) -> ResultT | None:

@@ -34,12 +34,17 @@ def changelog_of(settings: Settings, membership: Membership) -> ChangelogTopic:
     )
 
 
-async def take_over(
-    changelog: ChangelogTopic, store: StateStore, *, is_anew: bool
-) -> Manifest | None:
-    """Claim a changelog, and bring the store to what it holds if that is newer; return what it is.
+class Found(NamedTuple):
+    """The state that a changelog held, and whether the store has been brought to it."""
 
-    The store is then to be loaded, and to begin the new epoch.
+    state: Manifest | None
+    is_restored: bool
+
+
+async def take_over(changelog: ChangelogTopic, store: StateStore, *, is_anew: bool) -> Found:
+    """Claim a changelog, and bring the store to what it holds if that is newer.
+
+    A store that was brought to it is then to be loaded; any is to begin the new epoch.
 
     Parameters
     ----------
@@ -63,10 +68,11 @@ async def take_over(
     found = await changelog.claim(0 if held is None else held.epoch, is_anew=begins_anew)
     state = None if found is None else found.state()
     if found is None or state is None or begins_anew:
-        return state
-    if held is None or state.stamp > held:
+        return Found(state, is_restored=False)
+    is_restored = held is None or state.stamp > held
+    if is_restored:
         await _restore(changelog, store, found.manifest, state)
-    return state
+    return Found(state, is_restored)
 
 
 async def look(changelog: ChangelogTopic) -> Manifest:
