@@ -101,10 +101,18 @@ def topics_create(
     consortium: Annotated[str | None, typer.Option(help="The consortium's topics.")] = None,
     member: Annotated[list[str] | None, typer.Option(help="Its members; repeatable.")] = None,
     partitions: Annotated[int, typer.Option(help="Of a bank's topics.")] = 4,
+    worker: Annotated[
+        list[str] | None, typer.Option(help="The bank's workers; repeatable; 0 alone.")
+    ] = None,
 ) -> None:
     """Create what is missing; what exists is left alone."""
     with errors():
-        plans = [plan for one in bank or [] for plan in bank_plan(one, partitions=partitions)]
+        workers = worker or ["0"]
+        plans = [
+            plan
+            for one in bank or []
+            for plan in bank_plan(one, partitions=partitions, workers=workers)
+        ]
         if consortium is not None:
             plans += consortium_plan(consortium, member or [])
         created = create_topics(bootstrap, plans)

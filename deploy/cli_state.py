@@ -48,13 +48,18 @@ def state_rebuild(
     offline: Annotated[
         bool, typer.Option("--offline", help="Do not ask the broker what it still has.")
     ] = False,
+    from_changelog: Annotated[
+        bool, typer.Option("--from-changelog", help="Restore it from the worker's changelog.")
+    ] = False,
 ) -> None:
-    """Put a stopped worker's store aside, so that its next start reads the topics anew."""
+    """Put a stopped worker's store aside; its next start reads the topics, or its changelog."""
     with errors():
-        plan = state_command.plan_rebuild(state_command.settings_of(settings), is_offline=offline)
+        planned = state_command.plan_restore if from_changelog else state_command.plan_rebuild
+        plan = planned(state_command.settings_of(settings), is_offline=offline)
         for line in plan.said:
             console.print(line, soft_wrap=True)
         if not yes:
             raise InvalidInputError("nothing was done: say --yes to put the store aside")
         kept = state_command.rebuild_state(plan, datetime.now(UTC))
-        console.print(f"kept as {kept}; the next start reads the topics anew", soft_wrap=True)
+        source = "the changelog" if from_changelog else "the topics anew"
+        console.print(f"kept as {kept}; the next start reads {source}", soft_wrap=True)

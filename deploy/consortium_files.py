@@ -154,6 +154,7 @@ def _write_bank(directory: Path, bank: str, plan: ConsortiumPlan) -> Path:
         "mode": "replay" if plan.is_replay else "live",
         "health_port": 0,
         "families": plan.families.get(bank, ()),
+        "changelog": not plan.is_replay,
         **plan.bank_settings,
     }
     path.write_text(settings_text(values), encoding="utf-8")

@@ -43,6 +43,7 @@ def bank_init(name: str, directory: Path) -> list[str]:
             "key_file": "bank.key",
             "secret_file": "pseudonyms.key",
             "state_dir": "state",
+            "changelog": True,
             "health_port": 9463,
         }
     )

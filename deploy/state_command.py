@@ -1,5 +1,6 @@
 """A worker's local store, as an operator looks at it, checks it and puts it aside."""
 
+import asyncio
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,14 @@ from models.errors import InvalidInputError, StateError, UnavailableError
 from models.mapping import load_mapping
 from models.topics import BankTopics
 from stream.anew import Anew, set_aside
+from stream.manifest import VERSION, Manifest, Partition
 from stream.outbox import Outbox
 from stream.pipeline_state import VERSION as PIPELINE_VERSION
 from stream.row_log import PENDING
 from stream.settings import Settings, pipeline_config, read_membership, read_settings
 from stream.state_check import check_state
-from stream.store import STORE, VERSION, Checkpoint, Partition, StateStore
+from stream.store import STORE, Checkpoint, StateStore
+from stream.take_over import changelog_of, look
 from stream.take_up import Taken, take_up
 
 Told = dict[str, object]
@@ -184,13 +187,13 @@ class Rebuild:
     state_dir
         Of the worker.
     anew
-        For its next start.
+        For its next start, None where that restores the state from the changelog.
     said
         What it means, line by line.
     """
 
     state_dir: Path
-    anew: Anew
+    anew: Anew | None
     said: Sequence[str]
 
 
@@ -211,10 +214,7 @@ def plan_rebuild(settings: Settings, *, is_offline: bool) -> Rebuild:
             "mode: expected live, got replay: in lockstep epochs that are closed are not closed "
             "again; begin all banks and the amalgamator anew, on new topics"
         )
-    store = settings.state_dir / STORE
-    if not store.exists():
-        raise StateError(f"state in {store}: expected a store to put aside, found none")
-    places = _places(store)
+    places = _places(_store_of(settings))
     said = ["what is read again gives its decisions and alerts once more, under the same ids"]
     said.append("summaries published before are replaced or taken back once all is read again")
     if is_offline:
@@ -222,6 +222,44 @@ def plan_rebuild(settings: Settings, *, is_offline: bool) -> Rebuild:
     else:
         said += _what_is_gone(settings, places)
     return Rebuild(state_dir=settings.state_dir, anew=Anew(places), said=said)
+
+
+def _store_of(settings: Settings) -> Path:
+    store = settings.state_dir / STORE
+    if not store.exists():
+        raise StateError(f"state in {store}: expected a store to put aside, found none")
+    return store
+
+
+def plan_restore(settings: Settings, *, is_offline: bool) -> Rebuild:
+    """Return what a rebuild from the worker's changelog would do; nothing is done.
+
+    Raises
+    ------
+    InvalidInputError
+        If the worker has no changelog.
+    StateError
+        If there is no store, or the changelog holds no whole state of this worker.
+    UnavailableError
+        If the bank's broker is asked and does not answer.
+    """
+    if not settings.changelog:
+        raise InvalidInputError("changelog: expected true for --from-changelog, got false")
+    _store_of(settings)
+    said = ["the broker was not asked whether the changelog is whole (--offline)"]
+    if not is_offline:
+        state = asyncio.run(_look(settings))
+        size_bytes = sum(layout.size_bytes for layout in state.arrays.values())
+        said = [f"the changelog holds a whole state: checkpoint {state.number:,}, of "
+                f"{size_bytes:,} bytes"]  # fmt: skip
+    said.append("what came after its last checkpoint is read again: decisions and alerts under the "
+                "same ids; nothing else is")  # fmt: skip
+    return Rebuild(state_dir=settings.state_dir, anew=None, said=said)
+
+
+async def _look(settings: Settings) -> Manifest:
+    async with changelog_of(settings, read_membership(settings)) as changelog:
+        return await look(changelog)
 
 
 def _places(path: Path) -> tuple[Partition, ...] | None:

@@ -14,6 +14,14 @@ _DAY_MS = 86_400_000
 _MAX_RECORD_BYTES = 4_000_000
 _LARGE = {"max.message.bytes": str(_MAX_RECORD_BYTES)}
 _COMPACTED = {"cleanup.policy": "compact", **_LARGE}
+# of a changelog: small segments, since the one that is written to is not compacted; a head grows
+# by 9 bytes a page of 4 KB
+_CHANGELOG = {
+    "cleanup.policy": "compact",
+    "max.message.bytes": "16000000",
+    "segment.bytes": str(64 * 2**20),
+    "min.cleanable.dirty.ratio": "0.3",
+}
 _ANSWER_TIMEOUT_MS = 10_000
 _BROKERS_OWN = -1
 
@@ -27,7 +35,9 @@ class TopicPlan:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def bank_plan(bank: str, *, partitions: int, retention_d: int = 30) -> list[TopicPlan]:
+def bank_plan(
+    bank: str, *, partitions: int, retention_d: int = 30, workers: Sequence[str] = ("0",)
+) -> list[TopicPlan]:
     """Return the topics on a bank's own cluster; all of one partition count, to be co-located.
 
     Parameters
@@ -38,6 +48,8 @@ def bank_plan(bank: str, *, partitions: int, retention_d: int = 30) -> list[Topi
         How many workers can share the bank's stream at most.
     retention_d
         Days until Kafka deletes a record, counted from when it was produced.
+    workers
+        Names of the bank's workers, each of which has a changelog.
     """
     topics = BankTopics(bank)
     keep = {"retention.ms": str(retention_d * _DAY_MS)}
@@ -45,6 +57,7 @@ def bank_plan(bank: str, *, partitions: int, retention_d: int = 30) -> list[Topi
     return [
         *(TopicPlan(name, partitions, keep) for name in streams),
         TopicPlan(topics.dead_letters, 1, {**keep, **_LARGE}),
+        *(TopicPlan(topics.changelog(worker), 1, _CHANGELOG) for worker in workers),
     ]
 
 

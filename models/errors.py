@@ -11,6 +11,7 @@
     |-- QuarantinedError
     |-- StateError
     |   `-- StateHeldError
+    |-- SupersededError
     `-- UnavailableError
 """
 
@@ -84,6 +85,10 @@ class StateError(AmalgamError):
 
 class StateHeldError(StateError):
     """Another process has the state open; nothing is wrong with it, stop that process first."""
+
+
+class SupersededError(AmalgamError):
+    """Another process does this one's work from now on; do not start it again here."""
 
 
 class UnavailableError(AmalgamError):

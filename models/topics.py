@@ -56,6 +56,10 @@ class BankTopics:
         """Records that were not used, and why."""
         return f"{self.bank}.dead-letters"
 
+    def changelog(self, worker: str) -> str:
+        """Return the topic of one worker's state, from which another host takes it over."""
+        return f"{self.bank}.changelog.{_checked(worker, 'worker')}"
+
 
 @dataclass(frozen=True, slots=True)
 class ConsortiumTopics:

@@ -9,13 +9,22 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Coroutine
 from importlib import import_module
 from pathlib import Path
+from typing import Any, TypeVar
 
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from models.errors import AmalgamError, SettingsError, StateError, StateHeldError
+from models.errors import (
+    AmalgamError,
+    SettingsError,
+    StateError,
+    StateHeldError,
+    SupersededError,
+    UnavailableError,
+)
 from models.features.attributes import check_attribute_types
 from models.health_server import HealthServer
 from models.json_log import log_as_json
@@ -23,18 +32,23 @@ from models.mapping import Mapping, load_mapping
 from models.topics import BankTopics
 from stream.anew import read_marker
 from stream.app import BankApp
+from stream.changelog_topic import ChangelogTopic
 from stream.drift import DETECTORS_HOME
 from stream.exchange import Exchange
 from stream.outbox import Outbox
 from stream.outputs import OutputProducer
+from stream.pipeline_config import PipelineConfig
 from stream.settings import Membership, Settings, pipeline_config, read_membership, read_settings
 from stream.store import STORE, StateStore
+from stream.take_over import Found, Places, changelog_of, take_over
 from stream.take_up import Taken, take_up
 from stream.telemetry import Telemetry
 from stream.worker import BankWorker
 
 log = logging.getLogger("stream")
 STATE_EXIT = 3
+SUPERSEDED_EXIT = 4
+ResultT = TypeVar("ResultT")
 _STOP_TIMEOUT_S = 9.0
 _TALKATIVE = ("faust", "mode", "aiokafka", "kafka")
 
@@ -43,7 +57,7 @@ def main() -> int:
     """Run until SIGTERM or SIGINT.
 
     Exit codes: 0 after a stop, 1 after a failure, 2 for wrong settings, 3 for a state that cannot
-    be gone on with.
+    be gone on with, 4 where another process has taken this worker over.
     """
     parser = argparse.ArgumentParser(prog="python -m stream", description=__doc__)
     parser.add_argument("--settings", type=Path, help="TOML file; AMALGAM_STREAM_* wins over it")
@@ -54,29 +68,43 @@ def main() -> int:
         mapping = load_mapping(settings.mapping_file)
         check_attribute_types(membership.schema, mapping.attributes)
         config = pipeline_config(settings, membership, mapping)
+        BankTopics(settings.member).changelog(settings.worker if settings.changelog else "0")
     except (SettingsError, ValueError) as error:
         sys.stderr.write(f"stream: {error}\n")
         return 2
     log_as_json(settings.log_level, dict.fromkeys(_TALKATIVE, logging.WARNING))
     warnings.filterwarnings("ignore")
+    return _ended(settings, file, _run(settings, membership, mapping, config))
+
+
+def _ended(settings: Settings, file: Path | None, run: Coroutine[Any, Any, int]) -> int:
+    """Run to the end and return the exit code."""
     try:
-        store = StateStore(settings.state_dir / STORE)
-        taken = take_up(store, config, _outbox(membership), anew=read_marker(settings.state_dir))
+        return uvloop.run(run)
     except StateHeldError as error:
         log.error("%s", error)  # noqa: TRY400  # one line says it all
         return 1
+    except SettingsError as error:
+        log.error("%s", error)  # noqa: TRY400  # one line says it all
+        return 2
     except StateError as error:
-        name = file or "BANK.toml"
-        log.error(  # noqa: TRY400  # one line says it all
-            "%s; `amalgam state verify %s` tells more, `amalgam state rebuild %s` puts it aside so "
-            "that the topics are read anew", error, name, name,
-        )  # fmt: skip
+        log.error("%s; %s", error, _advice(settings, file))  # noqa: TRY400  # one line says it all
         return STATE_EXIT
-    try:
-        return uvloop.run(_run(settings, membership, mapping, store, taken))
+    except SupersededError as error:
+        log.error("%s", error)  # noqa: TRY400  # one line says it all
+        return SUPERSEDED_EXIT
     except AmalgamError:
         log.exception("stopped by an error")
         return 1
+
+
+def _advice(settings: Settings, file: Path | None) -> str:
+    name = file or "BANK.toml"
+    other = ", with --from-changelog restored from the changelog" if settings.changelog else ""
+    return (
+        f"`amalgam state verify {name}` tells more, `amalgam state rebuild {name}` puts it aside "
+        f"so that the topics are read anew{other}"
+    )
 
 
 def _outbox(membership: Membership) -> Outbox:
@@ -89,23 +117,75 @@ def _outbox(membership: Membership) -> Outbox:
 
 
 async def _run(
-    settings: Settings, membership: Membership, mapping: Mapping, store: StateStore, taken: Taken
+    settings: Settings, membership: Membership, mapping: Mapping, config: PipelineConfig
 ) -> int:
+    """Take up the state, from the changelog where that holds a newer one, and serve.
+
+    What is on disk is read first, so that damage is told whether or not the cluster is there.
+    """
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    anew = read_marker(settings.state_dir)
+    store = StateStore(settings.state_dir / STORE)
+    async with contextlib.AsyncExitStack() as stack:
+        changelog = None
+        taken = take_up(store, config, _outbox(membership), anew=anew)
+        if settings.changelog:
+            changelog = changelog_of(settings, membership)
+            claim = _claimed(stack, changelog, store, is_anew=anew is not None)
+            found = await _unless(stopped, claim)
+            if found is None:
+                return 0
+            if found.is_restored:
+                taken = take_up(store, config, _outbox(membership))
+            store.begin(changelog.epoch, found.state)
+        app = _app(settings, membership, mapping, Places(store, changelog), taken)
+        code = await _serve_shown(app, stopped)
+        if code and changelog is not None:
+            with contextlib.suppress(UnavailableError, TimeoutError):
+                await asyncio.wait_for(changelog.check(), _STOP_TIMEOUT_S)
+        return code
+
+
+async def _claimed(
+    stack: contextlib.AsyncExitStack, changelog: ChangelogTopic, store: StateStore, *, is_anew: bool
+) -> Found:
+    await stack.enter_async_context(changelog)
+    return await take_over(changelog, store, is_anew=is_anew)
+
+
+async def _unless(stopped: asyncio.Event, work: Coroutine[Any, Any, ResultT]) -> ResultT | None:
+    """Return what some work gives, or None where a stop comes first."""
+    stop, task = asyncio.create_task(stopped.wait()), asyncio.create_task(work)
+    await asyncio.wait([stop, task], return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_STOP_TIMEOUT_S)
+        return None
+    stop.cancel()
+    return task.result()
+
+
+def _app(
+    settings: Settings, membership: Membership, mapping: Mapping, places: Places, taken: Taken
+) -> BankApp:
     telemetry = Telemetry(CollectorRegistry(), taken.pipeline.panel.names)
     bootstrap = settings.consortium_bootstrap
-    app = BankApp(
+    return BankApp(
         settings,
         BankWorker(taken.pipeline, mapping, BankTopics(settings.member), telemetry),
-        store=store,
+        places=places,
         taken=taken,
         exchange=Exchange(settings.member, bootstrap, membership, taken.outbox, telemetry),
         outputs=OutputProducer(settings.bank_bootstrap),
         telemetry=telemetry,
         now_s=time.time,
     )
+
+
+async def _serve_shown(app: BankApp, stopped: asyncio.Event) -> int:
+    settings, telemetry = app.settings, app.telemetry
     health = HealthServer(
         settings.health_port,
         render_metrics=telemetry.render,
@@ -131,17 +211,29 @@ async def _serve(app: BankApp, stopped: asyncio.Event) -> int:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(_close(app), _STOP_TIMEOUT_S)
+    has_closed = await _has_closed(app)
     for task in failed:
         if not task.cancelled() and task.exception() is not None:
             log.error("a background task failed", exc_info=task.exception())
     log.info("stopped")
-    return 1 if failed else 0
+    return 1 if failed or not has_closed else 0
+
+
+async def _has_closed(app: BankApp) -> bool:
+    """Close and return whether everything is stored, as far as it goes within the time."""
+    try:
+        await asyncio.wait_for(_close(app), _STOP_TIMEOUT_S)
+    except TimeoutError:
+        return True
+    except AmalgamError as error:
+        log.error("not stored at the stop: %s", error)  # noqa: TRY400  # one line says it all
+        return False
+    return True
 
 
 async def _work(app: BankApp) -> None:
     """Connect, then run every loop; one that fails ends the others."""
+    await app.fill_changelog()
     await app.outputs.start()
     await app.faust.start()
     loops = [app.checkpoint_regularly(), app.exchange.run()]
@@ -168,9 +260,11 @@ async def _until_crashed(app: BankApp) -> None:
 
 
 async def _close(app: BankApp) -> None:
-    await app.close()
-    await app.faust.stop()
-    await app.outputs.stop()
+    try:
+        await app.close()
+    finally:
+        await app.faust.stop()
+        await app.outputs.stop()
 
 
 if __name__ == "__main__":

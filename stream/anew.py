@@ -72,8 +72,10 @@ def clear_marker(state_dir: Path) -> None:
     (state_dir / _MARKER).unlink(missing_ok=True)
 
 
-def set_aside(state_dir: Path, name: str, anew: Anew) -> Path:
+def set_aside(state_dir: Path, name: str, anew: Anew | None) -> Path:
     """Leave a marker and move the store to ``name`` beside it; return where it is now.
+
+    Without a marker the next start restores the state from the worker's changelog.
 
     RocksDB's lock is held meanwhile, so no worker opens the store halfway.
 
@@ -92,7 +94,10 @@ def set_aside(state_dir: Path, name: str, anew: Anew) -> Path:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise StateHeldError(f"state in {store} is held by another process") from error
-        leave_marker(state_dir, anew)
+        if anew is None:
+            clear_marker(state_dir)
+        else:
+            leave_marker(state_dir, anew)
         store.rename(target)
     return target
 

@@ -6,34 +6,31 @@ A crash between 2 and 3 repeats outputs under the same ids; nothing is lost or l
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-import faust
-import mode
 from faust.types import TP
 
 from models.release import Release
-from models.topics import BankTopics
+from stream.agents import build_faust
 from stream.anew import Anew, clear_marker
 from stream.exchange import Exchange
 from stream.gauges import show, tell_drift
+from stream.manifest import Snapshot
 from stream.outputs import Output, OutputProducer
 from stream.pipeline_state import dump, stored
 from stream.sequencer import Sequencer, Step
 from stream.settings import Settings
-from stream.store import Snapshot, StateStore
+from stream.take_over import Places
 from stream.take_up import Taken, shell_arrays
 from stream.telemetry import Telemetry
-from stream.transport import BatchSchema, BatchTransport
 from stream.worker import BankWorker
 
 log = logging.getLogger(__name__)
 
-_SESSION_TIMEOUT_S = 15.0
 _CATCH_UP_S = 1.0  # between looks whether everything has been read again
 _IDLE_S = 30.0  # without a chunk, what is there has been read
 _CHECKPOINT_SHARE = 0.05  # of the time at most goes into copying what changed
@@ -49,7 +46,7 @@ class BankApp:
         Of this worker.
     worker
         The pure part, its pipeline new or restored.
-    store
+    places
         Where state and offsets go.
     taken
         What was found there.
@@ -66,7 +63,7 @@ class BankApp:
         settings: Settings,
         worker: BankWorker,
         *,
-        store: StateStore,
+        places: Places,
         taken: Taken,
         exchange: Exchange,
         outputs: OutputProducer,
@@ -80,7 +77,7 @@ class BankApp:
         self._awaited = taken.awaited
         self.outputs = outputs
         self.telemetry = telemetry
-        self._store = store
+        self._store, self._changelog = places
         self._offsets = dict(taken.offsets)
         self._anew = taken.anew
         self._now_s = now_s
@@ -103,6 +100,8 @@ class BankApp:
         """Return why the process cannot go on, None while it can; asked once it has started."""
         if self.faust.crashed:
             return "an agent crashed"
+        if self._writing.done() and not self._writing.cancelled() and self._writing.exception():
+            return f"the state is not stored: {self._writing.exception()}"
         ended = self.faust.consumer.ended_task()  # type: ignore[attr-defined]  # of BatchConsumer
         return None if ended is None else f"the client's {ended} has ended"
 
@@ -231,7 +230,7 @@ class BankApp:
             await self.exchange.deliver()
             cadence_s = self.settings.cadence_s
             await asyncio.sleep(cadence_s - self._now_s() % cadence_s)
-            async with self._lock:
+            async with self._unwritten():
                 await self._publish(int(self._now_s() // cadence_s))
 
     async def install_live(self) -> None:
@@ -282,6 +281,24 @@ class BankApp:
                 async with self._lock:
                     await self._checkpoint()
 
+    @contextlib.asynccontextmanager
+    async def _unwritten(self) -> AsyncIterator[None]:
+        """Hold the lock while nothing is being written, so that decisions need not wait for it."""
+        while True:
+            await self._writing
+            async with self._lock:
+                if self._writing.done():
+                    yield
+                    return
+
+    async def fill_changelog(self) -> None:
+        """Send the changelog what it lacks of the state; before the first chunk."""
+        if self._store.n_unsent:
+            log.info("the changelog lacks %d pages", self._store.n_unsent)
+            async with self._lock:
+                await self._checkpoint()
+            await self._writing
+
     async def close(self) -> None:
         """Store what is unstored."""
         async with self._lock:
@@ -320,6 +337,10 @@ class BankApp:
     async def _write(self, snapshot: Snapshot, events: list[Any]) -> None:
         started_s = time.perf_counter()
         await asyncio.to_thread(self._store.write, snapshot)
+        if self._changelog is not None:
+            sent_s = time.perf_counter()
+            self.telemetry.changelog_bytes.inc(await self._changelog.send(snapshot))
+            self.telemetry.changelog_s.observe(time.perf_counter() - sent_s)
         if self._anew is not None:
             clear_marker(self.settings.state_dir)
             self._anew = None
@@ -340,50 +361,3 @@ def _done() -> "asyncio.Future[None]":
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     future.set_result(None)
     return future
-
-
-class BatchApp(faust.App):
-    """A Faust app whose consumer hands on chunks, from where ``positions`` says."""
-
-    logger = logging.getLogger("faust")  # else it takes this module's, and tells of every start
-    positions: Callable[[], Any]
-
-    def _new_transport(self) -> BatchTransport:
-        return BatchTransport(self.conf.broker_consumer, self, loop=self.loop)
-
-
-def build_faust(
-    settings: Settings,
-    topics: BankTopics,
-    on_chunk: Callable[[Any], Any],
-    positions: Callable[[], Any],
-) -> faust.App:
-    """Return the Faust app: one agent per input topic, whose chunks go to ``on_chunk``."""
-    app = BatchApp(
-        f"amalgam-{settings.member}",
-        broker=f"kafka://{settings.bank_bootstrap}",
-        datadir=str(Path(settings.state_dir) / "faust"),
-        agent_supervisor=mode.CrashingSupervisor,
-        broker_session_timeout=_SESSION_TIMEOUT_S,
-        broker_heartbeat_interval=3.0,
-        broker_commit_interval=1.0,
-        consumer_auto_offset_reset="earliest",
-        consumer_group_instance_id=f"{settings.member}-{settings.worker}",
-        producer_request_timeout=60.0,
-        stream_buffer_maxsize=16,
-        stream_wait_empty=False,
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        web_enabled=False,
-        worker_redirect_stdouts=False,
-    )
-    app.positions = positions
-    for name in (topics.transactions, topics.labels):
-        channel = app.topic(name, schema=BatchSchema(), internal=False)
-
-        async def run(chunks: Any) -> None:
-            async for event in chunks.noack().events():
-                await on_chunk(event)
-
-        app.agent(channel, name=name)(run)
-    return app

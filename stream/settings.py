@@ -83,6 +83,9 @@ class Settings:
         Whether calibration and features are watched for drift.
     checkpoint_s
         Seconds between stores of state and offsets.
+    changelog
+        Whether each of them goes to the worker's changelog on the bank's cluster, too, from which
+        another host takes the worker over.
     health_host, health_port
         Where /metrics, /healthz and /readyz are served; port 0 picks a free one.
     log_level
@@ -114,6 +117,7 @@ class Settings:
     answers_probes: bool = False
     drift_watch: bool = True
     checkpoint_s: float = 2.0
+    changelog: bool = False
     health_host: str = "127.0.0.1"
     health_port: int = 9463
     log_level: str = "INFO"

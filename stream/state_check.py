@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.manifest import Arrays, Fault
 from stream.pipeline import Pipeline
 from stream.pipeline_state import dump
 from stream.row_log import FRAUD, PENDING
-from stream.store import Arrays, Checkpoint, Fault
+from stream.store import Checkpoint
 from stream.take_up import Taken, shell_arrays
 
 _OPTIONAL = ("drift/", "outbox/first_seq")

@@ -16,80 +16,36 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
-import msgspec
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 from rocksdict import AccessType, Options, Rdict, WriteBatch
 
 from models.errors import StateError, StateHeldError
+from stream.manifest import (
+    Arrays,
+    Fault,
+    Layout,
+    Manifest,
+    Partition,
+    Snapshot,
+    Stamp,
+    bytes_of,
+    first_slot,
+    layout_of,
+    page_digest,
+    page_hashes,
+    page_key,
+    pair_keys,
+    seal,
+    unseal,
+)
 from stream.touched import TABLE_PAGE_BYTES
 
-VERSION = 4
-UNHASHED_VERSION = 3
-"""Without hashes, still read; its first checkpoint brings it to the version above."""
 STORE = "state"  # folder of the store in a worker's state_dir
 PAGE_BYTES = 256 * 1024
 _MANIFEST = b"manifest"
 _BATCH_BYTES = 1_000_000
-
-Partition = tuple[str, int]
-Arrays = Mapping[str, NDArray[np.generic]]
-
-
-class _Layout(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One array: how it is cut, and of each page the slot in use (u1) and the hash (u8)."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    page_bytes: int
-    slots: bytes
-    hashes: bytes = b""
-
-
-class _Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    arrays: dict[str, _Layout]
-    meta: bytes
-    offsets: list[tuple[str, int, int]]
-    version: int = VERSION
-
-
-class _Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    version: int
-    digest: int
-    body: bytes
-
-
-class _Version(msgspec.Struct, frozen=True):
-    version: int
-
-
-class Fault(NamedTuple):
-    """What is wrong with a stored array, never with which value; ``page`` None: all of it."""
-
-    array: str
-    page: int | None
-    what: str
-
-    def __str__(self) -> str:
-        """Return one line."""
-        place = "" if self.page is None else f", page {self.page}"
-        return f"array {self.array!r}{place}: {self.what}"
-
-
-class Snapshot(NamedTuple):
-    """What one checkpoint writes: changed pages, keys to delete, the manifest."""
-
-    pages: list[tuple[bytes, bytes]]
-    gone: list[bytes]
-    manifest: bytes
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the pages."""
-        return sum(len(page) for _, page in self.pages)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,6 +95,38 @@ class StateStore:
         self._hashes: dict[str, NDArray[np.uint64]] = {}
         self._page_bytes: dict[str, int] = {}
         self._slots: dict[str, NDArray[np.uint8]] = {}  # array -> slot in use of each page
+        self._unsent: dict[str, NDArray[np.bool_]] = {}  # array -> pages to be written anyway
+        self._stamp = Stamp(0, 0)
+
+    def begin(self, epoch: int, elsewhere: Manifest | None) -> None:
+        """Go on in an epoch of one's own, with a copy of the state elsewhere; after `load`.
+
+        Parameters
+        ----------
+        epoch
+            Higher than that of either.
+        elsewhere
+            What the copy holds, None for nothing. Pages that are others here, or in other slots,
+            are written with the next checkpoint, changed or not.
+        """
+        number = 0 if elsewhere is None else elsewhere.number
+        self._stamp = Stamp(epoch, max(self._stamp.number, number))
+        held = {} if elsewhere is None else elsewhere.arrays
+        self._unsent = {}
+        for name, slots in self._slots.items():
+            unsent = np.ones(len(slots), np.bool_)
+            there = held.get(name)
+            if there is not None and there.page_bytes == self._page_bytes[name]:
+                n = min(len(slots), len(there.slots), len(there.hashes) // 8)
+                hashes = np.frombuffer(there.hashes, np.uint64)[:n]
+                unsent[:n] = np.frombuffer(there.slots, np.uint8)[:n] != slots[:n]
+                unsent[:n] |= hashes != self._hashes[name][:n]
+            self._unsent[name] = unsent
+
+    @property
+    def n_unsent(self) -> int:
+        """Pages that the copy elsewhere lacks, see `begin`."""
+        return sum(int(np.count_nonzero(unsent)) for unsent in self._unsent.values())
 
     def save(
         self,
@@ -174,35 +162,39 @@ class StateStore:
         """
         pages: list[tuple[bytes, bytes]] = []
         gone: list[bytes] = []
+        first = first_slot(self._stamp.epoch)
         for name, array in arrays.items():
-            view = _bytes_of(array)
+            view = bytes_of(array)
             size = TABLE_PAGE_BYTES if name in touched else PAGE_BYTES
             n_pages = -(-len(view) // size)
             before = self._slots.get(name, np.empty(0, np.uint8))
             changed = self._changed(name, view, size, touched.get(name))
-            slots = np.ones(n_pages, np.uint8)
+            slots = np.full(n_pages, first + 1, np.uint8)
             slots[: len(before)] = before[:n_pages]
-            slots[changed] ^= 1
+            gone += pair_keys(
+                name, [(i, int(slots[i])) for i in changed if slots[i] & 254 != first]
+            )
+            gone += pair_keys(name, enumerate(before[n_pages:].tolist(), n_pages))
+            slots[changed] = np.where(slots[changed] == first, first + 1, first)
             pages += [
-                (_key(name, i, slots[i]), bytes(view[i * size : (i + 1) * size])) for i in changed
+                (page_key(name, i, slots[i]), bytes(view[i * size : (i + 1) * size]))
+                for i in changed
             ]
-            gone += _keys(name, range(n_pages, len(before)))
             self._slots[name], self._page_bytes[name] = slots, size
         for name in self._slots.keys() - arrays.keys():
-            gone += _keys(name, range(len(self._slots.pop(name))))
+            gone += pair_keys(name, enumerate(self._slots.pop(name).tolist()))
             del self._page_bytes[name], self._hashes[name]
-        layout = {
-            name: _Layout(
-                array.dtype.str,
-                array.shape,
-                self._page_bytes[name],
-                self._slots[name].tobytes(),
-                self._hashes[name].tobytes(),
-            )
+        self._unsent = {}
+        self._stamp = Stamp(self._stamp.epoch, self._stamp.number + 1)
+        return Snapshot(pages, gone, self._sealed(arrays, meta, offsets), self._stamp)
+
+    def _sealed(self, arrays: Arrays, meta: bytes, offsets: Mapping[Partition, int]) -> bytes:
+        layouts = {
+            name: layout_of(array, self._page_bytes[name], self._slots[name], self._hashes[name])
             for name, array in arrays.items()
         }
         places = [(topic, partition, offset) for (topic, partition), offset in offsets.items()]
-        return Snapshot(pages, gone, _sealed(_Manifest(layout, meta, places)))
+        return seal(Manifest(layouts, meta, places, self._stamp.epoch, self._stamp.number))
 
     def _changed(
         self, name: str, view: memoryview, size: int, touched: NDArray[np.bool_] | None
@@ -213,14 +205,16 @@ class StateStore:
         if self._page_bytes.get(name) == size:
             held = self._hashes[name][:n_pages]
         is_new = np.arange(n_pages) >= len(held)
+        unsent = self._unsent.get(name, np.empty(0, np.bool_))[:n_pages]
+        is_new[: len(unsent)] |= unsent
         hashes = np.zeros(n_pages, np.uint64)
         hashes[: len(held)] = held
         if touched is not None:
             changed = np.flatnonzero(touched | is_new)
-            hashes[changed] = _page_hashes(view, size, changed.tolist())
+            hashes[changed] = page_hashes(view, size, changed.tolist())
         else:
-            hashes[:] = _page_hashes(view, size, range(n_pages))
-            is_new[: len(held)] = hashes[: len(held)] != held
+            hashes[:] = page_hashes(view, size, range(n_pages))
+            is_new[: len(held)] |= hashes[: len(held)] != held
             changed = np.flatnonzero(is_new)
         self._hashes[name] = hashes
         found: list[int] = changed.tolist()
@@ -234,16 +228,10 @@ class StateStore:
         StateError
             If the disk does not take it.
         """
-        try:
-            for batch in _batches(snapshot.pages):
-                self._db.write(batch)
-            last = WriteBatch(raw_mode=True)
-            last.put(_MANIFEST, snapshot.manifest)
-            for key in snapshot.gone:
-                last.delete(key)
-            self._db.write(last)
-        except Exception as error:  # rocksdict raises bare Exception
-            raise StateError(f"state cannot be written: {error}") from error
+        self.put(snapshot.pages)
+        last = _deletion(snapshot.gone)
+        last.put(_MANIFEST, snapshot.manifest)
+        self._written(last)
 
     def load(self) -> Checkpoint | None:
         """Return the last checkpoint, None on a new disk; the store goes on from there.
@@ -271,14 +259,15 @@ class StateStore:
         if manifest is None:
             return None, []
         arrays, faults = {}, []
-        self._hashes, self._slots, self._page_bytes = {}, {}, {}
+        self._hashes, self._slots, self._page_bytes, self._unsent = {}, {}, {}, {}
+        self._stamp = manifest.stamp
         for name, layout in manifest.arrays.items():
             self._slots[name] = np.frombuffer(layout.slots, np.uint8)
             self._page_bytes[name] = layout.page_bytes
             arrays[name], of_array = self._array(name, layout)
             faults += of_array
             self._hashes[name] = _hashes_of(layout, arrays[name])
-        return Checkpoint(arrays, manifest.meta, _offsets(manifest)), faults
+        return Checkpoint(arrays, manifest.meta, manifest.places()), faults
 
     def offsets(self) -> Mapping[Partition, int]:
         """Return the offsets of the last checkpoint, whatever its pages are; none on a new disk.
@@ -289,16 +278,50 @@ class StateStore:
             If the manifest is of another version or damaged.
         """
         manifest = self._manifest()
-        return {} if manifest is None else _offsets(manifest)
+        return {} if manifest is None else manifest.places()
 
-    def _manifest(self) -> _Manifest | None:
+    def stamp(self) -> Stamp | None:
+        """Return the age of the last checkpoint, whatever its pages are; None on a new disk.
+
+        Raises
+        ------
+        StateError
+            If the manifest is of another version or damaged.
+        """
+        manifest = self._manifest()
+        return None if manifest is None else manifest.stamp
+
+    def forget(self) -> None:
+        """Hold no state any more, before one from elsewhere takes its place."""
+        self._written(_deletion([_MANIFEST]))
+
+    def put(self, pages: Iterable[tuple[bytes, bytes]]) -> None:
+        """Write pages that no manifest names yet."""
+        for batch in _batches(pages):
+            self._written(batch)
+
+    def take(self, manifest: bytes) -> None:
+        """Switch to a state whose pages were all put; delete what it does not name."""
+        kept = {key for key, _ in unseal(manifest).pages()}
+        held = [key for key in self._db.keys() if isinstance(key, bytes)]  # noqa: SIM118  # no dict
+        last = _deletion(key for key in held if key not in kept)
+        last.put(_MANIFEST, manifest)
+        self._written(last)
+
+    def _written(self, batch: WriteBatch) -> None:
+        try:
+            self._db.write(batch)
+        except Exception as error:  # rocksdict raises bare Exception
+            raise StateError(f"state cannot be written: {error}") from error
+
+    def _manifest(self) -> Manifest | None:
         try:
             stored = self._db.get(_MANIFEST)
         except Exception as error:  # rocksdict raises bare Exception
             raise StateError(f"state: the manifest cannot be read: {error}") from error
-        return None if stored is None else _opened(stored)
+        return None if stored is None else unseal(stored)
 
-    def _array(self, name: str, layout: _Layout) -> tuple[NDArray[np.generic], list[Fault]]:
+    def _array(self, name: str, layout: Layout) -> tuple[NDArray[np.generic], list[Fault]]:
         """Return an array, and what is wrong with its pages; such a page is left at 0."""
         out = np.zeros(layout.shape, layout.dtype)
         view, size = out.reshape(-1).view(np.uint8), layout.page_bytes
@@ -311,7 +334,7 @@ class StateStore:
             start = index * size
             wanted = min(size, len(view) - start)
             digest = int(hashes[index]) if layout.hashes else None
-            page, what = self._page(_key(name, index, slot), wanted, digest)
+            page, what = self._page(page_key(name, index, slot), wanted, digest)
             if what:
                 faults.append(Fault(name, index, what))
             else:
@@ -328,7 +351,7 @@ class StateStore:
             return b"", f"expected {wanted} bytes, found none"
         if len(page) != wanted:
             return b"", f"expected {wanted} bytes, got {len(page)}"
-        if digest is not None and xxhash.xxh3_64_intdigest(page) != digest:
+        if digest is not None and page_digest(page) != digest:
             return b"", "its bytes have changed: expected the hash that the manifest names"
         return page, ""
 
@@ -350,50 +373,16 @@ def _batches(pages: Iterable[tuple[bytes, bytes]]) -> Iterator[WriteBatch]:
         yield batch
 
 
-def _key(name: str, index: int, slot: int) -> bytes:
-    return b"page/%b/%d/%d" % (name.encode(), index, slot)
+def _deletion(keys: Iterable[bytes]) -> WriteBatch:
+    batch = WriteBatch(raw_mode=True)
+    for key in keys:
+        batch.delete(key)
+    return batch
 
 
-def _keys(name: str, indices: Iterable[int]) -> list[bytes]:
-    return [_key(name, index, slot) for index in indices for slot in (0, 1)]
-
-
-def _hashes_of(layout: _Layout, array: NDArray[np.generic]) -> NDArray[np.uint64]:
+def _hashes_of(layout: Layout, array: NDArray[np.generic]) -> NDArray[np.uint64]:
     """Return the hashes of pages that were read: those that they were held against, if any."""
     if layout.hashes:
         return np.frombuffer(layout.hashes, np.uint64)
     pages = range(len(layout.slots))
-    return np.array(_page_hashes(_bytes_of(array), layout.page_bytes, pages), np.uint64)
-
-
-def _page_hashes(view: memoryview, size: int, pages: Iterable[int]) -> list[int]:
-    return [xxhash.xxh3_64_intdigest(view[i * size : (i + 1) * size]) for i in pages]
-
-
-def _offsets(manifest: _Manifest) -> dict[Partition, int]:
-    return {(topic, partition): offset for topic, partition, offset in manifest.offsets}
-
-
-def _sealed(manifest: _Manifest) -> bytes:
-    body = msgspec.msgpack.encode(manifest)
-    return msgspec.msgpack.encode(_Sealed(VERSION, xxhash.xxh3_64_intdigest(body), body))
-
-
-def _opened(stored: bytes) -> _Manifest:
-    """Return a manifest of this version or of the one without hashes."""
-    try:
-        version = msgspec.msgpack.decode(stored, type=_Version).version
-        if version == UNHASHED_VERSION:
-            return msgspec.msgpack.decode(stored, type=_Manifest)
-        if version != VERSION:
-            raise StateError(f"state: expected version {VERSION}, got {version}")
-        sealed = msgspec.msgpack.decode(stored, type=_Sealed)
-        if xxhash.xxh3_64_intdigest(sealed.body) != sealed.digest:
-            raise StateError("state: the manifest's bytes have changed")
-        return msgspec.msgpack.decode(sealed.body, type=_Manifest)
-    except msgspec.MsgspecError as error:
-        raise StateError(f"state: expected a manifest of version {VERSION}") from error
-
-
-def _bytes_of(array: NDArray[np.generic]) -> memoryview:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    return np.array(page_hashes(bytes_of(array), layout.page_bytes, pages), np.uint64)

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from models.errors import StateError
 from models.named_arrays import under
 from stream.anew import Anew
+from stream.manifest import Partition
 from stream.outbox import Outbox
 from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
 from stream.pipeline_state import State, restore
-from stream.store import Partition, StateStore
+from stream.store import StateStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -68,6 +68,10 @@ class Telemetry:
             "snapshot_duration_seconds", "Copy what changed; decisions wait.", _EXCHANGE_BUCKETS_S
         )
         self.checkpoint_bytes = counter("checkpoint_bytes_total", "Bytes of changed state pages.")
+        self.changelog_bytes = counter("changelog_bytes_total", "Bytes sent to the changelog.")
+        self.changelog_s = histogram(
+            "changelog_duration_seconds", "Send a checkpoint, until confirmed.", _EXCHANGE_BUCKETS_S
+        )
         self.summaries = counter("summaries_published_total", "Contributions sent.")
         self.summaries_waiting = gauge("summaries_waiting", "Contributions not sent yet.")
         self.summary_bytes = counter("summary_bytes_total", "Bytes of contributions sent.")

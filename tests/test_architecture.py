@@ -35,7 +35,7 @@ HOMES = {
     "pyarrow": ("models/tables.py", "deploy/*"),
     "xxhash": (
         "stream/label_join.py",
-        "stream/store.py",
+        "stream/manifest.py",
         "stream/entity_table.py",
         "models/categories.py",
     ),
@@ -50,6 +50,7 @@ HOMES = {
     "aiokafka": (
         "stream/app.py",
         "stream/transport.py",
+        "stream/changelog_topic.py",
         "stream/exchange.py",
         "stream/outputs.py",
         "deploy/bench/*",

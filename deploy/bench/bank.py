@@ -141,6 +141,7 @@ class BenchBank:
                     "cadence_s": CADENCE_S,
                     "tick_s": 3_600.0,
                     "label_horizon_s": 2 * _LABEL_DELAY_MS / 1_000,
+                    "changelog": False,  # as its peers
                 },
             ),
         )

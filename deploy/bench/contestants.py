@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaConsumer
 
 from deploy.bench.stopwatch import Stopwatch
 from models.topics import BankTopics
-from stream.app import build_faust
+from stream.agents import build_faust
 from stream.settings import read_settings
 
 _POLL_S = 0.02

@@ -25,8 +25,9 @@ from models.records import Alert, Decision
 from models.release import Release
 from models.release_codec import ReleaseAssembler
 from models.topics import BankTopics, ConsortiumTopics
+from stream.manifest import Fault
 from stream.settings import read_membership, read_settings
-from stream.store import STORE, Checkpoint, Fault, StateStore
+from stream.store import STORE, Checkpoint, StateStore
 
 _TIMEOUT_MS = 30_000
 _SHELL = ("outbox/", "awaited")

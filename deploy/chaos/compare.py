@@ -11,7 +11,7 @@ from deploy.chaos.outcome import BankOutcome, Outcome
 from deploy.chaos.small_world import DELAY_MS, HORIZON_MS, HOUR_MS
 from deploy.local import BankStream
 from models.summary import Contribution
-from stream.store import Arrays
+from stream.manifest import Arrays
 
 LABEL_COUNTS = "labels/counts"
 _DUPLICATES = 1

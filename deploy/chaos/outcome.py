@@ -8,7 +8,7 @@ import msgspec
 from amalgamator.state import Held
 from models.records import Alert, Decision
 from models.summary import ContributionKey
-from stream.store import Arrays
+from stream.manifest import Arrays
 
 Said = dict[str, list[bytes]]
 """Id -> what was said of it, each distinct text once."""

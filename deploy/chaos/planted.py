@@ -11,7 +11,7 @@ import msgspec
 
 from models.matured import Matured
 from stream import __main__ as worker
-from stream import pipeline_state, store, take_up
+from stream import manifest, pipeline_state, store, take_up
 from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
 from stream.pipeline_state import State
@@ -22,13 +22,13 @@ _WINDOW_S = 1.0
 class OffsetsFirstStore(store.StateStore):
     """Stores the offsets before the state that they belong to."""
 
-    def write(self, snapshot: store.Snapshot) -> None:
+    def write(self, snapshot: manifest.Snapshot) -> None:
         """Put the new offsets beside the old state, and the new state there a little later."""
         before = self._manifest()
         if before is not None:
-            new = store._opened(snapshot.manifest)  # noqa: SLF001  # a bug goes deep
+            new = manifest.unseal(snapshot.manifest)
             mixed = msgspec.structs.replace(before, offsets=new.offsets)
-            self._db[store._MANIFEST] = store._sealed(mixed)  # noqa: SLF001  # a bug goes deep
+            self._db[store._MANIFEST] = manifest.seal(mixed)  # noqa: SLF001  # a bug goes deep
             time.sleep(_WINDOW_S)
         super().write(snapshot)
 

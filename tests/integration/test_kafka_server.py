@@ -56,7 +56,7 @@ def test_topics_outlive_a_restart_on_another_port(tmp_path: Path, files: KafkaFi
 def test_topics_are_as_planned_and_what_exists_is_kept(broker: str) -> None:
     """Created once with their partitions; a wish for more changes nothing."""
     name = "plan-test"
-    assert len(create_topics(broker, bank_plan(name, partitions=3))) == 5
+    assert len(create_topics(broker, bank_plan(name, partitions=3))) == 6
     assert create_topics(broker, bank_plan(name, partitions=4)) == []
     created = create_topics(broker, consortium_plan(name, ["a"]))
     assert created == [f"{name}.summaries.a", f"{name}.releases", f"{name}.quarantine"]

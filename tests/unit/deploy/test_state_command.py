@@ -351,6 +351,23 @@ def test_a_rebuild_asks_first_and_keeps_what_it_puts_aside(bank):
     assert invoke("state", "rebuild", bank, "--offline", "--yes").exit_code == 2
 
 
+def test_a_store_that_is_to_be_restored_is_put_aside_without_a_marker(bank):
+    """So that the next start takes the changelog; a bank without one is refused."""
+    folder = bank.parent / "state"
+    text = bank.read_text()
+    bank.write_text(text.replace("changelog = true", "changelog = false"))
+    result = invoke("state", "rebuild", bank, "--from-changelog", "--offline", "--yes")
+    assert result.exit_code == 2
+    assert "changelog: expected true for --from-changelog" in result.output
+    assert (folder / "state").exists()
+    bank.write_text(text)
+    result = invoke("state", "rebuild", bank, "--from-changelog", "--offline", "--yes")
+    assert result.exit_code == 0, result.output
+    assert "the next start reads the changelog" in result.output
+    assert read_marker(folder) is None
+    assert not (folder / "state").exists()
+
+
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda one: one.__name__)
 def test_reading_anew_after_a_rebuild_gives_the_same_state(bank, damage):
     """To the bit, with the same offsets, for the same records in the same chunks."""

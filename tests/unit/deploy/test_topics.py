@@ -8,20 +8,33 @@ def test_streams_that_meet_on_a_worker_have_equal_partition_counts() -> None:
     plans = {plan.name: plan for plan in bank_plan("a", partitions=6)}
     assert plans["a.transactions"].partitions == plans["a.labels"].partitions == 6
     assert set(plans) == {f"a.{s}" for s in ("transactions", "labels", "decisions", "alerts")} | {
-        "a.dead-letters"
+        "a.dead-letters",
+        "a.changelog.0",
     }
 
 
 def test_retention_is_given_to_kafka_in_milliseconds() -> None:
     """Two days are 172,800,000 ms."""
-    for plan in bank_plan("a", partitions=1, retention_d=2):
+    for plan in bank_plan("a", partitions=1, retention_d=2)[:-1]:
         assert plan.settings["retention.ms"] == "172800000"
 
 
 def test_a_dead_letter_may_be_larger_than_the_record_it_holds() -> None:
     """Kafka's own limit on a record is 1,048,588 bytes; base64 adds a third."""
-    letters = bank_plan("a", partitions=1)[-1]
+    (letters,) = (one for one in bank_plan("a", partitions=1) if one.name == "a.dead-letters")
     assert int(letters.settings["max.message.bytes"]) > 1_048_588 * 4 / 3
+
+
+def test_each_worker_has_a_compacted_changelog_of_one_partition() -> None:
+    """A page has up to 256 KB; the manifest, 9 bytes a page of 4 KB, may pass 4 MB."""
+    plans = bank_plan("a", partitions=6, workers=("0", "east"))
+    found = [plan for plan in plans if ".changelog." in plan.name]
+    assert [plan.name for plan in found] == ["a.changelog.0", "a.changelog.east"]
+    for plan in found:
+        assert plan.partitions == 1
+        assert plan.settings["cleanup.policy"] == "compact"
+        assert "retention.ms" not in plan.settings
+        assert int(plan.settings["max.message.bytes"]) > 9 * 2**31 / 4_096
 
 
 def test_summaries_and_releases_are_compacted_and_refusals_kept() -> None:

@@ -8,6 +8,7 @@ import pytest
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
+from models.errors import SupersededError
 from stream.app import BankApp
 from stream.telemetry import Telemetry
 
@@ -47,6 +48,7 @@ async def app() -> BankApp:
     one._offsets = {("bank.transactions", 0): 4, ("bank.labels", 0): 10}
     one._lock = asyncio.Lock()
     one._unacked = []
+    one._writing = asyncio.get_running_loop().create_future()
     return one
 
 
@@ -76,6 +78,12 @@ async def test_a_worker_cannot_go_on_after_a_crash_or_without_its_clients_tasks(
     assert app.failure() == "the client's coordination has ended"
     app.faust.crashed = True
     assert app.failure() == "an agent crashed"
+
+
+async def test_a_worker_whose_state_is_not_stored_cannot_go_on(app: BankApp) -> None:
+    """Also while no chunk comes, as where another process has taken over."""
+    app._writing.set_exception(SupersededError("another process"))
+    assert app.failure() == "the state is not stored: another process"
 
 
 async def test_the_lag_is_shown_while_a_chunk_is_stuck(app: BankApp) -> None:

@@ -26,6 +26,7 @@ class App:
         self.settings = SimpleNamespace(mode="replay", drift_watch=False)
         self.outputs = SimpleNamespace(start=_nothing, stop=self._closes("outputs"))
         self.faust = SimpleNamespace(finalize=lambda: None, start=start, stop=self._closes("faust"))
+        self.fill_changelog = _nothing
         self.exchange = SimpleNamespace(run=_for_ever)
         self.checkpoint_regularly = loop or _for_ever
         self.close = self._closes("state")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from rocksdict import AccessType, Options, Rdict
 
 from models.errors import StateError, StateHeldError
-from stream.store import PAGE_BYTES, UNHASHED_VERSION, VERSION, StateStore
+from stream.manifest import UNHASHED_VERSION, VERSION
+from stream.store import PAGE_BYTES, StateStore
 
 ROOT = Path(__file__).parents[3]
 PLACE = ("bank.transactions", 0)

@@ -1,0 +1,179 @@
+"""What a stored state says of itself: pages of arrays, which slots are in use, their hashes.
+
+A page's key names its array, its number and its slot. A process that writes takes slots of its own
+epoch only, two of them, and never the one in use: so neither a checkpoint that is not finished nor
+a process of another epoch that still writes touches a page that a whole manifest names.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from models.errors import StateError
+
+VERSION = 4
+UNHASHED_VERSION = 3
+"""Without hashes, still read; its first checkpoint brings it to the version above."""
+N_EPOCHS = 128
+"""Epochs whose slots differ; two slots each fit into a byte."""
+
+Partition = tuple[str, int]
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+class Layout(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One array: how it is cut, and of each page the slot in use (u1) and the hash (u8)."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    page_bytes: int
+    slots: bytes
+    hashes: bytes = b""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the array."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+class Stamp(NamedTuple):
+    """Age of a state, to be compared: the epoch of its writer, and the checkpoints so far."""
+
+    epoch: int
+    number: int
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A whole state without its pages."""
+
+    arrays: dict[str, Layout]
+    meta: bytes
+    offsets: list[tuple[str, int, int]]
+    epoch: int = 0
+    number: int = 0
+    version: int = VERSION
+
+    @property
+    def stamp(self) -> Stamp:
+        """Its age."""
+        return Stamp(self.epoch, self.number)
+
+    def places(self) -> dict[Partition, int]:
+        """Return the next offset of each partition."""
+        return {(topic, partition): offset for topic, partition, offset in self.offsets}
+
+    def pages(self) -> Iterator[tuple[bytes, int]]:
+        """Yield key and hash of each page in use; a state from before the hashes has none."""
+        for name, layout in self.arrays.items():
+            digests = np.frombuffer(layout.hashes, np.uint64).tolist()
+            for i, (slot, digest) in enumerate(zip(layout.slots, digests, strict=False)):
+                yield page_key(name, i, slot), digest
+
+
+class Fault(NamedTuple):
+    """What is wrong with a stored array, never with which value; ``page`` None: all of it."""
+
+    array: str
+    page: int | None
+    what: str
+
+    def __str__(self) -> str:
+        """Return one line."""
+        place = "" if self.page is None else f", page {self.page}"
+        return f"array {self.array!r}{place}: {self.what}"
+
+
+class Snapshot(NamedTuple):
+    """What one checkpoint writes: changed pages, keys to delete, the manifest."""
+
+    pages: list[tuple[bytes, bytes]]
+    gone: list[bytes]
+    manifest: bytes
+    stamp: Stamp = Stamp(0, 0)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the pages."""
+        return sum(len(page) for _, page in self.pages)
+
+
+class _Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: int
+    digest: int
+    body: bytes
+
+
+class _Version(msgspec.Struct, frozen=True):
+    version: int
+
+
+def page_key(name: str, index: int, slot: int) -> bytes:
+    """Return the key of a page."""
+    return b"page/%b/%d/%d" % (name.encode(), index, slot)
+
+
+def pair_keys(name: str, pages: Iterable[tuple[int, int]]) -> list[bytes]:
+    """Return the keys of both slots of pages, of the epoch that the given slot is of."""
+    return [page_key(name, i, slot) for i, held in pages for slot in (held & 254, held | 1)]
+
+
+def first_slot(epoch: int) -> int:
+    """Return the first slot of an epoch; the one above is its other one."""
+    return 2 * (epoch % N_EPOCHS)
+
+
+def page_digest(page: bytes | memoryview) -> int:
+    """Return the hash of a page."""
+    return xxhash.xxh3_64_intdigest(page)
+
+
+def page_hashes(view: memoryview, size: int, pages: Iterable[int]) -> list[int]:
+    """Return the hashes of some pages of an array."""
+    return [xxhash.xxh3_64_intdigest(view[i * size : (i + 1) * size]) for i in pages]
+
+
+def bytes_of(array: NDArray[np.generic]) -> memoryview:
+    """Return an array's bytes."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def layout_of(
+    array: NDArray[np.generic],
+    page_bytes: int,
+    slots: NDArray[np.uint8],
+    hashes: NDArray[np.uint64],
+) -> Layout:
+    """Return how an array is stored."""
+    return Layout(array.dtype.str, array.shape, page_bytes, slots.tobytes(), hashes.tobytes())
+
+
+def seal(manifest: Manifest) -> bytes:
+    """Return a manifest's bytes with their hash."""
+    body = msgspec.msgpack.encode(manifest)
+    return msgspec.msgpack.encode(_Sealed(VERSION, xxhash.xxh3_64_intdigest(body), body))
+
+
+def unseal(stored: bytes) -> Manifest:
+    """Return a manifest of this version or of the one without hashes.
+
+    Raises
+    ------
+    StateError
+        If it is of another version, or its bytes have changed.
+    """
+    try:
+        version = msgspec.msgpack.decode(stored, type=_Version).version
+        if version == UNHASHED_VERSION:
+            return msgspec.msgpack.decode(stored, type=Manifest)
+        if version != VERSION:
+            raise StateError(f"state: expected version {VERSION}, got {version}")
+        sealed = msgspec.msgpack.decode(stored, type=_Sealed)
+        if xxhash.xxh3_64_intdigest(sealed.body) != sealed.digest:
+            raise StateError("state: the manifest's bytes have changed")
+        return msgspec.msgpack.decode(sealed.body, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise StateError(f"state: expected a manifest of version {VERSION}") from error
