@@ -44,7 +44,7 @@ print(len(before), scorers, [*new, *missing])
 
 
 NEEDED = (
-    "models.trees._leaves",
+    "models.walks.walk",
     "models.category_view._replace",
     "models.families.ordinals._ordinals",
     "models.drift_counts._count",
