@@ -47,11 +47,12 @@ def damaged(settings: Path) -> None:
     """Change a byte of a page of the log, whichever of its slots is in use."""
     path = str(settings.parent / "state" / "state")
     held = Rdict(path, Options(raw_mode=True), access_type=AccessType.read_write())
-    for slot in (b"0", b"1"):
-        page = bytearray(held.get(b"page/log/hash/0/" + slot) or b"")
-        if page:
+    keys = [key for key in held.keys() if isinstance(key, bytes)]  # noqa: SIM118  # no dict
+    for key in keys:
+        if key.startswith(b"page/log/hash/0/"):
+            page = bytearray(held[key])
             page[0] ^= 1
-            held[b"page/log/hash/0/" + slot] = bytes(page)
+            held[key] = bytes(page)
     held.close()
 
 

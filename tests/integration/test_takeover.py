@@ -24,7 +24,7 @@ from models.mapping import load_mapping
 from models.records import Decision, concatenate_batches
 from models.topics import BankTopics
 from stream.store import STORE, StateStore
-from tests.integration.bank_process import BankProcess, a_bank, eventually, read_topic
+from tests.integration.bank_process import PATIENCE_S, BankProcess, a_bank, eventually, read_topic
 from tests.integration.test_bank_worker import MAPPING, payment
 from tests.integration.test_state_rebuild import damaged
 
@@ -120,7 +120,7 @@ def test_of_two_processes_the_later_goes_on_and_a_stale_disk_is_not_gone_on_from
     second = BankProcess(tmp_path / "b" / "twice" / "bank.toml")
     eventually(lambda: second.get("/readyz") == "ok\n", "the second is ready")
     send(broker, "twice", [("a", payment(number)) for number in range(10, 20)])
-    assert first.process.wait(60) == 4
+    assert first.process.wait(PATIENCE_S) == 4
     told = [msgspec.json.decode(line) for line in first.log_path.read_text().splitlines()]
     assert "another process has taken over worker '0' of twice" in told[-1]["message"]
     scored = 'transactions_scored_total{decision="pass"}'
@@ -150,7 +150,7 @@ def test_a_damaged_store_is_restored_from_the_changelog(
     eventually(lambda: worker.metric(scored) == 10, "all decisions")
     assert worker.stop() == 0
     damaged(file)
-    assert BankProcess(file).process.wait(60) == 3
+    assert BankProcess(file).process.wait(PATIENCE_S) == 3
     assert "--from-changelog" in file.with_name("worker.log").read_text()
     plan = plan_restore(settings_of(file), is_offline=False)
     assert plan.said[0].startswith("the changelog holds a whole state: checkpoint ")
