@@ -34,7 +34,7 @@ demo: $(STAMPS)/core  ## five banks on a real Kafka, live, then a final table
 
 test: $(STAMPS)/core $(STAMPS)/mlp  ## everything, a real Kafka and the neural families included
 	$(BIN)/python -m pytest $(SPREAD) -m "not integration"
-	$(BIN)/python -m pytest -m integration
+	$(BIN)/python -m pytest -m "integration and not long"
 
 check: $(STAMPS)/core  ## format, lint, types, tests without a broker
 	$(BIN)/ruff format --check .
@@ -47,6 +47,7 @@ bench: $(STAMPS)/core  ## what a payment costs, piece by piece and beside the pe
 
 chaos: $(STAMPS)/core  ## a hundred faults under load on a real Kafka: nothing lost, nothing learnt twice
 	$(BIN)/python -m deploy.chaos --results deploy/bench/results/chaos.json
+	$(BIN)/python -m pytest -m long
 
 backtest: $(STAMPS)/core  ## the Handbook's data through the consortium, figures and report
 	$(BIN)/amalgam backtest $(DATA) --mapping deploy/mappings/handbook.toml --split handbook \

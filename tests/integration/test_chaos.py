@@ -37,6 +37,7 @@ def test_one_fault_of_every_sort_leaves_everything_as_undisturbed(tmp_path: Path
     assert min(figures["alerts"], figures["records_repeated"], figures["records_late"]) > 0
 
 
+@pytest.mark.long
 def test_planted_bugs_are_found(tmp_path: Path) -> None:
     """One bank stores offsets before the state, another learns once more after a restart."""
     plants = {"alpenkasse": "offsets-first", "costabanco": "doubled"}
