@@ -53,14 +53,14 @@ def moved(files: Path, to: Path) -> None:
     shutil.copytree(files, to, ignore=shutil.ignore_patterns("state", "worker.log"))
 
 
-def stored(settings: Path) -> dict[str, tuple[str, list[object]]]:
-    """Return the arrays of a stopped worker but what is its own name's."""
+def stored(settings: Path) -> dict[str, tuple[str, bytes]]:
+    """Return types and bytes of a stopped worker's arrays, but of what is signed in its name."""
     store = StateStore(settings.parent / "state" / STORE, is_read_only=True)
     held = store.load()
     store.close()
     assert held is not None
     return {
-        name: (str(array.dtype), array.tolist())
+        name: (f"{array.dtype} {array.shape}", array.tobytes())
         for name, array in held.arrays.items()
         if not name.startswith("outbox/")
     }
