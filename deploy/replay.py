@@ -15,9 +15,11 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from deploy.bank_formats import BankFormat, LabelledBatch
+from deploy.local import BankStream
+from models.decoding import LabelDecoder, TransactionDecoder
 from models.errors import InvalidInputError
 from models.mapping import Mapping
-from models.records import Label, TransactionBatch
+from models.records import Label, TransactionBatch, concatenate_batches
 
 WATERMARK_HEADER = "amalgam-watermark"
 END_HEADER = "amalgam-end"
@@ -357,3 +359,28 @@ def _last(held: ReplayChunk | None) -> ReplayChunk:
     if held is None:
         return ReplayChunk(watermark_ms=0, transactions=[], labels=[], is_last=True)
     return replace(held, is_last=True)
+
+
+def heard_stream(
+    parts: Iterable[LabelledBatch], mapping: Mapping, *, label_delay_ms: int
+) -> BankStream:
+    """Return what a worker hears of a replay of frauds' labels, decoded from the bank's format."""
+    write, decoder, labels = BankFormat(mapping), TransactionDecoder(mapping), LabelDecoder(mapping)
+    batches: list[TransactionBatch] = []
+    said: list[Label] = []
+    for part in parts:
+        batches.append(decoder.decode(write.transactions(part.batch)).batch)
+        for i in np.flatnonzero(part.is_fraud).tolist():
+            label = Label(
+                transaction_id=part.batch.transaction_id[i],
+                is_fraud=True,
+                source="chargeback",
+                labelled_at_ms=int(part.batch.event_time_ms[i]) + label_delay_ms,
+            )
+            said += labels.decode([write.label(label, part.batch.account_id[i])]).labels
+    batch = concatenate_batches(batches)
+    order = sorted(
+        range(len(batch)), key=lambda i: (int(batch.event_time_ms[i]), batch.transaction_id[i])
+    )
+    said.sort(key=lambda label: (label.labelled_at_ms, label.transaction_id))
+    return BankStream(transactions=batch.take(np.array(order, np.int64)), labels=said)

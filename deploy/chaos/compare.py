@@ -83,10 +83,11 @@ def compare(
 ) -> Verdict:
     """Return every figure, and what differs."""
     found: list[Difference] = []
+    expected = {bank: expected_of(stream, end_ms) for bank, stream in streams.items()}
     for bank, stream in streams.items():
         one, other = chaos.banks[bank], calm.banks[bank]
         found += _said_differences(bank, one, other, stream)
-        found += _learnt_differences(bank, one, other, expected_of(stream, end_ms))
+        found += _learnt_differences(bank, one, other, expected[bank])
         found += (Difference("state_equal", bank, 1, w) for w in _state_differences(one, other))
     found += _consortium_differences(chaos, calm)
     counts = dict.fromkeys(("transactions_lost", "decisions_changed", "alerts_lost"), 0.0)
@@ -101,7 +102,7 @@ def compare(
         "transactions": float(sum(len(s.transactions) for s in streams.values())),
         "alerts": float(sum(len(bank.alerts) for bank in calm.banks.values())),
         "releases": float(calm.release[0]),
-        "matured": float(sum(expected_of(s, end_ms).matured for s in streams.values())),
+        "matured": float(sum(one.matured for one in expected.values())),
         "decisions_repeated": float(sum(bank.repeated for bank in chaos.banks.values())),
         "quarantined": float(len(chaos.quarantined)),
     }

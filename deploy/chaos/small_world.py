@@ -7,16 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.bank_formats import BankFormat, LabelledBatch
 from deploy.consortium_files import ConsortiumFiles, ConsortiumPlan, write_consortium
 from deploy.local import BankStream
-from deploy.replay import ReplayChunk, ReplayConfig, plan_replay
+from deploy.replay import ReplayChunk, ReplayConfig, heard_stream, plan_replay
 from deploy.scenarios import FraudRates
 from deploy.simulator import SimulationConfig, bank_parts
 from deploy.topics import bank_plan, consortium_plan, create_topics
-from models.decoding import LabelDecoder, TransactionDecoder
 from models.mapping import Mapping, load_mapping
-from models.records import Label, TransactionBatch, concatenate_batches
 
 CONSORTIUM = "chaos"
 KINDS = ("terminal", "merchant", "device")
@@ -110,33 +107,13 @@ def make_world(config: WorldConfig) -> World:
     )
     return World(
         mappings=mappings,
-        streams={bank: _stream(parts[bank], mappings[bank]) for bank in BANKS},
+        streams={
+            bank: heard_stream(parts[bank], mappings[bank], label_delay_ms=DELAY_MS)
+            for bank in BANKS
+        },
         chunks={bank: list(plan_replay(parts[bank], mappings[bank], replay)) for bank in BANKS},
         span_ms=(first, end),
     )
-
-
-def _stream(parts: Sequence[LabelledBatch], mapping: Mapping) -> BankStream:
-    """Return what a bank's records say, decoded from its own format as the worker does."""
-    write, decoder, labels = BankFormat(mapping), TransactionDecoder(mapping), LabelDecoder(mapping)
-    batches: list[TransactionBatch] = []
-    said: list[Label] = []
-    for part in parts:
-        batches.append(decoder.decode(write.transactions(part.batch)).batch)
-        for i in np.flatnonzero(part.is_fraud).tolist():
-            label = Label(
-                transaction_id=part.batch.transaction_id[i],
-                is_fraud=True,
-                source="chargeback",
-                labelled_at_ms=int(part.batch.event_time_ms[i]) + DELAY_MS,
-            )
-            said += labels.decode([write.label(label, part.batch.account_id[i])]).labels
-    batch = concatenate_batches(batches)
-    order = sorted(
-        range(len(batch)), key=lambda i: (int(batch.event_time_ms[i]), batch.transaction_id[i])
-    )
-    said.sort(key=lambda label: (label.labelled_at_ms, label.transaction_id))
-    return BankStream(transactions=batch.take(np.array(order, np.int64)), labels=said)
 
 
 def write_world(directory: Path, bootstrap: str) -> ConsortiumFiles:

@@ -58,20 +58,19 @@ class Binning:
     @classmethod
     def of(cls, basis: Basis) -> Self:
         """Return the bins of a basis, as copies."""
-        return cls(
-            number=basis.number,
-            edges=basis.edges.copy(),
-            n_edges=basis.n_edges.copy(),
-            categories=basis.tables.categories,
-        )
+        return cls._between(basis, basis.edges, basis.n_edges)
 
     @classmethod
     def of_cuts(cls, basis: Basis) -> Self:
         """Return the finer bins between a basis' cuts, as copies: for what learns trees."""
+        return cls._between(basis, basis.cuts, basis.n_cuts)
+
+    @classmethod
+    def _between(cls, basis: Basis, edges: NDArray[np.float32], n_edges: NDArray[np.int32]) -> Self:
         return cls(
             number=basis.number,
-            edges=basis.cuts.copy(),
-            n_edges=basis.n_cuts.copy(),
+            edges=edges.copy(),
+            n_edges=n_edges.copy(),
             categories=basis.tables.categories,
         )
 

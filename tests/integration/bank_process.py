@@ -6,13 +6,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
 
+from deploy.chaos import collect
 from deploy.consortium_files import ConsortiumFiles, ConsortiumPlan, write_consortium
 from deploy.kafka_server import free_port
 from deploy.topics import bank_plan, consortium_plan, create_topics
@@ -114,18 +114,4 @@ class BankProcess:
 
 def read_topic(broker: str, topic: str, kind: Any) -> list[Any]:
     """Return every record of a topic, decoded as ``kind``."""
-    consumer = KafkaConsumer(bootstrap_servers=broker)
-    try:
-        places = [
-            TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())
-        ]
-        consumer.assign(places)
-        consumer.seek_to_beginning()
-        ends = consumer.end_offsets(places)
-        values: list[bytes] = []
-        while any(consumer.position(place) < ends[place] for place in places):
-            polled: dict[Any, Sequence[Any]] = consumer.poll(timeout_ms=200)
-            values += [record.value for records in polled.values() for record in records]
-    finally:
-        consumer.close()
-    return [msgspec.json.decode(value, type=kind) for value in values]
+    return [msgspec.json.decode(value, type=kind) for value in collect.read_topic(broker, topic)]

@@ -16,17 +16,15 @@ from amalgamator.core import Amalgamator
 from amalgamator.kafka_io import read_all
 from amalgamator.policy import FoldConfig
 from amalgamator.registry import parse_registry
-from deploy.bank_formats import BankFormat
 from deploy.consortium_files import ConsortiumFiles, ConsortiumPlan, write_consortium
-from deploy.local import BankStream, LocalConsortium
-from deploy.replay import ReplayConfig, Replayer, plan_replay
+from deploy.local import LocalConsortium
+from deploy.replay import ReplayConfig, Replayer, heard_stream, plan_replay
 from deploy.replay_kafka import KafkaSender
 from deploy.simulator import SimulationConfig, bank_parts
 from deploy.topics import bank_plan, consortium_plan, create_topics
-from models.decoding import LabelDecoder, TransactionDecoder
 from models.fragments import Reassembler
 from models.mapping import Mapping, load_mapping
-from models.records import Decision, Label, TransactionBatch, concatenate_batches
+from models.records import Decision
 from models.release_codec import ReleaseAssembler
 from models.topics import BankTopics, ConsortiumTopics
 from stream.pipeline import Pipeline, Scored
@@ -84,30 +82,6 @@ def _span() -> tuple[int, int]:
     return first, (int(times.max()) // HOUR_MS + 1) * HOUR_MS
 
 
-def _stream(bank: int, mapping: Mapping) -> BankStream:
-    """Return what a bank's records say, decoded from the bank's own format as the worker does."""
-    write, decoder, labels = BankFormat(mapping), TransactionDecoder(mapping), LabelDecoder(mapping)
-    batches: list[TransactionBatch] = []
-    said: list[Label] = []
-    for part in _parts(bank, mapping):
-        decoded = decoder.decode(write.transactions(part.batch)).batch
-        batches.append(decoded)
-        for i in np.flatnonzero(part.is_fraud).tolist():
-            label = Label(
-                transaction_id=part.batch.transaction_id[i],
-                is_fraud=True,
-                source="chargeback",
-                labelled_at_ms=int(part.batch.event_time_ms[i]) + DELAY_MS,
-            )
-            raw = write.label(label, part.batch.account_id[i])
-            said += labels.decode([raw]).labels
-    batch = concatenate_batches(batches)
-    rows = list(range(len(batch)))
-    rows.sort(key=lambda i: (int(batch.event_time_ms[i]), batch.transaction_id[i]))
-    said.sort(key=lambda label: (label.labelled_at_ms, label.transaction_id))
-    return BankStream(transactions=batch.take(np.array(rows, np.int64)), labels=said)
-
-
 def _in_process(files: ConsortiumFiles) -> tuple[dict[str, Scores], tuple[int, str]]:
     """Return each bank's scores and the last release from the consortium in one process."""
     pipelines, streams = {}, {}
@@ -116,7 +90,7 @@ def _in_process(files: ConsortiumFiles) -> tuple[dict[str, Scores], tuple[int, s
         membership = read_membership(settings)
         mapping = load_mapping(settings.mapping_file)
         pipelines[member] = Pipeline(pipeline_config(settings, membership, mapping))
-        streams[member] = _stream(bank, mapping)
+        streams[member] = heard_stream(_parts(bank, mapping), mapping, label_delay_ms=DELAY_MS)
     registry_file = Path(files.amalgamator["AMALGAM_AMALGAMATOR_REGISTRY_FILE"])
     registry = parse_registry(registry_file.read_text(encoding="utf-8"))
     config = FoldConfig(schema=membership.schema)
