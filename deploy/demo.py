@@ -29,9 +29,9 @@ from deploy.topics import bank_plan, consortium_plan, create_topics
 from models.errors import UnavailableError
 from models.mapping import load_mapping
 from models.records import Label, concatenate_batches
+from stream.answering import decisions_of
 from stream.pipeline import Pipeline, Scored
 from stream.settings import pipeline_config, read_membership, read_settings
-from stream.worker import decisions_of
 
 CONSORTIUM = "amalgam"
 KINDS = ("terminal", "merchant", "device")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from deploy.bank_formats import LabelledBatch
 from deploy.scenarios import (
@@ -261,11 +262,7 @@ def _near(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return up to `_MAX_NEAR` nearest terminals of each home, and how many each customer uses."""
     k = min(_MAX_NEAR, len(places))
-    near = np.empty((len(homes), k), np.int64)
-    for first in range(0, len(homes), 1000):
-        block = homes[first : first + 1000]
-        distance = ((block[:, None, :] - places[None, :, :]) ** 2).sum(axis=2)
-        near[first : first + 1000] = np.argsort(distance, axis=1, kind="stable")[:, :k]
+    _, near = KDTree(places).query(homes, k=np.arange(1, k + 1))
     return near, rng.integers(min(5, k), k + 1, size=len(homes))
 
 

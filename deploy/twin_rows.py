@@ -74,7 +74,7 @@ def feature_rows(data: BankRows, *, delay_ms: int, on_progress: OnShare) -> Feat
     )
     ConsortiumRun(plan, data, share_counter(n, on_progress), take).run()
     kept = np.flatnonzero(is_taken)
-    hashes = np.array(hash_ids(data.batch.transaction_id), np.uint64)
+    hashes = hash_ids(data.batch.transaction_id)
     return FeatureRows(
         schema=schema,
         features=features[kept],

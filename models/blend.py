@@ -11,6 +11,7 @@ in one fixed order, never BLAS, so the same rows give the same bits whatever the
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +21,8 @@ from models.families.scorecard import DULL_LOGIT, THINNING, is_kept
 
 MAX_EXPERT_LOGIT = 12.0
 MAX_EXPERTS = 12
+MAX_LEGIT = 100_000
+_SPREAD = 1 << 20  # other bits of the hash than `is_kept` looks at
 _BIAS_RIDGE = 1e-6
 _MAX_STEPS = 50
 _MAX_HALVINGS = 30
@@ -200,7 +203,7 @@ def equal_blend(
 
 
 def fit_blend(
-    scores: NDArray[np.float64],
+    scores: NDArray[np.floating],
     is_fraud: NDArray[np.bool_],
     age_d: NDArray[np.float64],
     hashes: NDArray[np.uint64],
@@ -211,13 +214,14 @@ def fit_blend(
     """Fit the blend to matured rows, each scored before its outcome was known.
 
     Legitimate rows that every expert puts at p <= .02 are thinned to a tenth of ten times the
-    weight, by the hash of the transaction; frauds all count.
+    weight, by the hash of the transaction, and where more than `MAX_LEGIT` are left, all of them
+    are thinned further; frauds all count.
 
     Parameters
     ----------
     scores
-        float64 of shape (n, n_experts), at most 12 experts: log-odds as given at the time, NaN for
-        none.
+        float64 or float32 of shape (n, n_experts), at most 12 experts: log-odds as given at the
+        time, NaN for none.
     is_fraud
         bool of shape (n,).
     age_d
@@ -231,15 +235,19 @@ def fit_blend(
         Ridge, windows, gate.
     """
     n_experts = _shape(scores, is_fraud, age_d, hashes, cold=cold)
-    rows, candidates = _usable(~np.isnan(scores), age_d, policy)
-    if int(np.count_nonzero(is_fraud[rows])) < policy.min_frauds:
+    candidates = _usable(scores, age_d, policy.window_d, policy.fresh_d)
+    inside = age_d < policy.window_d
+    rows, is_dull = _chosen(scores, is_fraud, inside, is_kept(hashes), candidates)
+    y = is_fraud[rows]
+    if int(np.count_nonzero(y)) < policy.min_frauds:
         return equal_blend(cold if cold.any() else ~cold, policy)
-    z = np.clip(scores[rows], -MAX_EXPERT_LOGIT, MAX_EXPERT_LOGIT)
-    dull = ~is_fraud[rows] & (z[:, candidates] <= DULL_LOGIT).all(axis=1)
-    stays = np.flatnonzero(~dull | is_kept(hashes[rows]))
-    z, y = z[stays], is_fraud[rows][stays]
-    weight = np.where(dull[stays], float(THINNING), 1.0)
-    recent = age_d[rows][stays] < policy.gate_window_d
+    share = -(-int(np.count_nonzero(~y)) // MAX_LEGIT)
+    if share > 1:
+        stays = np.flatnonzero(y | (hashes[rows] // np.uint64(_SPREAD) % np.uint64(share) == 0))
+        rows, is_dull, y = rows[stays], is_dull[stays], y[stays]
+    z = np.clip(scores[rows].astype(np.float64), -MAX_EXPERT_LOGIT, MAX_EXPERT_LOGIT)
+    weight = np.where(is_dull, float(THINNING), 1.0) * np.where(y, 1.0, float(max(share, 1)))
+    recent = age_d[rows] < policy.gate_window_d
     ap = _average_precisions(z[recent], y[recent], weight[recent], candidates=candidates)
     active = candidates.copy()
     if int(np.count_nonzero(y[recent])) >= policy.min_frauds:
@@ -256,20 +264,42 @@ def fit_blend(
     )
 
 
-def _usable(
-    there: NDArray[np.bool_], age_d: NDArray[np.float64], policy: BlendPolicy
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the rows that every usable expert scored, and which experts are usable."""
-    inside = np.flatnonzero(age_d < policy.window_d)
-    fresh = inside[age_d[inside] < policy.fresh_d]
-    usable = np.asarray(there[inside].any(axis=0) & there[fresh].all(axis=0), np.bool_)
-    if not usable.any():
-        return inside[:0], usable
-    return inside[there[inside][:, usable].all(axis=1)], usable
+@nb.njit(cache=True)
+def _usable(scores, age_d, window_d, fresh_d):  # type: ignore[no-untyped-def]  # compiled
+    """Return which experts scored something in the window, and everything of its newest days."""
+    n_experts = scores.shape[1]
+    scored, lacks = np.zeros(n_experts, np.bool_), np.zeros(n_experts, np.bool_)
+    for i in range(len(scores)):
+        if age_d[i] < window_d:
+            for j in range(n_experts):
+                if not np.isnan(scores[i, j]):
+                    scored[j] = True
+                elif age_d[i] < fresh_d:
+                    lacks[j] = True
+    return scored & ~lacks
+
+
+@nb.njit(cache=True)
+def _chosen(scores, is_fraud, inside, kept, usable):  # type: ignore[no-untyped-def]  # compiled
+    """Return the rows inside that every usable expert scored, thinned, and which are dull."""
+    rows, is_dull = np.empty(len(scores), np.int64), np.empty(len(scores), np.bool_)
+    n = 0
+    for i in range(len(scores)):
+        if not inside[i] or not usable.any():
+            continue
+        dull, is_whole = not is_fraud[i], True
+        for j in range(scores.shape[1]):
+            if usable[j]:
+                is_whole &= not np.isnan(scores[i, j])
+                dull &= scores[i, j] <= DULL_LOGIT
+        if is_whole and (kept[i] or not dull):
+            rows[n], is_dull[n] = i, dull
+            n += 1
+    return rows[:n].copy(), is_dull[:n].copy()
 
 
 def _shape(
-    scores: NDArray[np.float64],
+    scores: NDArray[np.floating],
     is_fraud: NDArray[np.bool_],
     age_d: NDArray[np.float64],
     hashes: NDArray[np.uint64],

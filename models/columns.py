@@ -38,12 +38,11 @@ from models.mapping import (
     Unit,
     Verdicts,
 )
+from models.record_shapes import Faults
 from models.records import AttributeColumn, LabelSource
 from models.words import ABSENT, Words
 
 Values = Sequence[object] | NDArray[np.float64] | NDArray[np.int64]
-Faults = dict[int, tuple[str, str]]
-"""Row -> reason, detail; the first fault of a row stays."""
 
 _T = TypeVar("_T")
 _NUMBERS = frozenset({int, float})

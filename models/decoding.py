@@ -8,22 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from models import columns
-from models.columns import Faults
-from models.errors import DecodeError
 from models.mapping import Always, LabelMapping, Mapping, Place
+from models.record_shapes import Faults, Path, RecordColumns, RecordReader
 from models.records import Label, TransactionBatch
 
-MAX_RECORD_BYTES = 1 << 18
 RecordError = tuple[int, str, str]
 """Row of the input, reason, detail."""
 
 _T = TypeVar("_T")
-_Object = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,14 +55,13 @@ class TransactionDecoder:
 
     def __init__(self, mapping: Mapping) -> None:
         self._mapping = mapping
-        self._decoder = msgspec.json.Decoder()
+        self._reader = RecordReader(_transaction_paths(mapping))
 
-    def decode(self, values: Sequence[bytes]) -> DecodedTransactions:
+    def decode(self, values: Sequence[bytes | None]) -> DecodedTransactions:
         """Return the good records as a batch and the bad ones as errors."""
         faults: Faults = {}
-        objects = _Objects(parse_objects(self._decoder, values, faults), faults)
-        batch = transaction_batch(self._mapping, objects, faults)
-        rows = np.array([i for i in range(len(values)) if i not in faults], np.int64)
+        batch = transaction_batch(self._mapping, self._reader.read(values, faults), faults)
+        rows = np.delete(np.arange(len(values)), list(faults))
         return DecodedTransactions(
             batch=take_rows(batch, rows) if faults else batch,
             source_rows=rows,
@@ -85,9 +80,9 @@ class LabelDecoder:
 
     def __init__(self, mapping: Mapping) -> None:
         self._mapping = mapping
-        self._decoder = msgspec.json.Decoder()
+        self._reader = RecordReader(_label_paths(mapping))
 
-    def decode(self, values: Sequence[bytes]) -> DecodedLabels:
+    def decode(self, values: Sequence[bytes | None]) -> DecodedLabels:
         """Return the good records as labels and the bad ones as errors."""
         faults: Faults = {}
         if self._mapping.label is None:
@@ -96,8 +91,8 @@ class LabelDecoder:
             return DecodedLabels(
                 labels=[], source_rows=np.empty(0, np.int64), errors=listed(faults)
             )
-        objects = _Objects(parse_objects(self._decoder, values, faults), faults)
-        labels = self._labels(self._mapping.label, objects, faults)
+        records = self._reader.read(values, faults)
+        labels = self._labels(self._mapping.label, records, faults)
         keep = [i for i in range(len(labels)) if i not in faults]
         return DecodedLabels(
             labels=[labels[i] for i in keep],
@@ -105,14 +100,14 @@ class LabelDecoder:
             errors=listed(faults),
         )
 
-    def _labels(self, label: LabelMapping, objects: "_Objects", faults: Faults) -> list[Label]:
-        ids = columns.texts(objects.column(label.transaction_id.path), "transaction_id", faults)
+    def _labels(self, label: LabelMapping, records: RecordColumns, faults: Faults) -> list[Label]:
+        ids = columns.texts(records.column(label.transaction_id.path), "transaction_id", faults)
         verdict = columns.verdicts(
-            objects.column(label.is_fraud.path), self._mapping.verdicts, faults
+            records.column(label.is_fraud.path), self._mapping.verdicts, faults
         )
-        sources = columns.sources(objects.of(label.source), label, faults)
+        sources = columns.sources(_of(records, label.source), label, faults)
         at_ms = columns.instants(
-            objects.column(label.labelled_at.path), label.time, "labelled_at", faults
+            records.column(label.labelled_at.path), label.time, "labelled_at", faults
         )
         return [
             Label(transaction_id=each, is_fraud=fraud, source=source, labelled_at_ms=ms)
@@ -122,18 +117,44 @@ class LabelDecoder:
         ]
 
 
-def transaction_batch(mapping: Mapping, objects: "_Objects", faults: Faults) -> TransactionBatch:
-    """Return all rows as a batch; rows in ``faults`` hold placeholders."""
-    ids = columns.texts(objects.column(mapping.transaction_id.path), "transaction_id", faults)
-    accounts = columns.texts(objects.column(mapping.account_id.path), "account_id", faults)
-    at_ms = columns.instants(
-        objects.column(mapping.event_time.path), mapping.time, "event_time", faults
+def _transaction_paths(mapping: Mapping) -> list[Path]:
+    attributes = [place.at for place in mapping.attributes.values()]
+    return _paths(
+        *(mapping.transaction_id, mapping.account_id, mapping.event_time, mapping.amount),
+        *(mapping.currency, *mapping.entities.values(), *attributes),
     )
-    codes = objects.of(mapping.currency)
+
+
+def _label_paths(mapping: Mapping) -> list[Path]:
+    label = mapping.label
+    if label is None:
+        return []
+    return _paths(label.transaction_id, label.is_fraud, label.source, label.labelled_at)
+
+
+def _paths(*places: Place) -> list[Path]:
+    return [place.path for place in places if not isinstance(place, Always)]
+
+
+def _of(records: RecordColumns, place: Place) -> Sequence[object]:
+    """Return a column or the constant, repeated."""
+    if isinstance(place, Always):
+        return [place.value] * len(records)
+    return records.column(place.path)
+
+
+def transaction_batch(mapping: Mapping, records: RecordColumns, faults: Faults) -> TransactionBatch:
+    """Return all rows as a batch; rows in ``faults`` hold placeholders."""
+    ids = columns.texts(records.column(mapping.transaction_id.path), "transaction_id", faults)
+    accounts = columns.texts(records.column(mapping.account_id.path), "account_id", faults)
+    at_ms = columns.instants(
+        records.column(mapping.event_time.path), mapping.time, "event_time", faults
+    )
+    codes = _of(records, mapping.currency)
     currencies = list(mapping.currencies.values())
     index = columns.currency_indices(codes, mapping, faults)
     minor = columns.minors(
-        objects.column(mapping.amount.path),
+        records.column(mapping.amount.path),
         columns.exponents_of(currencies, index),
         mapping.unit,
         faults,
@@ -146,11 +167,11 @@ def transaction_batch(mapping: Mapping, objects: "_Objects", faults: Faults) -> 
         amount=columns.reference_amounts(minor, currencies, index),
         currency=codes,  # type: ignore[arg-type]  # texts where the row is good
         entities={
-            kind: columns.optional_texts(objects.column(at.path), kind, faults)
+            kind: columns.optional_texts(records.column(at.path), kind, faults)
             for kind, at in mapping.entities.items()
         },
         attributes={
-            name: columns.attributes(objects.column(place.at.path), name, place, faults)
+            name: columns.attributes(records.column(place.at.path), name, place, faults)
             for name, place in mapping.attributes.items()
         },
     )
@@ -175,74 +196,6 @@ def pick(values: Sequence[_T], rows: NDArray[np.int64]) -> list[_T]:
     return [values[i] for i in rows.tolist()]
 
 
-def parse_objects(
-    decoder: msgspec.json.Decoder[object], values: Sequence[bytes], faults: Faults
-) -> list[_Object]:
-    """Return one JSON object per record, an empty one where there is none."""
-    objects = []
-    for i, value in enumerate(values):
-        try:
-            objects.append(_parse_object(decoder, value))
-        except DecodeError as error:
-            faults[i] = (error.reason, error.detail)
-            objects.append({})
-    return objects
-
-
 def listed(faults: Faults) -> list[RecordError]:
     """Return faults as errors, by row."""
     return [(row, *faults[row]) for row in sorted(faults)]
-
-
-def _parse_object(decoder: msgspec.json.Decoder[object], value: bytes | None) -> _Object:
-    if value is None:
-        raise DecodeError("not_an_object", "expected a JSON object, got a record without value")
-    if len(value) > MAX_RECORD_BYTES:
-        raise DecodeError("too_large", f"expected at most {MAX_RECORD_BYTES} bytes")
-    try:
-        record = decoder.decode(value)
-    except msgspec.ValidationError as error:
-        raise DecodeError("too_large", "expected numbers within float64") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DecodeError("malformed_json", "expected JSON in UTF-8") from error
-    if type(record) is not dict:
-        raise DecodeError("not_an_object", "expected a JSON object")
-    return record
-
-
-class _Objects:
-    """Columns of a list of objects; objects on the way of several paths are looked up once."""
-
-    def __init__(self, records: list[_Object], faults: Faults) -> None:
-        self._inner: dict[tuple[str, ...], list[_Object]] = {(): records}
-        self._faults = faults
-
-    def __len__(self) -> int:
-        return len(self._inner[()])
-
-    def column(self, path: tuple[str, ...]) -> list[object]:
-        """Return what stands at a path, None where nothing does."""
-        key = path[-1]
-        return [record.get(key) for record in self._objects(path[:-1])]
-
-    def of(self, place: Place) -> Sequence[object]:
-        """Return a column or the constant, repeated."""
-        if isinstance(place, Always):
-            return [place.value] * len(self)
-        return self.column(place.path)
-
-    def _objects(self, path: tuple[str, ...]) -> list[_Object]:
-        if path not in self._inner:
-            found = self.column(path)
-            if set(map(type, found)) != {dict}:
-                found = [self._object(i, each, path) for i, each in enumerate(found)]
-            self._inner[path] = found  # type: ignore[assignment]  # dicts by now
-        return self._inner[path]
-
-    def _object(self, row: int, found: object, path: tuple[str, ...]) -> _Object:
-        if type(found) is dict:
-            return found
-        if found is not None:
-            detail = f"{'.'.join(path)}: expected an object"
-            self._faults.setdefault(row, ("wrong_type", detail))
-        return {}

@@ -1,6 +1,5 @@
 """Evidence on entities (terminals, merchants, devices): keyed pseudonyms and mergeable counts."""
 
-import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -20,7 +19,7 @@ def pseudonym(secret: bytes, kind: str, entity_id: str) -> bytes:
     HMAC-SHA256 under a key that the members hold and the amalgamator does not.
     """
     message = f"{kind}\x00{entity_id}".encode()
-    return hmac.new(secret, message, hashlib.sha256).digest()[:PSEUDONYM_BYTES]
+    return hmac.digest(secret, message, "sha256")[:PSEUDONYM_BYTES]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

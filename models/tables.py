@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models import columns
-from models.columns import Faults, Values
+from models.columns import Values
 from models.decoding import RecordError, listed, pick, take_rows
 from models.errors import InvalidInputError
 from models.mapping import EPOCH_UNITS_MS, Always, At, AttributePlace, Mapping, TimeFormat
+from models.record_shapes import Faults
 from models.records import AttributeColumn, TransactionBatch
 from models.toml_table import near_miss
 from models.words import ABSENT, Words

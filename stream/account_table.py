@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.features.accounts import ACCOUNT, learn_frauds, new_accounts, observe, rescale
+from models.features.key_index import KeyIndex
+from stream.recent_rows import RecentRows
 from stream.touched import TouchedPages
 
 
@@ -24,33 +26,28 @@ class AccountTable:
         self.state = new_accounts(1_024)
         self.keys = np.zeros(1_024, np.uint64)
         self.size = 0
-        self._row_of_key: dict[int, int] = {}
-        self._row_of_text: dict[str, int] = {}
+        self._index = KeyIndex()
+        self._recent = RecentRows(self._add)
         self._touched = TouchedPages(ACCOUNT.itemsize)
         self._touched_keys = TouchedPages(self.keys.itemsize)
 
     def rows(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the accounts' rows, new ones added."""
-        known = self._row_of_text
-        for text in texts:
-            if text not in known:
-                known[text] = self._add(text)
-        return np.fromiter((known[text] for text in texts), np.int64, len(texts))
+        return self._recent.rows(texts)
 
-    def _add(self, text: str) -> int:
-        digest = hashlib.blake2b(text.encode(), digest_size=8, key=self._secret).digest()
-        key = int.from_bytes(digest, "little")
-        row = self._row_of_key.get(key)
-        if row is None:
-            row = self._row_of_key[key] = self.size
-            if row == len(self.state):
-                self.state = np.concatenate([self.state, new_accounts(row)])
-                self.keys = np.concatenate([self.keys, np.zeros_like(self.keys)])
-            self.keys[row] = key
-            self._touched_keys.span(row, row + 1)
-            self._touched.span(row, row + 1)
-            self.size += 1
-        return row
+    def _add(self, texts: list[str]) -> NDArray[np.int64]:
+        blake, secret = hashlib.blake2b, self._secret
+        digests = [blake(text.encode(), digest_size=8, key=secret).digest() for text in texts]
+        keys = np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
+        rows = self._index.add(keys)
+        first, self.size = self.size, self._index.next_number
+        while self.size > len(self.state):
+            self.state = np.concatenate([self.state, new_accounts(len(self.state))])
+            self.keys = np.concatenate([self.keys, np.zeros_like(self.keys)])
+        self.keys[rows] = keys
+        self._touched_keys.span(first, self.size)
+        self._touched.span(first, self.size)
+        return rows
 
     def observe(
         self,
@@ -98,6 +95,6 @@ class AccountTable:
         keys = np.asarray(arrays["keys"], np.uint64)
         self.keys = np.concatenate([keys, np.zeros(1_024, np.uint64)])
         self.size = len(keys)
-        self._row_of_key = {int(key): row for row, key in enumerate(keys.tolist())}
-        self._row_of_text = {}
+        self._index.replace(keys, 0)
+        self._recent.forget()
         self.stored()

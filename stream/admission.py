@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.features.accounts import DAY_MS, HOUR_MS
+from models.features.key_index import ABSENT
 from stream.label_join import Rejected
 from stream.row_log import RowLog
 
@@ -33,7 +34,7 @@ class AdmissionPolicy:
 
 def admit(
     event_ms: NDArray[np.int64],
-    hashes: list[int],
+    hashes: NDArray[np.uint64],
     log: RowLog,
     *,
     watermark_ms: int,
@@ -44,25 +45,28 @@ def admit(
     """Return (rows taken, watermark at each, what was refused).
 
     Reasons: ``duplicate_transaction``, ``late_event``, ``future_event``. ``watermark_ms`` is the
-    newest event time of all sources, ``newest_ms`` that of this one; -1 for none.
+    newest event time of all sources, ``newest_ms`` that of this one; -1 for none. ``hashes`` is as
+    `stream.label_join.hash_ids` gives it.
     """
-    held = log.known(hashes)
-    if not any(held) and len(set(hashes)) == len(hashes):
+    held = log.find(hashes) != ABSENT
+    if not held.any() and len(np.unique(hashes)) == len(hashes):
         highest = _if_none_is_refused(event_ms, watermark_ms, newest_ms, clock_ms, policy)
         if highest is not None:
             return np.arange(len(event_ms)), highest, []
     high = watermark_ms
     taken, arrival, rejected = [], [], []
     seen: set[int] = set()
-    for row, time_ms in enumerate(event_ms.tolist()):
+    for row, (time_ms, one, is_held) in enumerate(
+        zip(event_ms.tolist(), hashes.tolist(), held.tolist(), strict=True)
+    ):
         reason = _refusal(time_ms, high, newest_ms, clock_ms, policy)
-        if held[row] or hashes[row] in seen:
+        if is_held or one in seen:
             reason = ("duplicate_transaction", "expected an id not seen before")
         if reason:
             rejected.append(Rejected(row, *reason))
             continue
         high, newest_ms = max(high, time_ms), max(newest_ms, time_ms)
-        seen.add(hashes[row])
+        seen.add(one)
         taken.append(row)
         arrival.append(high)
     return np.array(taken, np.int64), np.array(arrival, np.int64), rejected

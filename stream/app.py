@@ -20,7 +20,7 @@ from stream.anew import Anew, clear_marker
 from stream.exchange import Exchange
 from stream.gauges import show, tell_drift
 from stream.manifest import Snapshot
-from stream.outputs import Output, OutputProducer
+from stream.outputs import OutputProducer, Outputs
 from stream.pipeline_state import dump, stored
 from stream.sequencer import Sequencer, Step
 from stream.settings import Settings
@@ -147,7 +147,7 @@ class BankApp:
             if self._is_checkpoint_due():
                 await self._checkpoint()
 
-    def _live(self, records: Sequence[Any]) -> list[Output]:
+    def _live(self, records: Sequence[Any]) -> list[Outputs]:
         if records[0].topic == self.worker.topics.labels:
             return self.worker.learn(records)
         return self.worker.score(records, clock_ms=int(self._now_s() * 1_000))

@@ -1,6 +1,7 @@
 """One bank's entities: rows by pseudonym, own outcomes of each day to publish, others' evidence."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -20,6 +21,7 @@ from models.features.entities import (
 )
 from models.features.name_index import NameIndex
 from models.named_arrays import under
+from stream.recent_rows import RecentRows
 from stream.touched import TouchedPages
 
 _OTHERS_AGES = ("others_last_fraud_ms", "others_last_legit_ms", "others_episode_ms")
@@ -55,7 +57,9 @@ class EntityTable:
         self.state = new_entities(1_024)
         self.days = np.full(RING, NEVER, np.int64)
         self._index = NameIndex()
-        self._row_of_text: list[dict[str | None, int]] = [{None: -1} for _ in kinds]
+        self._recent = [
+            RecentRows(partial(self._add_texts, kind), {None: -1}) for kind in range(len(kinds))
+        ]
         self._log: dict[int, list[tuple[NDArray[np.generic], ...]]] = {}
         self._changed: set[int] = set()
         self._published: dict[int, list[tuple[int, EvidenceCells]]] = {}
@@ -77,16 +81,14 @@ class EntityTable:
 
     def rows(self, kind: int, texts: Sequence[str | None]) -> NDArray[np.int64]:
         """Return the entities' rows, new ones added; -1 where the text is None."""
-        known = self._row_of_text[kind]
-        new = [text for text in dict.fromkeys(texts) if text is not None and text not in known]
-        if new:
-            names = b"".join(pseudonym(self._secret, self.kinds[kind], text) for text in new)
-            rows = self._add(
-                np.frombuffer(names, np.uint8).reshape(-1, PSEUDONYM_BYTES),
-                np.full(len(new), kind, np.uint8),
-            )
-            known.update(zip(new, rows.tolist(), strict=True))
-        return np.fromiter((known[text] for text in texts), np.int64, len(texts))
+        return self._recent[kind].rows(texts)
+
+    def _add_texts(self, kind: int, texts: list[str]) -> NDArray[np.int64]:
+        names = b"".join([pseudonym(self._secret, self.kinds[kind], text) for text in texts])
+        return self._add(
+            np.frombuffer(names, np.uint8).reshape(-1, PSEUDONYM_BYTES),
+            np.full(len(texts), kind, np.uint8),
+        )
 
     def _add(self, names: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> NDArray[np.int64]:
         size = self.size
@@ -303,7 +305,8 @@ class EntityTable:
             np.asarray(arrays["names"], np.uint8), np.asarray(arrays["kinds"], np.uint8)
         )
         self.days = np.array(arrays["days"], np.int64)
-        self._row_of_text = [{None: -1} for _ in self.kinds]
+        for recent in self._recent:
+            recent.forget()
         self._changed = set(np.asarray(arrays["changed"]).tolist())
         self._weights = msgspec.msgpack.decode(
             np.asarray(arrays["weights"]).tobytes(), type=tuple[tuple[str, str, float], ...]

@@ -83,7 +83,7 @@ class Judge:
         known_ms = log.known_ms[rows]
         rows = rows[known_ms <= now_ms]
         self.blend = fit_blend(
-            log.scores[rows].astype(np.float64),
+            log.scores[rows],
             log.outcome[rows] == FRAUD,
             (now_ms - log.known_ms[rows]) / DAY_MS,
             log.hash[rows],

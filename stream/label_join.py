@@ -8,6 +8,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from models.features.key_index import ABSENT
 from models.records import Label
 from stream.row_log import FRAUD, LEGIT, PENDING, RowLog
 
@@ -28,10 +29,10 @@ class ParkedLabel(NamedTuple):
     labelled_at_ms: int
 
 
-def hash_ids(transaction_ids: Sequence[str]) -> list[int]:
-    """Return the 64-bit hash under which each transaction is held."""
-    digest = xxhash.xxh3_64_intdigest
-    return [digest(text.encode()) for text in transaction_ids]
+def hash_ids(transaction_ids: Sequence[str]) -> NDArray[np.uint64]:
+    """Return the 64-bit hash under which each transaction is held, uint64 of shape (n,)."""
+    hashes = map(xxhash.xxh3_64_intdigest, map(str.encode, transaction_ids))
+    return np.fromiter(hashes, np.uint64, len(transaction_ids))
 
 
 @dataclass(slots=True)
@@ -65,10 +66,12 @@ class LabelJoin:
         """
         rejected = []
         hashes = hash_ids([label.transaction_id for label in labels])
-        for position, (transaction_hash, label) in enumerate(zip(hashes, labels, strict=True)):
-            entry = ParkedLabel(transaction_hash, label.is_fraud, label.labelled_at_ms)
-            row = log.find(transaction_hash)
-            if row is None:
+        rows = log.find(hashes).tolist()
+        for position, (one, row, label) in enumerate(
+            zip(hashes.tolist(), rows, labels, strict=True)
+        ):
+            entry = ParkedLabel(one, label.is_fraud, label.labelled_at_ms)
+            if row == ABSENT:
                 self._park(entry)
             elif not self._settle(log, row, entry, tick_ms):
                 detail = "expected no change, got legitimate after fraud"
@@ -84,16 +87,24 @@ class LabelJoin:
             del self.parked[next(iter(self.parked))]
             self.dropped += 1
 
-    def unpark(self, log: RowLog, hashes: Sequence[int], tick_ms: int) -> None:
-        """Settle parked labels of transactions that were just added."""
+    def unpark(self, log: RowLog, added: slice, tick_ms: int) -> None:
+        """Settle parked labels of transactions that were just added.
+
+        Parameters
+        ----------
+        log
+            Of the transactions.
+        added
+            Its rows that are new.
+        tick_ms
+            The last tick that was learnt.
+        """
         if not self.parked:
             return
-        for transaction_hash in hashes:
+        for row, transaction_hash in enumerate(log.hash[added].tolist(), added.start):
             label = self.parked.pop(transaction_hash, None)
             if label is not None:
-                row = log.find(transaction_hash)
-                if row is not None:
-                    self._settle(log, row, label, tick_ms)
+                self._settle(log, row, label, tick_ms)
 
     def _settle(self, log: RowLog, row: int, label: ParkedLabel, tick_ms: int) -> bool:
         outcome = int(log.outcome[row])
@@ -121,12 +132,13 @@ class LabelJoin:
         return rows[known]
 
     def _fresh_rows(self, log: RowLog) -> NDArray[np.int64]:
-        found = [row for one in self.fresh if (row := log.find(one)) is not None]
-        return np.unique(np.array(found, np.int64))
+        found = np.unique(log.find(np.array(self.fresh, np.uint64)))
+        held: NDArray[np.int64] = found[found != ABSENT]
+        return held
 
     def first_fresh(self, log: RowLog) -> int:
         """Return the first row whose outcome is still to be learnt; the log's size for none."""
-        return int(min(self._fresh_rows(log), default=log.size))
+        return int(self._fresh_rows(log).min(initial=log.size))
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays."""

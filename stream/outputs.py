@@ -1,10 +1,10 @@
 """What a worker sends out on the bank's cluster, and the producer that sends it in batches."""
 
 import asyncio
-import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
+from zlib import crc32
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -13,14 +13,15 @@ from models.errors import UnavailableError
 
 _BATCH_BYTES = 900_000
 _REQUEST_BYTES = 4 * 1024 * 1024
+_Pair = tuple[bytes, bytes]
 
 
-class Output(NamedTuple):
-    """One record to be sent; records of one key keep their order."""
+class Outputs(NamedTuple):
+    """Records of one topic to be sent; those of one key keep their order."""
 
     topic: str
-    key: bytes
-    value: bytes
+    keys: Sequence[bytes]
+    values: Sequence[bytes]
 
 
 class OutputProducer:
@@ -59,32 +60,34 @@ class OutputProducer:
         """Send what is buffered and disconnect."""
         await self._producer.stop()
 
-    async def send(self, outputs: Sequence[Output]) -> None:
+    async def send(self, outputs: Sequence[Outputs]) -> None:
         """Send records and wait until the broker has them all."""
-        groups: defaultdict[tuple[str, int], list[Output]] = defaultdict(list)
-        for output in outputs:
-            groups[await self._partition(output)].append(output)
+        groups: defaultdict[tuple[str, int], list[_Pair]] = defaultdict(list)
+        for topic, keys, values in outputs:
+            n = await self._count_partitions(topic)
+            of_partition = [groups[topic, partition].append for partition in range(n)]
+            for key, value in zip(keys, values, strict=True):
+                of_partition[crc32(key) % n]((key, value))
         sent = []
         for (topic, partition), group in groups.items():
-            sent += await self._send_group(topic, partition, group)
+            if group:
+                sent += await self._send_group(topic, partition, group)
         await asyncio.gather(*sent)
 
-    async def _partition(self, output: Output) -> tuple[str, int]:
-        n = self._n_partitions.get(output.topic)
-        if n is None:
-            n = len(await self._producer.partitions_for(output.topic))
-            self._n_partitions[output.topic] = n
-        return output.topic, zlib.crc32(output.key) % n
+    async def _count_partitions(self, topic: str) -> int:
+        if topic not in self._n_partitions:
+            self._n_partitions[topic] = len(await self._producer.partitions_for(topic))
+        return self._n_partitions[topic]
 
     async def _send_group(
-        self, topic: str, partition: int, group: Sequence[Output]
+        self, topic: str, partition: int, group: Sequence[_Pair]
     ) -> list["asyncio.Future[object]"]:
         sent = []
         batch = self._producer.create_batch()
-        for output in group:
-            if batch.append(key=output.key, value=output.value, timestamp=None) is None:
+        for key, value in group:
+            if batch.append(key=key, value=value, timestamp=None) is None:
                 sent.append(await self._producer.send_batch(batch, topic, partition=partition))
                 batch = self._producer.create_batch()
-                batch.append(key=output.key, value=output.value, timestamp=None)
+                batch.append(key=key, value=value, timestamp=None)
         sent.append(await self._producer.send_batch(batch, topic, partition=partition))
         return sent

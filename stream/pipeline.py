@@ -146,9 +146,8 @@ class Pipeline:
         for start, stop in segments(arrival_ms, self.config.tick_ms):
             self.advance(int(arrival_ms[start]))
             rows = accepted[start:stop]
-            mine = np.array([hashes[i] for i in rows.tolist()], np.uint64)
             part = batch.take(rows), attributes[rows]
-            scored.append(self._score_segment(*part, arrival_ms[start:stop], mine))
+            scored.append(self._score_segment(*part, arrival_ms[start:stop], hashes[rows]))
             self.watermark_ms = int(arrival_ms[stop - 1])
         scores, logit, alert = (
             np.concatenate(column) if scored else empty
@@ -188,7 +187,7 @@ class Pipeline:
         scores = scores.astype(np.float32).astype(np.float64)  # as the log keeps them
         if self.drift:
             self.drift.observe_scored(mine)
-        self.log.append(
+        added = self.log.append(
             {
                 "hash": hashes,
                 "event_ms": batch.event_time_ms,
@@ -200,7 +199,7 @@ class Pipeline:
                 "scores": scores,
             }
         )
-        self.labels.unpark(self.log, hashes.tolist(), self.tick_ms)
+        self.labels.unpark(self.log, added, self.tick_ms)
         logit, alert, threshold = self.judge.decide(scores, batch.event_time_ms)
         chosen = np.flatnonzero(alert)
         alerts = self.judge.explain(

@@ -4,13 +4,14 @@ One row serves the label join, learning, the blend's window and re-encoding for 
 are appended in the order of scoring and dropped from the front when older than the retention.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.features.accounts import N_FEATURES as N_ACCOUNT
+from models.features.key_index import ABSENT, KeyIndex
 from stream.touched import TouchedPages
 
 PENDING, LEGIT, FRAUD = 0, 1, 2
@@ -60,7 +61,7 @@ class RowLog:
         self.size = 0
         self.first_pending = 0
         self._dropped = 0
-        self._position: dict[int, int] = {}
+        self._positions = KeyIndex()
         self._touched = {
             name: TouchedPages(np.dtype((dtype, shape)).itemsize)
             for name, (dtype, shape) in self._layout.items()
@@ -140,20 +141,13 @@ class RowLog:
         self.size = last
         for pages in self._touched.values():
             pages.span(first, last)
-        start = first + self._dropped
-        hashes: list[int] = rows["hash"].tolist()
-        self._position.update(zip(hashes, range(start, start + n), strict=True))
+        self._positions.add(self.hash[first:last])
         return slice(first, last)
 
-    def find(self, transaction_hash: int) -> int | None:
-        """Return the row of a transaction, None if it is not held."""
-        position = self._position.get(transaction_hash)
-        return None if position is None else position - self._dropped
-
-    def known(self, hashes: Iterable[int]) -> list[bool]:
-        """Return which transactions are held."""
-        position = self._position
-        return [h in position for h in hashes]
+    def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the rows of transactions, `ABSENT` for those that are not held."""
+        positions = self._positions.find(hashes)
+        return np.where(positions == ABSENT, ABSENT, positions - self._dropped)
 
     def settle(
         self, index: NDArray[np.int64], outcome: NDArray[np.int8], known_ms: NDArray[np.int64]
@@ -185,15 +179,13 @@ class RowLog:
         n = min(n, self.first_pending, keep_from)
         if n < self.size // 8:
             return
-        gone: list[int] = self.hash[:n].tolist()
-        for transaction_hash in gone:
-            del self._position[transaction_hash]
         for name, column in self.columns.items():
             self._touched[name].all()
             column[: self.size - n] = column[n : self.size].copy()
         self.size -= n
         self.first_pending -= n
         self._dropped += n
+        self._positions.replace(self.hash, self._dropped)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""
@@ -213,7 +205,7 @@ class RowLog:
         self.size = 0
         n = len(arrays["hash"])
         self._reserve(n + n // 4 + _FIRST_CAPACITY)
-        self._position.clear()
+        self._positions = KeyIndex()
         self._dropped = 0
         self.append({k: v for k, v in arrays.items() if k not in {"known_ms", "outcome"}})
         self.columns["known_ms"][:n] = arrays["known_ms"]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from models.features.key_index import ABSENT
 from stream.manifest import Arrays, Fault
 from stream.pipeline import Pipeline
 from stream.pipeline_state import dump
@@ -117,7 +118,8 @@ def _other_faults(taken: Taken) -> Iterator[Fault]:
     counts = (labels.joined, labels.duplicates, labels.contradicting, labels.dropped)
     if not all(count >= 0 for count in counts):
         yield Fault("labels/counts", None, "expected counts of 0 or more")
-    if any(pipeline.log.known(labels.parked)):
+    parked = np.array(list(labels.parked), np.uint64)
+    if bool((pipeline.log.find(parked) != ABSENT).any()):
         yield Fault("labels/parked_hash", None, "expected no label whose transaction is held")
     blend, n_experts = pipeline.judge.blend, len(pipeline.panel.names)
     if len(blend.weights) != n_experts or not bool(np.isfinite(blend.weights).all()):

@@ -4,20 +4,19 @@ No Kafka client, clock or disk in here: the shell hands in chunks of records as 
 sends what comes back.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from models.decoding import LabelDecoder, TransactionDecoder
+from models.decoding import LabelDecoder, TransactionDecoder, pick
 from models.mapping import Mapping
-from models.records import DeadLetter, Decision, TransactionBatch
+from models.records import DeadLetter, TransactionBatch
 from models.topics import BankTopics
-from stream.alerts import probability
+from stream.answering import Answering
 from stream.label_join import Rejected
-from stream.outputs import Output
+from stream.outputs import Outputs
 from stream.pipeline import Pipeline, Scored
 from stream.sequencer import Place, Sequencer, Step
 from stream.telemetry import Telemetry
@@ -65,14 +64,15 @@ class BankWorker:
         self._labels = LabelDecoder(mapping)
         self.telemetry = telemetry
         self._encoder = msgspec.json.Encoder()
+        self._answering = Answering(pipeline.panel.names)
         self._label_counts = {name: getattr(pipeline.labels, name) for name in _OUTCOMES}
 
-    def score(self, records: Sequence[Record], *, clock_ms: int) -> list[Output]:
+    def score(self, records: Sequence[Record], *, clock_ms: int) -> list[Outputs]:
         """Score a chunk of transaction records as they come (live)."""
         records = [record for record in records if watermark_of(record) is None]
         if not records:
             return []
-        decoded = self._transactions.decode([record.value for record in records])  # type: ignore[misc]  # None is an error of its own
+        decoded = self._transactions.decode([record.value for record in records])
         outputs = self._dead_letters(records, decoded.errors)
         scored = self.pipeline.score(decoded.batch, clock_ms=clock_ms, source=records[0].partition)
         rejected = [(int(decoded.source_rows[r.row]), r.reason, r.detail) for r in scored.rejected]
@@ -82,22 +82,22 @@ class BankWorker:
             *self._answers(decoded.batch, scored),
         ]
 
-    def learn(self, records: Sequence[Record]) -> list[Output]:
+    def learn(self, records: Sequence[Record]) -> list[Outputs]:
         """Take a chunk of label records in as they come (live)."""
         records = [record for record in records if watermark_of(record) is None]
         if not records:
             return []
-        decoded = self._labels.decode([record.value for record in records])  # type: ignore[misc]  # None is an error of its own
+        decoded = self._labels.decode([record.value for record in records])
         rejected = self.pipeline.learn(decoded.labels)
         self._count_labels()
         refused = [(int(decoded.source_rows[r.row]), r.reason, r.detail) for r in rejected]
         return self._dead_letters(records, [*decoded.errors, *refused])
 
-    def hold(self, sequencer: Sequencer, records: Sequence[Record]) -> list[Output]:
+    def hold(self, sequencer: Sequencer, records: Sequence[Record]) -> list[Outputs]:
         """Hand a chunk of either topic to the sequencer (replay); return dead letters."""
         last = records[-1]
         place = (last.topic, last.partition)
-        outputs: list[Output] = []
+        outputs: list[Outputs] = []
         start = 0
         for i, record in enumerate([*records, None]):
             mark = None if record is None else watermark_of(record)
@@ -113,25 +113,25 @@ class BankWorker:
 
     def _hold_plain(
         self, sequencer: Sequencer, place: tuple[str, int], records: Sequence[Record]
-    ) -> list[Output]:
+    ) -> list[Outputs]:
         values = [record.value for record in records]
         offsets = np.array([record.offset for record in records], np.int64)
         if place[0] == self.topics.labels:
-            labels = self._labels.decode(values)  # type: ignore[arg-type]  # None is an error of its own
+            labels = self._labels.decode(values)
             sequencer.add_labels(place, labels.labels, offsets[labels.source_rows].tolist())
             return self._dead_letters(records, labels.errors)
-        decoded = self._transactions.decode(values)  # type: ignore[arg-type]  # None is an error of its own
+        decoded = self._transactions.decode(values)
         sequencer.add_transactions(place, decoded.batch, offsets[decoded.source_rows])
         return self._dead_letters(records, decoded.errors)
 
-    def begin(self, step: Step) -> list[Output]:
+    def begin(self, step: Step) -> list[Outputs]:
         """Do the first half of a step: labels, and what is due by its tick."""
         rejected = self.pipeline.learn(step.labels)
         self.pipeline.advance(step.tick_ms)
         self._count_labels()
         return self._late_letters(step.label_places, rejected)
 
-    def finish(self, step: Step) -> list[Output]:
+    def finish(self, step: Step) -> list[Outputs]:
         """Do the second half of a step: score its transactions."""
         if step.transactions is None:
             return []
@@ -141,52 +141,43 @@ class BankWorker:
             *self._answers(step.transactions, scored),
         ]
 
-    def _answers(self, batch: TransactionBatch, scored: Scored) -> Iterator[Output]:
+    def _answers(self, batch: TransactionBatch, scored: Scored) -> list[Outputs]:
         n_alerts = len(scored.alerts)
         self.telemetry.scored.labels("alert").inc(n_alerts)
         self.telemetry.scored.labels("pass").inc(len(scored.accepted) - n_alerts)
-        encode, topic = self._encoder.encode, self.topics.decisions
-        accounts = batch.account_id
-        rows = scored.accepted.tolist()
-        for row, decision in zip(rows, decisions_of(batch, scored), strict=True):
-            yield Output(topic, accounts[row].encode(), encode(decision))
-        for alert in scored.alerts:
-            yield Output(self.topics.alerts, alert.account_id.encode(), encode(alert))
+        if not len(scored.accepted):
+            return []
+        encode = self._encoder.encode
+        accounts = pick(batch.account_id, scored.accepted)
+        decisions = list(map(encode, self._answering.decisions(batch, scored)))
+        outputs = [Outputs(self.topics.decisions, list(map(str.encode, accounts)), decisions)]
+        if n_alerts:
+            keys = [alert.account_id.encode() for alert in scored.alerts]
+            outputs.append(Outputs(self.topics.alerts, keys, list(map(encode, scored.alerts))))
+        return outputs
 
     def _dead_letters(
         self, records: Sequence[Record], errors: Sequence[tuple[int, str, str]]
-    ) -> list[Output]:
-        outputs = []
+    ) -> list[Outputs]:
+        letters = []
         for row, reason, detail in errors:
-            self.telemetry.dead_letters.labels(reason).inc()
-            outputs.append(self.dead_letter(records[row], reason, detail))
-        return outputs
+            record = records[row]
+            place = (record.topic, record.partition), record.offset
+            letters.append(_letter(place, record.value or b"", reason, detail))
+        return self._told(letters)
 
-    def _late_letters(self, places: Sequence[Place], rejected: Sequence[Rejected]) -> list[Output]:
+    def _late_letters(self, places: Sequence[Place], rejected: Sequence[Rejected]) -> list[Outputs]:
         """Return dead letters of records that were held back: their text is no longer here."""
-        outputs = []
-        for row, reason, detail in rejected:
-            self.telemetry.dead_letters.labels(reason).inc()
-            outputs.append(self._letter(places[row], b"", reason, detail))
-        return outputs
+        return self._told([_letter(places[row], b"", *why) for row, *why in rejected])
 
-    def dead_letter(self, record: Record, reason: str, detail: str) -> Output:
-        """Return the dead letter of a record."""
-        place = (record.topic, record.partition), record.offset
-        return self._letter(place, record.value or b"", reason, detail)
-
-    def _letter(self, place: Place, payload: bytes, reason: str, detail: str) -> Output:
-        (topic, partition), offset = place
-        letter = DeadLetter(
-            reason=reason,
-            detail=detail,
-            topic=topic,
-            partition=partition,
-            offset=offset,
-            payload=payload,
-        )
-        key = f"{topic}/{partition}/{offset}".encode()
-        return Output(self.topics.dead_letters, key, self._encoder.encode(letter))
+    def _told(self, letters: Sequence[DeadLetter]) -> list[Outputs]:
+        """Count dead letters and return them as records."""
+        if not letters:
+            return []
+        for letter in letters:
+            self.telemetry.dead_letters.labels(letter.reason).inc()
+        keys = [f"{each.topic}/{each.partition}/{each.offset}".encode() for each in letters]
+        return [Outputs(self.topics.dead_letters, keys, list(map(self._encoder.encode, letters)))]
 
     def _count_labels(self) -> None:
         join = self.pipeline.labels
@@ -207,24 +198,13 @@ def watermark_of(record: Record) -> int | None:
     return None
 
 
-def decisions_of(batch: TransactionBatch, scored: Scored) -> Iterator[Decision]:
-    """Yield the decision on each accepted row of a batch."""
-    y_score: NDArray[np.float64] = probability(scored.logit)
-    release = str(scored.release)
-    for row, event_ms, score, alert, experts in zip(
-        scored.accepted.tolist(),
-        batch.event_time_ms[scored.accepted].tolist(),
-        y_score.tolist(),
-        scored.alert.tolist(),
-        scored.scores.tolist(),
-        strict=True,
-    ):
-        yield Decision(
-            transaction_id=batch.transaction_id[row],
-            event_time_ms=event_ms,
-            y_score=score,
-            alert=alert,
-            release=release,
-            # a NaN, which is not equal to itself: that expert has no score yet
-            expert_scores={n: s for n, s in zip(scored.experts, experts, strict=True) if s == s},  # noqa: PLR0124
-        )
+def _letter(place: Place, payload: bytes, reason: str, detail: str) -> DeadLetter:
+    (topic, partition), offset = place
+    return DeadLetter(
+        reason=reason,
+        detail=detail,
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        payload=payload,
+    )

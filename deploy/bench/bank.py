@@ -30,7 +30,7 @@ from models.errors import UnavailableError
 from models.mapping import load_mapping
 from models.records import Decision, Label, TransactionBatch, concatenate_batches
 from models.topics import BankTopics
-from stream.outputs import Output, OutputProducer
+from stream.outputs import OutputProducer, Outputs
 
 BANK = "nordbank"
 CONSORTIUM = "bench"
@@ -40,7 +40,7 @@ MAPPING_FILE = Path(__file__).parents[1] / "demo_banks" / f"{BANK}.toml"
 _DAY_MS = 86_400_000
 _LABEL_DELAY_MS = _DAY_MS
 _SEND_ROWS = 20_000
-_PATIENCE_S = 120.0
+_PATIENCE_S = 300.0
 _READY_S = 60.0
 _PIECES = 10
 _STEPS = {
@@ -63,7 +63,8 @@ class BenchConfig:
     payments_per_day
         Of an account.
     warm, backlog
-        Payments before the measurements, and of each round.
+        Payments before the measurements, and of each round. Those before are some weeks, so that
+        what is measured is a bank with a trained scorer.
     few
         Payments that the slow contestants get.
     rounds
@@ -71,9 +72,9 @@ class BenchConfig:
     """
 
     customers: int = 100_000
-    payments_per_day: float = 0.4
-    warm: int = 240_000
-    backlog: int = 200_000
+    payments_per_day: float = 0.8
+    warm: int = 1_600_000
+    backlog: int = 320_000
     few: int = 40_000
     rounds: int = 3
 
@@ -95,6 +96,8 @@ def make_stream(config: BenchConfig) -> BenchStream:
         start_ms=(time.time_ns() // 1_000_000 // _DAY_MS - n_days - 1) * _DAY_MS,
         n_days=n_days,
         n_customers=config.customers,
+        n_terminals=config.customers * 3 // 4,
+        n_merchants=config.customers * 3 // 20,
         payments_per_day=config.payments_per_day,
         growth=0.0,
     )
@@ -161,22 +164,19 @@ class BenchBank:
         try:
             for start in range(rows.start, rows.stop, _SEND_ROWS):
                 chosen = slice(start, min(start + _SEND_ROWS, rows.stop))
-                await producer.send([*self._labels(chosen), *self.payments(self._rows(chosen))])
+                await producer.send([*self._labels(chosen), self.payments(self._rows(chosen))])
         finally:
             await producer.stop()
 
     def _rows(self, rows: slice) -> TransactionBatch:
         return self.stream.batch.rows(rows)
 
-    def payments(self, batch: TransactionBatch) -> list[Output]:
+    def payments(self, batch: TransactionBatch) -> Outputs:
         """Return payments as the bank writes them, keyed by account."""
-        values = self.format.transactions(batch)
-        return [
-            Output(self.topics.transactions, account.encode(), value)
-            for account, value in zip(batch.account_id, values, strict=True)
-        ]
+        keys = list(map(str.encode, batch.account_id))
+        return Outputs(self.topics.transactions, keys, self.format.transactions(batch))
 
-    def verdict(self, transaction_id: str, account_id: str, *, at_ms: int) -> Output:
+    def verdict(self, transaction_id: str, account_id: str, *, at_ms: int) -> Outputs:
         """Return the label of a fraud as the bank writes it."""
         label = Label(
             transaction_id=transaction_id,
@@ -185,9 +185,9 @@ class BenchBank:
             labelled_at_ms=at_ms,
         )
         value = self.format.label(label, account_id)
-        return Output(self.topics.labels, account_id.encode(), value)
+        return Outputs(self.topics.labels, [account_id.encode()], [value])
 
-    def _labels(self, rows: slice) -> list[Output]:
+    def _labels(self, rows: slice) -> list[Outputs]:
         """Return the labels that fall due while these payments are made."""
         batch, times = self.stream.batch, self.stream.batch.event_time_ms
         first, end = np.searchsorted(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from deploy.bench.bank import PARTITIONS, BenchBank, cpu_s, steps
 from deploy.services import Service
 from models.records import TransactionBatch
-from stream.outputs import Output, OutputProducer
+from stream.outputs import OutputProducer, Outputs
 
 RATES = (500, 3_000, 10_000)
 SECONDS = 20.0
@@ -99,13 +99,13 @@ class Probe:
             await asyncio.sleep(_SLOT_S)
         return slice(first, self.n_sent)
 
-    def _hand_over(self, outputs: Sequence[Output]) -> None:
+    def _hand_over(self, outputs: Sequence[Outputs]) -> None:
         """Send without waiting: a slow broker must not slow the pace."""
         task = asyncio.create_task(self._outputs.send(outputs))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
-    def _payments(self, until: int) -> list[Output]:
+    def _payments(self, until: int) -> list[Outputs]:
         at_s = time.time()
         rows = range(self.n_sent, until)
         self.made_s[self.n_sent : until] = at_s
@@ -114,7 +114,7 @@ class Probe:
         for i in np.flatnonzero(is_fraud).tolist():
             due_s = at_s + _VERDICT_S
             self._verdicts.append((due_s, batch.transaction_id[i], batch.account_id[i]))
-        outputs = self._bank.payments(batch)
+        outputs = [self._bank.payments(batch)]
         while self._verdicts and self._verdicts[0][0] <= at_s:
             _, transaction, account = self._verdicts.popleft()
             outputs.append(self._bank.verdict(transaction, account, at_ms=int(at_s * 1_000)))

@@ -12,10 +12,10 @@ from deploy.chaos.small_world import CADENCE_MS, World
 from deploy.consortium_files import ConsortiumFiles
 from deploy.local import LocalConsortium
 from models.errors import UnavailableError
+from stream.answering import decisions_of
 from stream.pipeline import Pipeline, Scored
 from stream.pipeline_state import dump
 from stream.settings import pipeline_config, read_membership, read_settings
-from stream.worker import decisions_of
 
 
 def amalgamator_of(files: ConsortiumFiles) -> Amalgamator:

@@ -18,6 +18,7 @@ from models.schema import ACCOUNT_FEATURES
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 RING = 32
+_SLOT = RING - 1  # a bucket's slot is its number modulo RING, which is a power of two
 N_FEATURES = len(ACCOUNT_FEATURES)
 NEVER = -1
 SMALL_CHANGE = 5.0
@@ -132,11 +133,25 @@ def window(ring, stamp, now, part, width):  # type: ignore[no-untyped-def]  # co
     """Sum the last ``width`` buckets up to time ``now + part`` (part in [0, 1) of a bucket)."""
     total = 0.0
     for bucket in range(max(now - width + 1, stamp - RING + 1), min(now, stamp) + 1):
-        total += ring[bucket % RING]
+        total += ring[bucket & _SLOT]
     oldest = now - width
     if stamp - RING < oldest <= stamp:
-        total += (1.0 - part) * ring[oldest % RING]
+        total += (1.0 - part) * ring[oldest & _SLOT]
     return total
+
+
+@nb.njit(cache=True)
+def windows(ring, other, stamp, now, part, width):  # type: ignore[no-untyped-def]  # compiled
+    """Return `window` of two rings that are filled alike."""
+    total, of_other = 0.0, 0.0
+    for bucket in range(max(now - width + 1, stamp - RING + 1), min(now, stamp) + 1):
+        total += ring[bucket & _SLOT]
+        of_other += other[bucket & _SLOT]
+    oldest = now - width
+    if stamp - RING < oldest <= stamp:
+        total += (1.0 - part) * ring[oldest & _SLOT]
+        of_other += (1.0 - part) * other[oldest & _SLOT]
+    return total, of_other
 
 
 @nb.njit(cache=True)

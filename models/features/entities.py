@@ -10,7 +10,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING, extend, roll, window
+from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING, extend, roll, windows
 from models.schema import ENTITY_FEATURES
 
 N_FEATURES = len(ENTITY_FEATURES)
@@ -18,6 +18,8 @@ EPISODE_GAP_MS = 30 * DAY_MS
 AGE_CAP_D = 60.0
 SHARED_HOURS = 48
 """Hour slots of the others' evidence: those of the two newest days."""
+_HOUR_DAYS = SHARED_HOURS // 24
+_SLOT = RING - 1  # a bucket's slot is its number modulo RING, which is a power of two
 
 ENTITY = np.dtype(
     [
@@ -70,23 +72,32 @@ def _write(n, f, fraud_ms, legit_ms, episode_ms, now_ms, out):  # type: ignore[n
 
 
 @nb.njit(cache=True)
-def _others(day_ring, hour_ring, days, time_ms, sums):  # type: ignore[no-untyped-def]  # compiled
-    """Add the others' evidence of the last 1, 7 and 30 days to ``sums``."""
-    day, hour = time_ms // DAY_MS, time_ms // HOUR_MS
-    part = (time_ms % DAY_MS) / DAY_MS
-    for bucket in range(hour - 24, hour + 1):
-        of_day = bucket // 24
-        if days[of_day % RING] == of_day and of_day >= day - 1:
-            share = 1.0 - (time_ms % HOUR_MS) / HOUR_MS if bucket == hour - 24 else 1.0
-            sums[0] += share * hour_ring[bucket % SHARED_HOURS]
+def _add_shared(e, days, time_ms, n, f):  # type: ignore[no-untyped-def]  # compiled
+    """Add the others' evidence of the last 1, 7 and 30 days to the sums of outcomes and frauds."""
+    day, hour = time_ms // DAY_MS, time_ms // HOUR_MS % 24
+    part, of_hour = (time_ms % DAY_MS) / DAY_MS, (time_ms % HOUR_MS) / HOUR_MS
+    if days[(day - 1) & _SLOT] == day - 1:
+        first = (day - 1) % _HOUR_DAYS * 24
+        n[0] += (1.0 - of_hour) * e.others_hour_n[first + hour]
+        f[0] += (1.0 - of_hour) * e.others_hour_f[first + hour]
+        for slot in range(first + hour + 1, first + 24):
+            n[0] += e.others_hour_n[slot]
+            f[0] += e.others_hour_f[slot]
+    if days[day & _SLOT] == day:
+        first = day % _HOUR_DAYS * 24
+        for slot in range(first, first + hour + 1):
+            n[0] += e.others_hour_n[slot]
+            f[0] += e.others_hour_f[slot]
     for bucket in range(day - 30, day + 1):
-        if days[bucket % RING] == bucket:
-            value = day_ring[bucket % RING]
-            if bucket > day - 7:
-                sums[1] += value
-            elif bucket == day - 7:
-                sums[1] += (1.0 - part) * value
-            sums[2] += value * (1.0 - part) if bucket == day - 30 else value
+        slot = bucket & _SLOT
+        if days[slot] == bucket:
+            of_n, of_f = e.others_day_n[slot], e.others_day_f[slot]
+            share_7 = 1.0 if bucket > day - 7 else (1.0 - part if bucket == day - 7 else 0.0)
+            share_30 = 1.0 - part if bucket == day - 30 else 1.0
+            n[1] += share_7 * of_n
+            f[1] += share_7 * of_f
+            n[2] += share_30 * of_n
+            f[2] += share_30 * of_f
 
 
 @nb.njit(cache=True)
@@ -127,19 +138,11 @@ def read(entities, days, row, time_ms, own, shared):  # type: ignore[no-untyped-
         e, now = entities[row[i]], time_ms[i]
         day, hour = now // DAY_MS, now // HOUR_MS
         of_day, of_hour = (now % DAY_MS) / DAY_MS, (now % HOUR_MS) / HOUR_MS
-        n[0] = window(e.hour_n, e.hour, hour, of_hour, 24)
-        f[0] = window(e.hour_f, e.hour, hour, of_hour, 24)
-        n[1], n[2] = (
-            window(e.day_n, e.day, day, of_day, 7),
-            window(e.day_n, e.day, day, of_day, 30),
-        )
-        f[1], f[2] = (
-            window(e.day_f, e.day, day, of_day, 7),
-            window(e.day_f, e.day, day, of_day, 30),
-        )
+        n[0], f[0] = windows(e.hour_n, e.hour_f, e.hour, hour, of_hour, 24)
+        n[1], f[1] = windows(e.day_n, e.day_f, e.day, day, of_day, 7)
+        n[2], f[2] = windows(e.day_n, e.day_f, e.day, day, of_day, 30)
         _write(n, f, e.last_fraud_ms, e.last_legit_ms, e.episode_ms, now, own[i])
-        _others(e.others_day_n, e.others_hour_n, days, now, n)
-        _others(e.others_day_f, e.others_hour_f, days, now, f)
+        _add_shared(e, days, now, n, f)
         _write(
             n,
             f,

@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+import models.blend as blend_module
 from models.blend import Blend, BlendPolicy, equal_blend, fit_blend
 from models.errors import InvalidInputError, StateError
 from models.families.scorecard import is_kept
@@ -54,6 +55,21 @@ def test_weights_minimise_the_penalised_loss(ridge: float) -> None:
     )
     assert np.append(blend.weights, blend.bias) == pytest.approx(best.x, abs=1e-4)
     assert blend.is_fitted
+
+
+def test_beyond_a_limit_legitimate_rows_are_thinned_and_weigh_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Compared with the whole: a weight forgotten would move the bias by the log of the share."""
+    scores, y, age, hashes = window((0.5, 1.0), n=60_000)
+    policy = BlendPolicy(gate_share=0.0)
+    whole = fit_blend(scores, y, age, hashes, cold=COLD, policy=policy)
+    monkeypatch.setattr(blend_module, "MAX_LEGIT", 12_000)
+    part = fit_blend(scores, y, age, hashes, cold=COLD, policy=policy)
+    assert part.weights == pytest.approx(whole.weights, abs=0.05)
+    assert part.bias == pytest.approx(whole.bias, abs=0.05)
+    assert part.bias != whole.bias
+    assert part.average_precision == pytest.approx(whole.average_precision, abs=0.01)
 
 
 def test_a_strong_ridge_gives_equal_weights() -> None:

@@ -40,7 +40,7 @@ def outcome(
     """Return (rows taken, watermark at each, (row, reason) of the others)."""
     taken, arrival, rejected = admit(
         np.array(times_ms, np.int64),
-        hashes if hashes is not None else list(range(1, len(times_ms) + 1)),
+        np.array(hashes or range(1, len(times_ms) + 1), np.uint64),
         log if log is not None else a_log(),
         watermark_ms=watermark_ms,
         newest_ms=newest_ms,

@@ -21,13 +21,12 @@ def a_log(*ids: str, event_ms: int = T) -> RowLog:
     return log
 
 
-def append(log: RowLog, *ids: str, event_ms: int = T) -> list[int]:
-    """Add transactions to a log; return their hashes."""
+def append(log: RowLog, *ids: str, event_ms: int = T) -> slice:
+    """Add transactions to a log; return their rows."""
     n = len(ids)
-    hashes = hash_ids(ids)
-    log.append(
+    return log.append(
         {
-            "hash": np.array(hashes, np.uint64),
+            "hash": hash_ids(ids),
             "event_ms": np.full(n, event_ms),
             "arrival_ms": np.full(n, event_ms),
             "account": np.zeros(n, np.int64),
@@ -35,7 +34,6 @@ def append(log: RowLog, *ids: str, event_ms: int = T) -> list[int]:
             **{name: np.zeros((n, 0), np.float32) for name in ("features", "own", "scores")},
         }
     )
-    return hashes
 
 
 def label(transaction_id: str, *, is_fraud: bool = True, at_ms: int = T + 50) -> Label:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from models.errors import UnavailableError
-from stream.outputs import Output, OutputProducer
+from stream.outputs import OutputProducer, Outputs
 
 
 class Batch(list[tuple[bytes, bytes]]):
@@ -76,8 +76,12 @@ async def others_run() -> None:
 
 
 OUTPUTS = [
-    Output(topic, b"k%d" % (i % 7), b"%s%d" % (topic.encode(), i))
-    for i in range(40)
+    Outputs(
+        topic,
+        [b"k%d" % (i % 7) for i in range(start, start + 20)],
+        [b"%s%d" % (topic.encode(), i) for i in range(start, start + 20)],
+    )
+    for start in (0, 20)
     for topic in ("alerts", "decisions")
 ]
 
@@ -92,8 +96,9 @@ async def test_every_record_is_sent_once_in_the_order_of_its_key(
     for sent in client.sent:
         for key, value in sent.records:
             found[sent.topic, key].append(value)
-    for output in OUTPUTS:
-        expected[output.topic, output.key].append(output.value)
+    for topic, keys, values in OUTPUTS:
+        for key, value in zip(keys, values, strict=True):
+            expected[topic, key].append(value)
     assert found == expected
     assert all(0 < len(sent.records) <= 3 for sent in client.sent)
 

@@ -389,8 +389,8 @@ def test_a_label_said_just_before_old_rows_are_dropped_is_learnt_for_its_own() -
     pipeline.score(some([4 * DAY_MS + HOUR_MS // 3, 4 * DAY_MS + 2 * HOUR_MS], prefix="late"))
     assert pipeline.log.size < before + 2
     assert outcomes(pipeline)[1] == 1
-    row = pipeline.log.find(hash_ids(["t10"])[0])
-    assert row is not None
+    row = int(pipeline.log.find(hash_ids(["t10"]))[0])
+    assert row >= 0
     assert pipeline.log.outcome[row] == FRAUD
     assert np.count_nonzero(pipeline.log.outcome == FRAUD) == 1
 

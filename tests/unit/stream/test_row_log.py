@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from models.features.key_index import ABSENT
 from stream.row_log import FRAUD, LEGIT, PENDING, RowLog
 
 
@@ -49,13 +50,13 @@ def test_rows_come_back_as_they_were_given(n: int) -> None:
 
 
 def test_a_transaction_is_found_by_its_hash() -> None:
-    """Also one of 64 bits; an unknown one is None."""
+    """Also one of 64 bits; an unknown one is absent."""
     log = a_log()
     high = rows([1, 2])
     high["hash"] = np.array([2**64 - 1, 2**63], np.uint64)
     log.append(high)
-    assert (log.find(2**64 - 1), log.find(2**63), log.find(1)) == (0, 1, None)
-    assert log.known([2**63, 5]) == [True, False]
+    asked = np.array([2**64 - 1, 2**63, 1], np.uint64)
+    assert log.find(asked).tolist() == [0, 1, ABSENT]
 
 
 def test_rows_are_due_once_and_only_while_pending() -> None:
@@ -90,7 +91,7 @@ def test_pending_rows_are_never_forgotten() -> None:
     log.settle(log.due(3), np.full(4, LEGIT, np.int8), np.full(4, 9))
     log.drop_before(100, keep_from=log.size)
     assert log.hash.tolist() == [4, 5, 6, 7]
-    assert (log.find(3), log.find(4)) == (None, 0)
+    assert log.find(np.array([3, 4], np.uint64)).tolist() == [ABSENT, 0]
     assert log.due(4).tolist() == [0]
 
 
@@ -125,10 +126,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule(key=st.integers(0, 100), outcome=st.sampled_from([LEGIT, FRAUD]))
     def settle(self, key: int, outcome: int) -> None:
-        index = self.log.find(key)
+        index = int(self.log.find(np.array([key], np.uint64))[0])
         held = [i for i, row in enumerate(self.list) if row.key == key]
-        assert held == ([] if index is None else [index])
-        if index is not None:
+        assert (held or [ABSENT]) == [index]
+        if index != ABSENT:
             self.log.settle(
                 np.array([index]), np.array([outcome], np.int8), np.array([self.now_ms])
             )

@@ -1,0 +1,89 @@
+"""A compiled hash table from 64-bit keys to numbers in the order of their first sight.
+
+Keys must be hashes already: their low bits say where they lie.
+"""
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+ABSENT = -1
+_FIRST_CAPACITY = 2_048
+
+
+@nb.njit(cache=True)
+def _find(slot_keys, slot_numbers, keys, numbers):  # type: ignore[no-untyped-def]  # compiled
+    mask = np.uint64(len(slot_keys) - 1)
+    for i in range(len(keys)):
+        slot = keys[i] & mask
+        while slot_numbers[slot] >= 0 and slot_keys[slot] != keys[i]:
+            slot = (slot + np.uint64(1)) & mask
+        numbers[i] = slot_numbers[slot]
+
+
+@nb.njit(cache=True)
+def _add(slot_keys, slot_numbers, keys, numbers, next_number):  # type: ignore[no-untyped-def]  # compiled
+    mask = np.uint64(len(slot_keys) - 1)
+    for i in range(len(keys)):
+        slot = keys[i] & mask
+        while slot_numbers[slot] >= 0 and slot_keys[slot] != keys[i]:
+            slot = (slot + np.uint64(1)) & mask
+        if slot_numbers[slot] < 0:
+            slot_keys[slot], slot_numbers[slot] = keys[i], next_number
+            next_number += 1
+        numbers[i] = slot_numbers[slot]
+    return next_number
+
+
+class KeyIndex:
+    """Numbers by key; open addressing, at most half full, 32 to 64 bytes a key.
+
+    Attributes
+    ----------
+    next_number
+        That the next new key gets.
+    """
+
+    def __init__(self) -> None:
+        self.next_number = 0
+        self._n = 0
+        self._slot_keys = np.zeros(_FIRST_CAPACITY, np.uint64)
+        self._slot_numbers = np.full(_FIRST_CAPACITY, ABSENT, np.int64)
+
+    def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the keys' numbers, `ABSENT` for those that are not held."""
+        numbers = np.empty(len(keys), np.int64)
+        _find(self._slot_keys, self._slot_numbers, keys, numbers)
+        return numbers
+
+    def add(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the keys' numbers; new ones get the next, in order."""
+        self._reserve(self._n + len(keys))
+        numbers = np.empty(len(keys), np.int64)
+        first = self.next_number
+        self.next_number = _add(self._slot_keys, self._slot_numbers, keys, numbers, first)
+        self._n += self.next_number - first
+        return numbers
+
+    def replace(self, keys: NDArray[np.uint64], first_number: int) -> None:
+        """Hold these keys alone, numbered from a number on."""
+        capacity = max(2 * len(keys), _FIRST_CAPACITY)
+        self._empty(1 << (capacity - 1).bit_length())
+        self.next_number = first_number
+        self.add(keys)
+
+    def _reserve(self, n: int) -> None:
+        if 2 * n <= len(self._slot_keys):
+            return
+        held = self._slot_numbers >= 0
+        keys, numbers = self._slot_keys[held], self._slot_numbers[held]
+        in_order = np.argsort(numbers)
+        first, self._n = self.next_number - self._n, 0
+        self._empty(1 << (2 * n - 1).bit_length())
+        self.next_number = first
+        self.add(keys[in_order])
+
+    def _empty(self, capacity: int) -> None:
+        self._n = 0
+        self._slot_keys = np.zeros(capacity, np.uint64)
+        self._slot_numbers = np.full(capacity, ABSENT, np.int64)
