@@ -140,6 +140,16 @@ class Basis:
         out |= {f"tree_{name}": getattr(self.trees, name) for name in _TREE}
         return out | {"made_from": np.array([self.drawn, self.grown], np.int32)}
 
+    def is_same(self, other: "Basis | None") -> bool:
+        """Return whether the other encodes rows alike; numbers may come again in a new log."""
+        if other is None or (other.number, other.schema_hash) != (self.number, self.schema_hash):
+            return False
+        held = other.arrays()
+        return self is other or all(
+            np.array_equal(array, held[name], equal_nan=array.dtype.kind == "f")
+            for name, array in self.arrays().items()
+        )
+
     @classmethod
     def from_arrays(
         cls, number: int, schema_hash: str, arrays: Mapping[str, NDArray[np.generic]]

@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 _CATCH_UP_S = 1.0  # between looks whether everything has been read again
 _IDLE_S = 30.0  # without a chunk, what is there has been read
-_CHECKPOINT_SHARE = 0.05  # of the time at most goes into copying what changed
+_CHECKPOINT_SHARE = 0.1  # of the time at most goes into copying and writing what changed
+_MAX_CHECKPOINT_S = 30.0  # and still the next one comes so soon: a restart repeats no more
 Partition = tuple[str, int]
 
 
@@ -83,7 +84,7 @@ class BankApp:
         self._now_s = now_s
         self._lock = asyncio.Lock()
         self._unacked: list[Any] = []
-        self._stored_s = self._snapshot_s = self._chunk_s = 0.0
+        self._stored_s = self._checkpoint_s = self._chunk_s = 0.0
         self._writing: asyncio.Future[None] = _done()
         self._sequencer: Sequencer | None = None
         self.partitions: frozenset[Partition] = frozenset()
@@ -309,7 +310,8 @@ class BankApp:
 
     def _is_checkpoint_due(self) -> bool:
         """Return whether it is time, and the last one is written and has cost its share."""
-        pause_s = max(self.settings.checkpoint_s, self._snapshot_s / _CHECKPOINT_SHARE)
+        share_s = min(self._checkpoint_s / _CHECKPOINT_SHARE, _MAX_CHECKPOINT_S)
+        pause_s = max(self.settings.checkpoint_s, share_s)
         return self._writing.done() and self._now_s() - self._stored_s >= pause_s
 
     async def _checkpoint(self) -> None:
@@ -331,12 +333,13 @@ class BankApp:
         self._writing = asyncio.ensure_future(self._write(snapshot, events))
         self._stored_s = self._now_s()
         show(self.telemetry, pipeline)
-        self._snapshot_s = time.perf_counter() - started_s
-        self.telemetry.snapshot_s.observe(self._snapshot_s)
+        self._checkpoint_s = time.perf_counter() - started_s
+        self.telemetry.snapshot_s.observe(self._checkpoint_s)
 
     async def _write(self, snapshot: Snapshot, events: list[Any]) -> None:
         started_s = time.perf_counter()
         await asyncio.to_thread(self._store.write, snapshot)
+        self._checkpoint_s += time.perf_counter() - started_s
         if self._changelog is not None:
             sent_s = time.perf_counter()
             self.telemetry.changelog_bytes.inc(await self._changelog.send(snapshot))

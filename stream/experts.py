@@ -250,7 +250,7 @@ class SharedExpert:
     def _reference(self, rows: Matured, active: NDArray[np.int32]) -> NDArray[np.float64]:
         if self.basis is None or self.weights is None:
             return np.full(len(rows), self._policy.prior_logit)
-        if self.collecting is not None and self.basis.number == self.collecting.number:
+        if self.basis.is_same(self.collecting):
             return logits(active, self.weights)
         return self.score(rows.features)
 
@@ -265,7 +265,7 @@ class SharedExpert:
         """Return whether a release's basis is one that rows must be encoded for afresh."""
         if collecting is None:
             return False
-        return self.collecting is None or self.collecting.number != collecting.number
+        return not collecting.is_same(self.collecting)
 
     def install(
         self,
@@ -312,7 +312,7 @@ class SharedExpert:
         if self.collecting is None:
             return {}
         now_weights = np.zeros(self.collecting.n_weights)
-        is_in_force = self.basis is not None and self.basis.number == self.collecting.number
+        is_in_force = self.collecting.is_same(self.basis)
         if self.weights is not None and is_in_force:
             now_weights = self.weights
         out = {}

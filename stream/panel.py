@@ -251,7 +251,7 @@ class Panel:
             personal=self._personal(release),
         )
         basis = release.basis
-        if basis is not None and (before is None or before.number != basis.number):
+        if basis is not None and not basis.is_same(before):
             for family in self.families:
                 family.install(basis)
         if basis is not None and self.net is not None:

@@ -439,3 +439,20 @@ def test_moments_are_learnt_only_where_they_are_wanted() -> None:
         )
     )
     assert wide.settled() is None
+
+
+def test_a_basis_of_the_same_number_from_another_log_is_another_basis() -> None:
+    """Numbers begin anew where the consortium's topics do; weights must never fit the wrong one."""
+    small, large = rows(150, 1), rows(4_000, 2)
+    one, other = a_basis(small), a_basis(large)
+    assert one.number == other.number
+    assert one.n_weights != other.n_weights
+    expert = SharedExpert(SCHEMA, POLICY)
+    expert.install(one, np.zeros(one.n_weights), one, small)
+    assert not expert.needs_rows(a_basis(small))
+    assert expert.needs_rows(other)
+    expert.install(one, np.zeros(one.n_weights), other, small)
+    expert.learn(large)
+    ((n, packed, gradient),) = expert.contributions(T).values()
+    assert (n, len(gradient)) == (len(small) + len(large), other.n_weights)
+    assert len(packed) == other.n_weights * (other.n_weights + 1) // 2
