@@ -296,8 +296,7 @@ class Pipeline:
         return self._matured(index[self._shareable(index)])
 
     def _retained(self) -> tuple[Matured, Matured]:
-        index = self._known()
-        shared = self._matured(index)
+        shared = self._matured(index := self._known())
         return self._as_own(shared, index), shared
 
     def _families(self) -> list[Family]:
@@ -342,7 +341,9 @@ class Pipeline:
         self.judge.refit(self.log, self.tick_ms, window=window)
         self.judge.rescore(self.log, self._rescored)
         self.log.drop_before(
-            self.tick_ms - self.config.retention_ms, keep_from=self.labels.first_fresh(self.log)
+            self.tick_ms - self.config.retention_ms,
+            keep_from=self.labels.first_fresh(self.log),
+            max_matured=self.config.retained_rows,
         )
 
     def _note_scorers(self, experts: set[int]) -> None:

@@ -33,6 +33,8 @@ class PipelineConfig:
         After it a transaction without a label counts as legitimate.
     retention_ms
         For how long matured rows are kept (late chargebacks, re-encoding, blend).
+    retained_rows
+        And how many of them at most, the newest, within an eighth; >= 1.
     statistics_cadence_ms
         Event time between publications of statistics and histograms; evidence goes every epoch.
     families
@@ -72,6 +74,7 @@ class PipelineConfig:
     tick_ms: int = HOUR_MS
     label_horizon_ms: int = 7 * DAY_MS
     retention_ms: int = 90 * DAY_MS
+    retained_rows: int = 1_000_000
     statistics_cadence_ms: int = DAY_MS
     families: tuple[FamilySpec, ...] = ()
     seed: int = 0

@@ -1,7 +1,8 @@
 """The columnar log of scored transactions: pending until an outcome is known, then kept a while.
 
 One row serves the label join, learning, the blend's window and re-encoding for a new basis. Rows
-are appended in the order of scoring and dropped from the front when older than the retention.
+are appended in the order of scoring and dropped from the front when older than the retention, or
+more than it allows.
 """
 
 from collections.abc import Mapping
@@ -173,10 +174,14 @@ class RowLog:
         """Return the rows whose outcome became known at or after an instant."""
         return np.flatnonzero(self.known_ms >= max(known_ms, 0))
 
-    def drop_before(self, arrival_ms: int, *, keep_from: int) -> None:
-        """Forget the rows scored before a watermark, but none pending and none from a row on."""
+    def drop_before(self, arrival_ms: int, *, keep_from: int, max_matured: int) -> None:
+        """Forget the rows scored before a watermark, but none pending and none from a row on.
+
+        Of more than ``max_matured`` rows before the first that is pending, the oldest go too. An
+        eighth of all must go before any does, since the others move.
+        """
         n = int(np.searchsorted(self.arrival_ms, arrival_ms, side="left"))
-        n = min(n, self.first_pending, keep_from)
+        n = min(max(n, self.first_pending - max_matured), self.first_pending, keep_from)
         if n < self.size // 8:
             return
         for name, column in self.columns.items():

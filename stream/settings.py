@@ -60,8 +60,9 @@ class Settings:
         After it a transaction without a label counts as legitimate.
     lateness_s
         How far an event may lie behind the newest of its partition.
-    retention_s
-        How long matured transactions are kept.
+    retention_s, retained_rows
+        How long matured transactions are kept, and how many of them at most, 440 bytes each; what
+        was learnt of those that go stays learnt.
     alert_rate
         Share of transactions that may alert, in (0, 1).
     families
@@ -108,6 +109,7 @@ class Settings:
     label_horizon_s: float = 7 * 86_400.0
     lateness_s: float = 86_400.0
     retention_s: float = 90 * 86_400.0
+    retained_rows: int = 1_000_000
     alert_rate: float = 0.01
     families: tuple[str, ...] = ()
     seed: int = 0
@@ -134,6 +136,7 @@ class Settings:
         _demand(self.retention_s > self.label_horizon_s, "retention_s", "more than label_horizon_s")
         in_steps = self.mode == "live" or self.cadence_s % self.tick_s == 0
         _demand(in_steps, "cadence_s", "a multiple of tick_s in replay")
+        _demand(self.retained_rows >= 1, "retained_rows", "1 or more")
         _demand(0.0 < self.alert_rate < 1.0, "alert_rate", "a share in (0, 1)")
         _demand(0 <= self.seed < 2**31, "seed", "0..2^31 - 1")
         in_all = self.propose_trees * max(len(self.families), 1)
@@ -298,6 +301,7 @@ def pipeline_config(
         tick_ms=round(settings.tick_s * 1_000),
         label_horizon_ms=round(settings.label_horizon_s * 1_000),
         retention_ms=round(settings.retention_s * 1_000),
+        retained_rows=settings.retained_rows,
         statistics_cadence_ms=round(settings.statistics_s * 1_000),
         families=settings.families,
         seed=settings.seed,

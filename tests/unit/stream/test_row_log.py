@@ -86,13 +86,28 @@ def test_pending_rows_are_never_forgotten() -> None:
     log = a_log()
     for arrival_ms in range(8):
         log.append(rows([arrival_ms], arrival_ms))
-    log.drop_before(100, keep_from=log.size)
+    log.drop_before(100, keep_from=log.size, max_matured=1_000)
     assert log.size == 8
     log.settle(log.due(3), np.full(4, LEGIT, np.int8), np.full(4, 9))
-    log.drop_before(100, keep_from=log.size)
+    log.drop_before(100, keep_from=log.size, max_matured=1_000)
     assert log.hash.tolist() == [4, 5, 6, 7]
     assert log.find(np.array([3, 4], np.uint64)).tolist() == [ABSENT, 0]
     assert log.due(4).tolist() == [0]
+
+
+def test_of_too_many_rows_the_oldest_matured_go() -> None:
+    """However young; an eighth of all must go, and what is pending stays."""
+    log = a_log()
+    for arrival_ms in range(80):
+        log.append(rows([arrival_ms], arrival_ms))
+    log.settle(log.due(59), np.full(60, LEGIT, np.int8), np.full(60, 99))
+    log.drop_before(0, keep_from=80, max_matured=51)
+    assert log.size == 80
+    log.drop_before(0, keep_from=80, max_matured=50)
+    assert log.hash.tolist() == list(range(10, 80))
+    assert log.first_pending == 50
+    log.drop_before(0, keep_from=12, max_matured=1)
+    assert log.hash.tolist() == list(range(22, 80))
 
 
 @dataclass
@@ -155,7 +170,7 @@ class Machine(RuleBasedStateMachine):
     def drop(self, back_ms: int) -> None:
         old = [row for row in self.list if row.arrival_ms < self.now_ms - back_ms and row.passed]
         before = self.log.size
-        self.log.drop_before(self.now_ms - back_ms, keep_from=self.log.size)
+        self.log.drop_before(self.now_ms - back_ms, keep_from=self.log.size, max_matured=1_000)
         n = before - self.log.size
         assert n in {0, len(old)}
         assert n or len(old) < max(1, before // 8)
