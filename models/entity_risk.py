@@ -4,11 +4,13 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
 PSEUDONYM_BYTES = 16
 NEVER_MS = -1
+_HOURS = 24
 STEP = 16
 """Capped counts and the weights of evidence are multiples of 1 / 16: their products stay exact."""
 
@@ -116,6 +118,72 @@ def aggregate(cells: EvidenceCells) -> EvidenceCells:
         last_fraud_ms=np.maximum.reduceat(sorted_cells.last_fraud_ms, first),
         last_legit_ms=np.maximum.reduceat(sorted_cells.last_legit_ms, first),
     )
+
+
+def count_outcomes(
+    names: NDArray[np.uint8],
+    kinds: NDArray[np.uint8],
+    row: NDArray[np.int64],
+    hour: NDArray[np.int64],
+    event_ms: NDArray[np.int64],
+    is_fraud: NDArray[np.bool_],
+) -> EvidenceCells:
+    """Return the cells of single outcomes; the same as `aggregate` of a cell for each.
+
+    Parameters
+    ----------
+    names, kinds
+        Of all entities: uint8 of shape (n_entities, 16) and (n_entities,).
+    row
+        int64 of shape (n,): which entity.
+    hour
+        int64 of shape (n,) in [0, 23]: of the day in which the outcome became known.
+    event_ms, is_fraud
+        int64 and bool of shape (n,).
+    """
+    place = row * _HOURS + hour
+    order = np.argsort(place, kind="stable")
+    of_cell, n, f, first_fraud_ms, last_fraud_ms, last_legit_ms = _count(
+        place[order], event_ms[order], is_fraud[order]
+    )
+    entity = of_cell // _HOURS
+    return aggregate(
+        EvidenceCells(
+            name=names[entity],
+            kind=kinds[entity],
+            hour=(of_cell % _HOURS).astype(np.uint8),
+            n=n,
+            f=f,
+            first_fraud_ms=first_fraud_ms,
+            last_fraud_ms=last_fraud_ms,
+            last_legit_ms=last_legit_ms,
+        )
+    )
+
+
+@nb.njit(cache=True)
+def _count(place, event_ms, is_fraud):  # type: ignore[no-untyped-def]  # compiled
+    """Count the outcomes of each place; equal places follow each other."""
+    n_rows = len(place)
+    of_cell = np.empty(n_rows, np.int64)
+    n, f = np.zeros(n_rows, np.float32), np.zeros(n_rows, np.float32)
+    first_fraud, last_fraud = np.full(n_rows, NEVER_MS), np.full(n_rows, NEVER_MS)
+    last_legit = np.full(n_rows, NEVER_MS)
+    k = -1
+    for i in range(n_rows):
+        if k < 0 or of_cell[k] != place[i]:
+            k += 1
+            of_cell[k] = place[i]
+        n[k] += 1.0
+        if is_fraud[i]:
+            f[k] += 1.0
+            if first_fraud[k] < 0 or event_ms[i] < first_fraud[k]:
+                first_fraud[k] = event_ms[i]
+            last_fraud[k] = max(last_fraud[k], event_ms[i])
+        else:
+            last_legit[k] = max(last_legit[k], event_ms[i])
+    end = k + 1
+    return of_cell[:end], n[:end], f[:end], first_fraud[:end], last_fraud[:end], last_legit[:end]
 
 
 def capped(cells: EvidenceCells, max_frauds: int) -> EvidenceCells:

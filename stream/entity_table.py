@@ -8,7 +8,13 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from models.entity_risk import PSEUDONYM_BYTES, EvidenceCells, aggregate, capped, pseudonym
+from models.entity_risk import (
+    PSEUDONYM_BYTES,
+    EvidenceCells,
+    capped,
+    count_outcomes,
+    pseudonym,
+)
 from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING
 from models.features.entities import (
     ENTITY,
@@ -127,19 +133,8 @@ class EntityTable:
         row, known_ms, event_ms, is_fraud = (
             np.concatenate(column) for column in zip(*self._log[day], strict=True)
         )
-        hour = ((known_ms - day * DAY_MS) // HOUR_MS).astype(np.uint8)
-        return aggregate(
-            EvidenceCells(
-                name=self._index.names[row],
-                kind=self._index.kinds[row],
-                hour=hour,
-                n=np.ones(len(row), np.float32),
-                f=is_fraud.astype(np.float32),
-                first_fraud_ms=np.where(is_fraud, event_ms, NEVER),
-                last_fraud_ms=np.where(is_fraud, event_ms, NEVER),
-                last_legit_ms=np.where(is_fraud, NEVER, event_ms),
-            )
-        )
+        hour = (known_ms - day * DAY_MS) // HOUR_MS
+        return count_outcomes(self._index.names, self._index.kinds, row, hour, event_ms, is_fraud)
 
     def published(self, cells: Mapping[int, tuple[int, EvidenceCells]], *, open_day: int) -> None:
         """Remember what was published of each day and under which number.

@@ -14,6 +14,7 @@ from models.entity_risk import (
     aggregate,
     capped,
     concatenate,
+    count_outcomes,
     empty_cells,
     pseudonym,
 )
@@ -128,6 +129,35 @@ def test_aggregate_is_its_definition(rows: list[Row]) -> None:
     before = rows_of(given_cells)
     assert rows_of(aggregate(given_cells)) == merged(rows)
     assert rows_of(given_cells) == before
+
+
+OUTCOMES = st.lists(
+    st.tuples(st.integers(0, 5), st.integers(0, 23), st.integers(0, 2**45), st.booleans()),
+    max_size=20,
+)
+
+
+@given(outcomes=OUTCOMES)
+def test_counting_outcomes_is_aggregating_a_cell_for_each(
+    outcomes: list[tuple[int, int, int, bool]],
+) -> None:
+    """Bit for bit; six entities, two of them of one name and two kinds."""
+    names = np.random.default_rng(3).integers(0, 256, (6, 16)).astype(np.uint8)
+    names[5] = names[0]
+    kinds = np.array([0, 0, 1, 2, 1, 2], np.uint8)
+    found = count_outcomes(
+        names,
+        kinds,
+        *(np.array([each[k] for each in outcomes], np.int64) for k in range(3)),
+        np.array([each[3] for each in outcomes], np.bool_),
+    )
+    singles = [
+        Row(bytes(names[entity]), int(kinds[entity]), hour, 1.0, 1.0, at_ms, at_ms, -1)
+        if is_fraud
+        else Row(bytes(names[entity]), int(kinds[entity]), hour, 1.0, 0.0, -1, -1, at_ms)
+        for entity, hour, at_ms, is_fraud in outcomes
+    ]
+    assert same_bits(found, aggregate(cells(singles)))
 
 
 @given(rows=ROW_LISTS, data=st.data())
