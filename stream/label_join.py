@@ -116,7 +116,8 @@ class LabelJoin:
             self.contradicting += 1
             return False
         if outcome == PENDING or label.is_fraud:
-            known_ms = max(label.labelled_at_ms, tick_ms, int(log.event_ms[row]))
+            # after the last tick that was learnt: at or before a tick is what was learnt by it
+            known_ms = max(label.labelled_at_ms, tick_ms + 1, int(log.event_ms[row]))
             log.settle(np.array([row]), np.array([wanted], np.int8), np.array([known_ms], np.int64))
             self.fresh.append(label.transaction_hash)
             self.joined += 1

@@ -64,12 +64,12 @@ def test_a_label_settles_its_transaction(is_fraud: bool, outcome: int) -> None:
 
 @pytest.mark.parametrize(
     ("said_ms", "tick_ms", "known_ms"),
-    [(T + 5, T + 3, T + 5), (T + 5, T + 9, T + 9), (T - 5, T - 9, T)],
+    [(T + 5, T + 3, T + 5), (T + 5, T + 9, T + 10), (T - 5, T - 9, T)],
 )
 def test_an_outcome_is_known_neither_before_it_is_said_nor_learnt_nor_paid(
     said_ms: int, tick_ms: int, known_ms: int
 ) -> None:
-    """The latest of the three instants."""
+    """The latest of the three, learnt being after the last tick."""
     log, join = a_log("x"), LabelJoin()
     join.learn(log, [label("x", at_ms=said_ms)], tick_ms)
     assert log.known_ms.tolist() == [known_ms]
