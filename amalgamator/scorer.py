@@ -21,7 +21,7 @@ from models.cross_choice import choose_crosses, only_crosses, with_crosses
 from models.histograms import N_CELLS
 from models.packed import diagonal
 from models.release import Former, PersonalWeights, Release
-from models.summary import Part
+from models.summary import ContributionKey, Part
 from models.tree_checks import TreeLimits
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class ScorerFold:
         self._config = config
         self._sums = BucketSums()
         self._solved: _Solved | None = None
+        self._frauds: dict[ContributionKey, tuple[int, int]] = {}  # number, frauds
         self.is_indefinite = False
 
     def reweigh(self, weights: Mapping[str, float]) -> None:
@@ -168,11 +169,10 @@ class ScorerFold:
         n, n_frauds = 0, 0
         for key, held in of_part(pairs, "histograms"):
             if self._config.weight_of(key.member) > 0.0:
-                arrays = held.contribution.arrays
-                frauds = arrays["count"] * arrays["is_fraud"].astype(np.uint64)
-                per_feature = np.bincount(arrays["feature"].astype(np.int64), frauds)
+                if self._frauds.get(key, (-1, 0))[0] != held.seq:
+                    self._frauds[key] = (held.seq, _frauds_of(held.contribution.arrays))
                 n += held.contribution.n
-                n_frauds += int(per_feature.max(initial=0))
+                n_frauds += self._frauds[key][1]
         return n, n_frauds
 
     def _diagonal(self, pairs: Pairs, target: Target) -> NDArray[np.float64]:
@@ -217,6 +217,14 @@ class ScorerFold:
             for key, held in of_part(pairs, "statistics")
             if self._config.weight_of(key.member) > 0.0 and target.takes(held.contribution)
         ]
+
+
+def _frauds_of(histograms: Mapping[str, NDArray[np.generic]]) -> int:
+    """Return the frauds behind a member's histograms, of which a feature shows those it has."""
+    count, is_fraud = np.asarray(histograms["count"]), np.asarray(histograms["is_fraud"])
+    feature = np.asarray(histograms["feature"]).astype(np.int64)
+    per_feature = np.bincount(feature, count * is_fraud.astype(np.uint64))
+    return int(per_feature.max(initial=0))
 
 
 def _before(previous: Release | None, config: FoldConfig) -> Scorer:

@@ -59,6 +59,11 @@ class Basis:
         grown (`amalgamator.policy.BasisPolicy.number_due`), and the newest period of proposals; -1
         where nobody counts.
 
+    Attributes
+    ----------
+    offsets
+        int64 of shape (n_transforms + 1,): first weight of each transform and, last, how many.
+
     Raises
     ------
     InvalidInputError
@@ -83,6 +88,7 @@ class Basis:
     trees: TreeList = field(default_factory=lambda: together([]))
     drawn: int = -1
     grown: int = -1
+    offsets: NDArray[np.int64] = field(init=False, repr=False)
     tables: "_Tables" = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +103,7 @@ class Basis:
         _check_edges("cuts", self.cuts, self.n_cuts)
         _check_positions(self)
         _check_categories(self)
+        object.__setattr__(self, "offsets", _offsets(self))
         if not self.number >= 1 or not self.n_weights <= MAX_WEIGHTS:
             raise InvalidInputError(
                 f"expected number >= 1 and at most {MAX_WEIGHTS} weights, "
@@ -119,15 +126,6 @@ class Basis:
     def n_transforms(self) -> int:
         """Columns of the encoded row: bias, features, crosses, trees."""
         return 1 + len(self.selected) + len(self.crosses) + len(self.trees)
-
-    @property
-    def offsets(self) -> NDArray[np.int64]:
-        """First weight of each transform and, last, the number of weights; (n_transforms + 1,)."""
-        bins = self.n_edges.astype(np.int64)[self.selected] + 1
-        coarse = self.n_coarse_edges.astype(np.int64) + 1
-        cells = coarse[self.crosses[:, 0]] * coarse[self.crosses[:, 1]]
-        leaves = self.trees.n_nodes.astype(np.int64) + 1
-        return np.concatenate([[0], np.cumsum(np.concatenate([[1], bins, cells, leaves]))])
 
     @property
     def n_weights(self) -> int:
@@ -263,6 +261,15 @@ def _check_categories(basis: Basis) -> None:
         raise InvalidInputError("category_cells: expected ascending cells within each feature")
     if not bool(np.isfinite(basis.category_logits).all()):
         raise InvalidInputError("category_logits: expected finite numbers")
+
+
+def _offsets(basis: Basis) -> NDArray[np.int64]:
+    """Return the first weight of each transform and, last, how many; (n_transforms + 1,)."""
+    bins = basis.n_edges.astype(np.int64)[basis.selected] + 1
+    coarse = basis.n_coarse_edges.astype(np.int64) + 1
+    cells = coarse[basis.crosses[:, 0]] * coarse[basis.crosses[:, 1]]
+    leaves = basis.trees.n_nodes.astype(np.int64) + 1
+    return np.concatenate([[0], np.cumsum(np.concatenate([[1], bins, cells, leaves]))])
 
 
 class _Tables(NamedTuple):

@@ -1,5 +1,6 @@
 """Which pages of a growing table were written to since the state was last stored."""
 
+import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,14 +22,10 @@ class TouchedPages:
 
     def rows(self, rows: NDArray[np.integer]) -> None:
         """Mark the pages of some rows; negative ones are skipped."""
-        if len(rows):
-            first = rows.astype(np.int64) * self._row_bytes
-            first = first[first >= 0]
-            last = (first + self._row_bytes - 1) // TABLE_PAGE_BYTES
-            self._reach(int(last.max(initial=0)))
-            for offset in range(0, self._row_bytes, TABLE_PAGE_BYTES):
-                self._marks[(first + offset) // TABLE_PAGE_BYTES] = True
-            self._marks[last] = True
+        end = (int(rows.max(initial=-1)) + 1) * self._row_bytes
+        if end > 0:
+            self._reach((end - 1) // TABLE_PAGE_BYTES)
+            _mark(rows, self._row_bytes, self._marks)
 
     def span(self, start: int, stop: int) -> None:
         """Mark the pages of rows ``start`` to ``stop``."""
@@ -57,3 +54,14 @@ class TouchedPages:
     def clear(self) -> None:
         """Unmark everything: it was stored."""
         self._marks[:] = False
+
+
+@nb.njit(cache=True)
+def _mark(rows, row_bytes, marks):  # type: ignore[no-untyped-def]  # compiled
+    for row in rows:
+        if row >= 0:
+            first = np.int64(row) * row_bytes
+            for page in range(
+                first // TABLE_PAGE_BYTES, (first + row_bytes - 1) // TABLE_PAGE_BYTES + 1
+            ):
+                marks[page] = True

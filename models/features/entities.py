@@ -194,8 +194,12 @@ def learn_outcomes(entities, row, time_ms, known_ms, is_fraud):  # type: ignore[
 
 @nb.njit(cache=True)
 def clear_others_day(entities, row, day):  # type: ignore[no-untyped-def]  # compiled
-    """Empty the day slot of one UTC day of the given rows."""
+    """Empty the day slot of one UTC day of the given rows; repeats in a row are passed over."""
+    last = -1
     for r in row:
+        if r == last:
+            continue
+        last = r
         e = entities[r]
         e.others_day_n[day % RING] = 0.0
         e.others_day_f[day % RING] = 0.0
@@ -204,8 +208,11 @@ def clear_others_day(entities, row, day):  # type: ignore[no-untyped-def]  # com
 @nb.njit(cache=True)
 def clear_others_hours(entities, row, day):  # type: ignore[no-untyped-def]  # compiled
     """Empty the hour slots of one UTC day of the given rows; two days on they are another's."""
-    first = (day * 24) % SHARED_HOURS
+    first, last = (day * 24) % SHARED_HOURS, -1
     for r in row:
+        if r == last:  # the cells of an entity follow each other
+            continue
+        last = r
         e = entities[r]
         for slot in range(first, first + 24):
             e.others_hour_n[slot] = 0.0
