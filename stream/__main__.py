@@ -177,7 +177,9 @@ def _app(
         BankWorker(taken.pipeline, mapping, BankTopics(settings.member), telemetry),
         places=places,
         taken=taken,
-        exchange=Exchange(settings.member, bootstrap, membership, taken.outbox, telemetry),
+        exchange=Exchange(
+            settings.member, settings.worker, bootstrap, membership, taken.outbox, telemetry
+        ),
         outputs=OutputProducer(settings.bank_bootstrap),
         telemetry=telemetry,
         now_s=time.time,
@@ -213,8 +215,11 @@ async def _serve(app: BankApp, stopped: asyncio.Event) -> int:
     await asyncio.gather(*tasks, return_exceptions=True)
     has_closed = await _has_closed(app)
     for task in failed:
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a background task failed", exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, SettingsError):
+            raise error
+        if error is not None:
+            log.error("a background task failed", exc_info=error)
     log.info("stopped")
     return 1 if failed or not has_closed else 0
 
@@ -235,6 +240,7 @@ async def _work(app: BankApp) -> None:
     """Connect, then run every loop; one that fails ends the others."""
     await app.fill_changelog()
     await app.outputs.start()
+    await app.check_share()
     await app.faust.start()
     loops = [app.checkpoint_regularly(), app.exchange.run()]
     if app.settings.mode == "live":

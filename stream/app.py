@@ -12,8 +12,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from models.errors import AmalgamError, SupersededError, UnavailableError
 from models.release import Release
 from stream.agents import build_faust
 from stream.anew import Anew, clear_marker
@@ -24,6 +26,7 @@ from stream.outputs import Output, OutputProducer
 from stream.pipeline_state import dump, stored
 from stream.sequencer import Sequencer, Step
 from stream.settings import Settings
+from stream.share import check_partitions
 from stream.take_over import Places
 from stream.take_up import Taken, shell_arrays
 from stream.telemetry import Telemetry
@@ -33,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _CATCH_UP_S = 1.0  # between looks whether everything has been read again
 _IDLE_S = 30.0  # without a chunk, what is there has been read
+_LOOK_S = 5.0  # for a look into the changelog between two assignments
 _CHECKPOINT_SHARE = 0.05  # of the time at most goes into copying what changed
 Partition = tuple[str, int]
 
@@ -86,6 +90,7 @@ class BankApp:
         self._stored_s = self._snapshot_s = self._chunk_s = 0.0
         self._writing: asyncio.Future[None] = _done()
         self._sequencer: Sequencer | None = None
+        self._superseded: SupersededError | None = None
         self.partitions: frozenset[Partition] = frozenset()
         self.faust = build_faust(settings, worker.topics, self.on_chunk, self.positions)
 
@@ -98,6 +103,8 @@ class BankApp:
 
     def failure(self) -> str | None:
         """Return why the process cannot go on, None while it can; asked once it has started."""
+        if self._superseded is not None:
+            return str(self._superseded)
         if self.faust.crashed:
             return "an agent crashed"
         if self._writing.done() and not self._writing.cancelled() and self._writing.exception():
@@ -111,12 +118,44 @@ class BankApp:
             (tp.topic, tp.partition) for tp in self.faust.consumer.assignment()
         )
         async with self._lock:
+            await self._look_for_rival()
             self._unacked.clear()
             self._sequencer = None
             if self._anew is not None:
                 self._begin(self._anew)
         log.info("assigned %d partitions", len(self.partitions))
         return {place: self._offsets[place] for place in self.partitions & self._offsets.keys()}
+
+    async def _look_for_rival(self) -> None:
+        """Find out whether this is a new assignment because another process took the place."""
+        if self._changelog is None:
+            return
+        try:
+            await self._writing
+            await asyncio.wait_for(self._changelog.check(), _LOOK_S)
+        except SupersededError as error:
+            self._superseded = error
+        except (AmalgamError, TimeoutError) as error:  # the next checkpoint finds out
+            log.warning("the changelog was not looked into: %s", error)
+
+    async def check_share(self) -> None:
+        """Refuse to start where some worker would have nothing to read.
+
+        Raises
+        ------
+        SettingsError
+            If the bank has more workers than a topic partitions.
+        UnavailableError
+            If the cluster does not answer.
+        """
+        if self.settings.workers > 1:
+            topics = self.worker.topics
+            for topic in (topics.transactions, topics.labels):
+                try:
+                    n = await self.outputs.n_partitions(topic)
+                except KafkaError as error:
+                    raise UnavailableError(f"the bank's cluster is not reached: {error}") from error
+                check_partitions(self.settings.share, topic, n)
 
     def _begin(self, anew: Anew) -> None:
         """Choose where to read from after a rebuild; partitions of other workers are not ours."""
@@ -131,6 +170,8 @@ class BankApp:
     async def on_chunk(self, event: Any) -> None:
         """Do the four steps of the module's text for one event of the transport."""
         async with self._lock:
+            if self._superseded is not None:
+                return
             records = event.value
             place = (records[0].topic, records[0].partition)
             records = [r for r in records if r.offset >= self._offsets.get(place, 0)]

@@ -69,6 +69,10 @@ class OutputProducer:
             sent += await self._send_group(topic, partition, group)
         await asyncio.gather(*sent)
 
+    async def n_partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has."""
+        return len(await self._producer.partitions_for(topic))
+
     async def _partition(self, output: Output) -> tuple[str, int]:
         n = self._n_partitions.get(output.topic)
         if n is None:

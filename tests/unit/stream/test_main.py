@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from deploy.consortium_files import ConsortiumPlan, write_consortium
-from models.errors import UnavailableError
+from models.errors import SettingsError, UnavailableError
 from stream import __main__ as process
 
 ROOT = Path(__file__).parents[3]
@@ -26,7 +26,7 @@ class App:
         self.settings = SimpleNamespace(mode="replay", drift_watch=False)
         self.outputs = SimpleNamespace(start=_nothing, stop=self._closes("outputs"))
         self.faust = SimpleNamespace(finalize=lambda: None, start=start, stop=self._closes("faust"))
-        self.fill_changelog = _nothing
+        self.fill_changelog = self.check_share = _nothing
         self.exchange = SimpleNamespace(run=_for_ever)
         self.checkpoint_regularly = loop or _for_ever
         self.close = self._closes("state")
@@ -51,6 +51,10 @@ async def _nothing() -> None:
 
 async def _fail() -> None:
     raise UnavailableError("away")
+
+
+async def _refuse() -> None:
+    raise SettingsError("workers: too many")
 
 
 async def served(app, stopped=None):
@@ -81,6 +85,15 @@ async def test_what_fails_ends_the_process_with_one(app, caplog) -> None:
     """At the start or in a loop; the log says what."""
     assert await served(app) == 1
     assert "a background task failed" in caplog.messages
+
+
+async def test_settings_that_only_the_cluster_refuses_are_told_as_such() -> None:
+    """Everything is closed before."""
+    app = App(_nothing)
+    app.check_share = _refuse
+    with pytest.raises(SettingsError, match="too many"):
+        await served(app)
+    assert app.closed == ["state", "faust", "outputs"]
 
 
 @pytest.mark.slow
