@@ -143,6 +143,14 @@ def bank_run(
     commands.become("stream", ["--settings", str(settings)])
 
 
+@bank_app.command("host")
+def bank_host(
+    settings: Annotated[Path, typer.Argument(help="The bank's settings file (TOML).")],
+) -> None:
+    """Run those of a bank's workers that fall to this machine, until it is stopped."""
+    commands.become("stream.host", ["--settings", str(settings)])
+
+
 @amalgamator_app.command("init")
 def amalgamator_init(
     consortium: Annotated[str, typer.Argument(help="Name of the consortium.")],

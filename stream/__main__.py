@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Coroutine
@@ -50,6 +51,7 @@ STATE_EXIT = 3
 SUPERSEDED_EXIT = 4
 ResultT = TypeVar("ResultT")
 _STOP_TIMEOUT_S = 9.0
+_STDIN = 0
 _TALKATIVE = ("faust", "mode", "aiokafka", "kafka")
 
 
@@ -61,7 +63,13 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m stream", description=__doc__)
     parser.add_argument("--settings", type=Path, help="TOML file; AMALGAM_STREAM_* wins over it")
-    file = parser.parse_args().settings
+    parser.add_argument(
+        "--until-eof", action="store_true", help="stop where standard input ends, as a host's"
+    )
+    given = parser.parse_args()
+    file = given.settings
+    if given.until_eof:
+        threading.Thread(target=_stop_at_eof, name="until-eof", daemon=True).start()
     try:
         settings = read_settings(file, os.environ)
         membership = read_membership(settings)
@@ -72,9 +80,19 @@ def main() -> int:
     except (SettingsError, ValueError) as error:
         sys.stderr.write(f"stream: {error}\n")
         return 2
-    log_as_json(settings.log_level, dict.fromkeys(_TALKATIVE, logging.WARNING))
+    quieter = dict.fromkeys(_TALKATIVE, logging.WARNING)
+    log_as_json(settings.log_level, quieter, {"worker": settings.worker})
     warnings.filterwarnings("ignore")
     return _ended(settings, file, _run(settings, membership, mapping, config))
+
+
+def _stop_at_eof() -> None:
+    """Stop this process once nobody holds the other end of its input any more."""
+    while os.read(_STDIN, 1):  # not `sys.stdin`, whose lock would be held at the exit
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_STOP_TIMEOUT_S + 1.0)
+    os._exit(1)  # it did not come to an end by itself
 
 
 def _ended(settings: Settings, file: Path | None, run: Coroutine[Any, Any, int]) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -154,6 +154,17 @@ class Settings:
     def share(self) -> Share:
         """Which partitions the worker reads."""
         return Share(int(self.worker), self.workers) if self.workers > 1 else Share()
+
+
+def of_worker(settings: Settings, worker: str) -> Settings:
+    """Return the settings of one of the workers that a host runs: its name, its own folder.
+
+    Raises
+    ------
+    SettingsError
+        If the bank has no such worker.
+    """
+    return replace(settings, worker=worker, state_dir=settings.state_dir / worker)
 
 
 _DURATIONS = (

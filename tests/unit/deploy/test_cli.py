@@ -72,7 +72,7 @@ def test_commands_are_those_of_the_manual():
     assert found >= {
         "demo", "demo-stop", "simulate", "foreign", "replay", "backtest", "attack", "label",
         "version", "kafka up",
-        "kafka down", "topics create", "bank init", "bank run", "amalgamator init",
+        "kafka down", "topics create", "bank init", "bank run", "bank host", "amalgamator init",
         "amalgamator admit", "amalgamator run", "alerts tail",
         "state show", "state verify", "state rebuild",
     }  # fmt: skip

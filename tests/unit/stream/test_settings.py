@@ -17,6 +17,7 @@ from stream.settings import (
     PREFIX,
     Membership,
     Settings,
+    of_worker,
     pipeline_config,
     read_membership,
     read_settings,
@@ -482,3 +483,11 @@ def test_a_bank_has_at_least_one_worker() -> None:
     """Nobody would read its stream."""
     with pytest.raises(SettingsError, match=r"WORKERS\): expected 1 or more"):
         read(WORKERS="0")
+
+
+def test_a_worker_of_a_host_has_its_name_and_a_folder_of_it() -> None:
+    """One that the bank does not have is refused."""
+    one = of_worker(read(WORKERS="3"), "2")
+    assert (one.worker, one.state_dir, one.share) == ("2", Path("state/2"), Share(2, 3))
+    with pytest.raises(SettingsError, match="WORKER"):
+        of_worker(one, "3")
