@@ -36,6 +36,7 @@ from stream.app import BankApp
 from stream.changelog_topic import ChangelogTopic
 from stream.drift import DETECTORS_HOME
 from stream.exchange import Exchange
+from stream.followed import Followed, read_followed
 from stream.outbox import Outbox
 from stream.outputs import OutputProducer
 from stream.pipeline_config import PipelineConfig
@@ -83,7 +84,10 @@ def main() -> int:
     quieter = dict.fromkeys(_TALKATIVE, logging.WARNING)
     log_as_json(settings.log_level, quieter, {"worker": settings.worker})
     warnings.filterwarnings("ignore")
-    return _ended(settings, file, _run(settings, membership, mapping, config))
+    place = str(file or "BANK.toml")
+    if given.until_eof:
+        place += f" --worker {settings.worker}"
+    return _ended(settings, place, _run(settings, membership, mapping, config))
 
 
 def _stop_at_eof() -> None:
@@ -95,7 +99,7 @@ def _stop_at_eof() -> None:
     os._exit(1)  # it did not come to an end by itself
 
 
-def _ended(settings: Settings, file: Path | None, run: Coroutine[Any, Any, int]) -> int:
+def _ended(settings: Settings, place: str, run: Coroutine[Any, Any, int]) -> int:
     """Run to the end and return the exit code."""
     try:
         return uvloop.run(run)
@@ -106,7 +110,7 @@ def _ended(settings: Settings, file: Path | None, run: Coroutine[Any, Any, int])
         log.error("%s", error)  # noqa: TRY400  # one line says it all
         return 2
     except StateError as error:
-        log.error("%s; %s", error, _advice(settings, file))  # noqa: TRY400  # one line says it all
+        log.error("%s; %s", error, _advice(settings, place))  # noqa: TRY400  # one line says it all
         return STATE_EXIT
     except SupersededError as error:
         log.error("%s", error)  # noqa: TRY400  # one line says it all
@@ -116,11 +120,10 @@ def _ended(settings: Settings, file: Path | None, run: Coroutine[Any, Any, int])
         return 1
 
 
-def _advice(settings: Settings, file: Path | None) -> str:
-    name = file or "BANK.toml"
+def _advice(settings: Settings, place: str) -> str:
     other = ", with --from-changelog restored from the changelog" if settings.changelog else ""
     return (
-        f"`amalgam state verify {name}` tells more, `amalgam state rebuild {name}` puts it aside "
+        f"`amalgam state verify {place}` tells more, `amalgam state rebuild {place}` puts it aside "
         f"so that the topics are read anew{other}"
     )
 
@@ -151,7 +154,8 @@ async def _run(
         taken = take_up(store, config, _outbox(membership), anew=anew)
         if settings.changelog:
             changelog = changelog_of(settings, membership)
-            claim = _claimed(stack, changelog, store, is_anew=anew is not None)
+            followed = read_followed(settings.state_dir)
+            claim = _claimed(stack, changelog, store, followed, is_anew=anew is not None)
             found = await _unless(stopped, claim)
             if found is None:
                 return 0
@@ -167,10 +171,15 @@ async def _run(
 
 
 async def _claimed(
-    stack: contextlib.AsyncExitStack, changelog: ChangelogTopic, store: StateStore, *, is_anew: bool
+    stack: contextlib.AsyncExitStack,
+    changelog: ChangelogTopic,
+    store: StateStore,
+    followed: Followed | None,
+    *,
+    is_anew: bool,
 ) -> Found:
     await stack.enter_async_context(changelog)
-    return await take_over(changelog, store, is_anew=is_anew)
+    return await take_over(changelog, store, is_anew=is_anew, followed=followed)
 
 
 async def _unless(stopped: asyncio.Event, work: Coroutine[Any, Any, ResultT]) -> ResultT | None:

@@ -90,6 +90,9 @@ class Settings:
     changelog
         Whether each of them goes to the worker's changelog on the bank's cluster, too, from which
         another host takes the worker over.
+    standby
+        Whether a host keeps copies of the workers that other hosts run, so that it takes them over
+        sooner; they cost it disk and network.
     health_host, health_port
         Where /metrics, /healthz and /readyz are served; port 0 picks a free one.
     log_level
@@ -123,6 +126,7 @@ class Settings:
     drift_watch: bool = True
     checkpoint_s: float = 2.0
     changelog: bool = False
+    standby: bool = False
     health_host: str = "127.0.0.1"
     health_port: int = 9463
     log_level: str = "INFO"

@@ -52,6 +52,7 @@ HOMES = {
         "stream/transport.py",
         "stream/changelog_topic.py",
         "stream/host/group.py",
+        "stream/host/standby.py",
         "stream/exchange.py",
         "stream/outputs.py",
         "deploy/bench/*",

@@ -17,6 +17,7 @@ from models.json_log import log_as_json
 from stream.host.children import Children
 from stream.host.group import HostGroup
 from stream.host.host import Host
+from stream.host.standby import Standby
 from stream.host.telemetry import HostTelemetry
 from stream.settings import Settings, read_settings
 from stream.share import worker_names
@@ -68,7 +69,8 @@ async def _run(settings: Settings, file: Path | None) -> int:
     telemetry = HostTelemetry(CollectorRegistry(), names)
     async with HostGroup(settings) as group:
         children = Children(settings, file, os.environ)
-        host = Host(group, children, telemetry, clock=time.monotonic)
+        copies = Standby(settings) if settings.standby else None
+        host = Host(group, children, telemetry, copies=copies, clock=time.monotonic)
         health = HealthServer(
             settings.health_port,
             render_metrics=telemetry.render,

@@ -55,6 +55,18 @@ class Group(Protocol):
     def is_in_touch(self) -> bool: ...  # noqa: D102  # protocol
 
 
+class Copies(Protocol):
+    """What a host needs of warm copies; `stream.host.standby` has the real ones."""
+
+    def follow(self, worker: str) -> None: ...  # noqa: D102  # protocol
+
+    def lag(self, worker: str) -> int: ...  # noqa: D102  # protocol
+
+    async def hand_over(self, worker: str) -> None: ...  # noqa: D102  # protocol
+
+    async def close(self) -> None: ...  # noqa: D102  # protocol
+
+
 class Host:
     """Runs the workers that the group assigns, until it is told to stop or the group is lost.
 
@@ -66,6 +78,8 @@ class Host:
         Of the workers.
     telemetry
         Metrics.
+    copies
+        Of the workers that do not run here; None: none are kept.
     clock
         Monotonic seconds.
     policy
@@ -78,17 +92,21 @@ class Host:
         processes: Processes,
         telemetry: HostTelemetry,
         *,
+        copies: Copies | None = None,
         clock: Callable[[], float],
         policy: HostPolicy | None = None,
     ) -> None:
         self._group = group
         self._processes = processes
         self._telemetry = telemetry
+        self._copies = copies
         self._clock = clock
         self._policy = policy or HostPolicy()
         self._state = HostState()
         self._answers: list[Answered] = []
         self._asking: set[asyncio.Task[None]] = set()
+        self._starting: dict[str, asyncio.Task[None]] = {}
+        self._never_started: list[Ended] = []
         self._unready: dict[str, str] = {}
 
     def unready(self) -> str | None:
@@ -122,17 +140,31 @@ class Host:
                 for event in self._events(is_over=is_over):
                     self._take(event)
                 self._telemetry.show(self._state, tuple(self._unready))
+                self._follow_others()
                 await asyncio.sleep(_TURN_S)
             if member.done():
                 member.result()
         finally:
-            for task in (member, probing, *self._asking):
+            for task in (member, probing, *self._asking, *self._starting.values()):
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError, AmalgamError):
                 await asyncio.gather(member, probing, return_exceptions=True)
+            if self._copies is not None:
+                await self._copies.close()
+
+    def _follow_others(self) -> None:
+        """Keep copies of the workers that neither run nor are to run here."""
+        if self._copies is None or self._state.assigned is None or self._state.is_stopping:
+            return
+        for worker in self._telemetry.workers:
+            if worker not in self._state.slots:
+                self._copies.follow(worker)
+            self._telemetry.standby_lag.labels(worker).set(self._copies.lag(worker))
 
     def _events(self, *, is_over: bool) -> Iterator[Event]:
         """Yield what has happened since the last turn."""
+        given_up, self._never_started = self._never_started, []
+        yield from given_up
         for worker, code in self._processes.ended():
             yield Ended(worker, code)
         if is_over and not self._state.is_stopping:
@@ -167,9 +199,15 @@ class Host:
         match effect.verb:
             case "start":
                 self._unready[worker] = "it starts"
-                log.info("worker %s starts as process %d", worker, self._processes.start(worker))
                 if effect.reason:
                     self._telemetry.restarts.labels(worker, effect.reason).inc()
+                if self._copies is None:
+                    self._start(worker)
+                else:
+                    self._starting[worker] = asyncio.create_task(self._start_from_copy(worker))
+            case "terminate" | "kill" if worker in self._starting:
+                self._starting.pop(worker).cancel()
+                self._never_started.append(Ended(worker, 0))
             case "terminate":
                 log.info("worker %s is to stop", worker)
                 self._processes.terminate(worker)
@@ -180,6 +218,15 @@ class Host:
                 task = asyncio.create_task(self._ask(worker))
                 self._asking.add(task)
                 task.add_done_callback(self._asking.discard)
+
+    def _start(self, worker: str) -> None:
+        log.info("worker %s starts as process %d", worker, self._processes.start(worker))
+
+    async def _start_from_copy(self, worker: str) -> None:
+        if self._copies is not None:
+            await self._copies.hand_over(worker)
+        self._start(worker)
+        del self._starting[worker]
 
     async def _ask(self, worker: str) -> None:
         self._answers.append(Answered(worker, await self._group.has(worker)))

@@ -19,11 +19,16 @@ class HostTelemetry:
         Where they are registered.
     workers
         Names of all workers of the bank.
+
+    Attributes
+    ----------
+    workers
+        The same.
     """
 
     def __init__(self, registry: CollectorRegistry, workers: Sequence[str]) -> None:
         self._registry = registry
-        self._workers = workers
+        self.workers = workers
         prefix = "amalgam_stream_host_"
 
         def gauge(name: str, text: str) -> Gauge:
@@ -33,6 +38,7 @@ class HostTelemetry:
         self.running = gauge("worker_running", "1: the worker's process runs here.")
         self.ready = gauge("worker_ready", "1: it is ready.")
         self.down = gauge("worker_down", "1: its settings or state are refused, it stays down.")
+        self.standby_lag = gauge("standby_lag_records", "Records that a worker's copy is behind.")
         self.restarts = Counter(
             prefix + "worker_restarts_total",
             "New starts of a process that ended by itself.",
@@ -46,7 +52,7 @@ class HostTelemetry:
             registry=registry,
         )
         for worker in workers:
-            for each in (self.assigned, self.running, self.ready, self.down):
+            for each in (self.assigned, self.running, self.ready, self.down, self.standby_lag):
                 each.labels(worker)
             for reason in REASONS:
                 self.restarts.labels(worker, reason)
@@ -62,7 +68,7 @@ class HostTelemetry:
         """Set every gauge."""
         running = state.of(Phase.RUNNING, Phase.STOPPING)
         down = state.of(Phase.DOWN)
-        for worker in self._workers:
+        for worker in self.workers:
             is_ready = worker in running and worker not in unready
             self.assigned.labels(worker).set(worker in (state.assigned or ()))
             self.running.labels(worker).set(worker in running)

@@ -301,9 +301,11 @@ class HostProcess:
         The bank's file.
     directory
         Of this host: its state and its log.
+    standby
+        Whether it keeps copies of the workers of others.
     """
 
-    def __init__(self, settings: Path, directory: Path) -> None:
+    def __init__(self, settings: Path, directory: Path, *, standby: bool = False) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.state_dir = directory / "state"
         self.port = free_ports(WORKERS + 1)
@@ -311,6 +313,7 @@ class HostProcess:
         environment = os.environ | {
             "AMALGAM_STREAM_HEALTH_PORT": str(self.port),
             "AMALGAM_STREAM_STATE_DIR": str(self.state_dir),
+            "AMALGAM_STREAM_STANDBY": str(standby).lower(),
             "PYTHONPATH": str(ROOT),
         }
         with self.log_path.open("ab") as log:

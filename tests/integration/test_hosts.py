@@ -53,10 +53,11 @@ class Scene:
                 stderr=log,
             )
 
-    def host(self) -> HostProcess:
+    def host(self, *, standby: bool = False) -> HostProcess:
         """Start one more host."""
         directory = self.directory / f"host-{len(self.hosts)}"
-        self.hosts.append(HostProcess(self.files.settings[self.name], directory))
+        file = self.files.settings[self.name]
+        self.hosts.append(HostProcess(file, directory, standby=standby))
         return self.hosts[-1]
 
     def feed(self, seconds: float) -> None:
@@ -131,6 +132,24 @@ def test_killed_host_leaves_its_worker_to_the_other_with_its_state(scene: Scene)
     assert not [pid for pid in pids if is_alive(pid)]
     scene.finish()
     assert "restored" in " ".join(second.lines())
+    scene.assert_undisturbed()
+
+
+def test_warm_copy_is_taken_over_without_reading_the_changelog_again(scene: Scene) -> None:
+    """It was followed while its worker ran elsewhere, and gives the same state."""
+    first = scene.host()
+    eventually(lambda: len(first.workers()) == 2, "both workers on the first host")
+    second = scene.host(standby=True)
+    eventually(lambda: len(second.workers()) == 1, "a worker on the second host")
+    (kept,) = first.workers()
+    scene.feed(30.0)
+    time.sleep(12.0)
+    first.stop(signal.SIGKILL)
+    eventually(lambda: len(second.workers()) == 2, "both workers on the second host")
+    scene.finish()
+    assert [line for line in second.lines() if f"the copy of worker {kept} is whole" in line]
+    restored = [line for line in second.lines() if line.startswith("restored")]
+    assert all(float(line.split()[1]) < 1.0 for line in restored[1:])  # the first came by the join
     scene.assert_undisturbed()
 
 

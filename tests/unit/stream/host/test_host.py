@@ -71,16 +71,40 @@ class Processes:
         return self.whys.get(worker)
 
 
+class Copies:
+    """Copies that are handed over when a test lets them."""
+
+    def __init__(self) -> None:
+        self.followed: set[str] = set()
+        self.may_go = asyncio.Event()
+        self.is_closed = False
+
+    def follow(self, worker: str) -> None:
+        self.followed.add(worker)
+
+    def lag(self, worker: str) -> int:
+        return 7 if worker in self.followed else 0
+
+    async def hand_over(self, worker: str) -> None:
+        await self.may_go.wait()
+        self.followed.discard(worker)
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
 class Side:
     """A host between fakes."""
 
-    def __init__(self) -> None:
+    def __init__(self, copies: Copies | None = None) -> None:
         self.registry = CollectorRegistry()
         self.group, self.processes = Group(), Processes()
         telemetry = HostTelemetry(self.registry, ("0", "1"))
         clock = asyncio.get_running_loop().time
         policy = HostPolicy(first_s=0.01, stop_s=0.05)
-        self.host = Host(self.group, self.processes, telemetry, clock=clock, policy=policy)
+        self.host = Host(
+            self.group, self.processes, telemetry, copies=copies, clock=clock, policy=policy
+        )
         self.stopped = asyncio.Event()
 
     def value(self, name: str, **labels: str) -> float | None:
@@ -189,3 +213,29 @@ async def test_a_lost_group_is_the_hosts_failure() -> None:
     one.group.lost.set()
     with pytest.raises(UnavailableError, match="coordination has ended"):
         await asyncio.wait_for(one.host.run(one.stopped), 5.0)
+
+
+async def test_a_worker_starts_once_its_copy_is_handed_over() -> None:
+    """Those that run elsewhere are followed; the store is only one's at a time."""
+    copies = Copies()
+    one = Side(copies)
+    running = asyncio.create_task(one.host.run(one.stopped))
+    one.group.workers = frozenset({"0"})
+    await one.until(lambda: copies.followed, {"1"})
+    await one.until(lambda: one.value("standby_lag_records", worker="1"), 7.0)
+    assert one.processes.running == set()
+    copies.may_go.set()
+    await one.until(lambda: one.processes.running, {"0"})
+    copies.may_go.clear()
+    one.group.workers = frozenset({"0", "1"})
+    await asyncio.sleep(0.3)
+    assert one.processes.running == {"0"}
+    one.group.workers = frozenset({"0"})
+    await asyncio.sleep(0.3)
+    copies.may_go.set()
+    await asyncio.sleep(0.1)
+    assert one.processes.log == [("start", "0")]
+    one.stopped.set()
+    await asyncio.wait_for(running, 5.0)
+    assert copies.is_closed
+    assert one.processes.running == set()
