@@ -220,7 +220,13 @@ class Host:
                 task.add_done_callback(self._asking.discard)
 
     def _start(self, worker: str) -> None:
-        log.info("worker %s starts as process %d", worker, self._processes.start(worker))
+        try:
+            pid = self._processes.start(worker)
+        except OSError as error:  # e.g. no memory for one more
+            log.error("worker %s cannot be started: %s", worker, error)  # noqa: TRY400  # one line
+            self._never_started.append(Ended(worker, 1))
+        else:
+            log.info("worker %s starts as process %d", worker, pid)
 
     async def _start_from_copy(self, worker: str) -> None:
         if self._copies is not None:

@@ -1,6 +1,7 @@
 """Workers move between hosts with their states: by kill -9, by a join, by a leave, by a pause."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,7 +112,8 @@ def scene(
     broker: str, tmp_path: Path, world: SplitWorld, request: pytest.FixtureRequest
 ) -> Iterator[Scene]:
     """Return a bank that is stopped at the end; its name is the test's."""
-    name = request.function.__name__.removeprefix("test_")[:20].strip("_")
+    name = re.sub(r"[^a-z]+", "-", request.node.name.lower().removeprefix("test_"))
+    name = f"{name[:12]}-{name[-6:]}".replace("--", "-").strip("-")
     one = Scene(tmp_path, broker, name, world)
     yield one
     one.stop()
@@ -171,18 +173,26 @@ def test_joining_host_gets_a_worker_and_a_leaving_one_gives_it_back(scene: Scene
     scene.assert_undisturbed()
 
 
-def test_paused_host_does_no_harm_when_it_goes_on(scene: Scene) -> None:
-    """Its workers run elsewhere; its own ends with code 4 and is not started again unasked."""
+@pytest.mark.parametrize("with_its_worker", [False, True])
+def test_paused_host_does_no_harm_when_it_goes_on(scene: Scene, *, with_its_worker: bool) -> None:
+    """Its worker runs elsewhere; its own ends with code 4 and is not started again unasked.
+
+    Also where the whole machine was paused, and the process asks for its old place in the group.
+    """
     first, second = scene.host(), scene.host()
     hosts = (first, second)
     eventually(lambda: all(len(host.workers()) == 1 for host in hosts), "a worker on each host")
     scene.feed(45.0)
     time.sleep(5.0)
     (worker,) = first.workers()
-    first.process.send_signal(signal.SIGSTOP)
+    paused = [first.process.pid]
+    paused += [pid for pid in first.pids() if is_alive(pid)] if with_its_worker else []
+    for pid in paused:
+        os.kill(pid, signal.SIGSTOP)
     eventually(lambda: len(second.workers()) == 2, "both workers on the other host")
     time.sleep(5.0)
-    first.process.send_signal(signal.SIGCONT)
+    for pid in paused:
+        os.kill(pid, signal.SIGCONT)
     told = f"worker {worker} ended with code 4"
     eventually(lambda: told in first.lines(), "the paused host's worker superseded")
     eventually(
@@ -192,3 +202,30 @@ def test_paused_host_does_no_harm_when_it_goes_on(scene: Scene) -> None:
     scene.assert_undisturbed()
     both = [line for host in hosts for line in host.lines() if "ended with code 4" in line]
     assert len(both) <= 2  # of a worker that was taken away, never in turns
+
+
+def test_more_workers_than_there_is_room_for_end_host_and_worker_with_two(
+    broker: str, tmp_path: Path
+) -> None:
+    """The host by the topic of the workers, the worker by the partitions that it is to read."""
+    files = write_split_bank(tmp_path / "files", broker, "narrow")
+    for module, workers, told in (
+        ("stream.host", "3", "workers: expected 2, the partitions of narrow.workers, got 3"),
+        ("stream", "5", "workers: expected at most 4, the partitions of narrow.transactions"),
+    ):
+        added = {
+            "AMALGAM_STREAM_WORKERS": workers,
+            "AMALGAM_STREAM_CHANGELOG": str(module == "stream.host").lower(),
+            "AMALGAM_STREAM_HEALTH_PORT": "0",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", module, "--settings", str(files.settings["narrow"])],
+            env=os.environ | added,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120.0,
+            check=False,
+        )
+        assert done.returncode == 2, done.stdout
+        assert told in done.stdout

@@ -239,3 +239,21 @@ async def test_a_worker_starts_once_its_copy_is_handed_over() -> None:
     await asyncio.wait_for(running, 5.0)
     assert copies.is_closed
     assert one.processes.running == set()
+
+
+async def test_a_process_that_cannot_be_made_is_tried_again(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that crashed; the host goes on."""
+
+    def start(worker: str) -> int:
+        raise OSError("no memory")
+
+    monkeypatch.setattr(side.processes, "start", start)
+    side.group.workers = frozenset({"0"})
+    kind = {"worker": "0", "kind": "failed"}
+    await side.until(lambda: side.value("worker_exits_total", **kind) == 2.0, True)
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "_PROBE_EVERY_S", 0.002)
+    await side.until(side.host.unready)
+    assert side.processes.running == {"0"}
