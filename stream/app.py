@@ -12,10 +12,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from models.errors import AmalgamError, SupersededError, UnavailableError
+from models.errors import AmalgamError, SupersededError
 from models.release import Release
 from stream.agents import build_faust
 from stream.anew import Anew, clear_marker
@@ -145,16 +144,11 @@ class BankApp:
         ------
         SettingsError
             If the bank has more workers than a topic partitions.
-        UnavailableError
-            If the cluster does not answer.
         """
         if self.settings.workers > 1:
             topics = self.worker.topics
             for topic in (topics.transactions, topics.labels):
-                try:
-                    n = await self.outputs.n_partitions(topic)
-                except KafkaError as error:
-                    raise UnavailableError(f"the bank's cluster is not reached: {error}") from error
+                n = await self.outputs.n_partitions(topic)
                 check_partitions(self.settings.share, topic, n)
 
     def _begin(self, anew: Anew) -> None:

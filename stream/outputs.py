@@ -70,8 +70,17 @@ class OutputProducer:
         await asyncio.gather(*sent)
 
     async def n_partitions(self, topic: str) -> int:
-        """Return how many partitions a topic has."""
-        return len(await self._producer.partitions_for(topic))
+        """Return how many partitions a topic has.
+
+        Raises
+        ------
+        UnavailableError
+            If the cluster does not say.
+        """
+        try:
+            return len(await self._producer.partitions_for(topic))
+        except KafkaError as error:
+            raise UnavailableError(f"the bank's cluster is not reached: {error}") from error
 
     async def _partition(self, output: Output) -> tuple[str, int]:
         n = self._n_partitions.get(output.topic)

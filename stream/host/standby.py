@@ -23,6 +23,7 @@ _FETCH_BYTES = 16 * 1024 * 1024
 _POLL_MS = 200
 _RETRY_S = 5.0
 _HAND_OVER_S = 10.0
+_CLOSE_S = 2.0
 ResultT = TypeVar("ResultT")
 
 
@@ -53,12 +54,12 @@ class Standby:
         """Bring a copy to the end of the changelog and let go of its store, whatever came of it."""
         follower = self._following.pop(worker, None)
         if follower is not None:
-            await follower.finish()
+            await follower.finish(_HAND_OVER_S)
 
     async def close(self) -> None:
-        """Let go of all."""
-        for worker in list(self._following):
-            await self.hand_over(worker)
+        """Let go of all, at once; those that are caught up can be gone on from."""
+        followers, self._following = self._following, {}
+        await asyncio.gather(*(one.finish(_CLOSE_S) for one in followers.values()))
 
 
 class _Follower:
@@ -73,9 +74,9 @@ class _Follower:
         self._task = asyncio.create_task(self._run())
         self.lag = 0
 
-    async def finish(self) -> None:
+    async def finish(self, within_s: float) -> None:
         self._finishing.set()
-        await asyncio.wait([self._task], timeout=_HAND_OVER_S)
+        await asyncio.wait([self._task], timeout=within_s)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._disk.shutdown(wait=False)
