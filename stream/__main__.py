@@ -41,6 +41,7 @@ from stream.outbox import Outbox
 from stream.outputs import OutputProducer
 from stream.pipeline_config import PipelineConfig
 from stream.settings import Membership, Settings, pipeline_config, read_membership, read_settings
+from stream.share import check_partitions
 from stream.store import STORE, StateStore
 from stream.take_over import Found, Places, changelog_of, take_over
 from stream.take_up import Taken, take_up
@@ -267,7 +268,7 @@ async def _work(app: BankApp) -> None:
     """Connect, then run every loop; one that fails ends the others."""
     await app.fill_changelog()
     await app.outputs.start()
-    await app.check_share()
+    await _check_share(app)
     await app.faust.start()
     loops = [app.checkpoint_regularly(), app.exchange.run()]
     if app.settings.mode == "live":
@@ -277,6 +278,14 @@ async def _work(app: BankApp) -> None:
     async with asyncio.TaskGroup() as group:
         for loop in loops:
             group.create_task(loop)
+
+
+async def _check_share(app: BankApp) -> None:
+    """Refuse to start where some worker of the bank would have nothing to read."""
+    if app.settings.workers > 1:
+        topics = app.worker.topics
+        for topic in (topics.transactions, topics.labels):
+            check_partitions(app.settings.share, topic, await app.outputs.n_partitions(topic))
 
 
 async def _load_detectors(app: BankApp) -> None:

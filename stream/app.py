@@ -25,7 +25,6 @@ from stream.outputs import Output, OutputProducer
 from stream.pipeline_state import dump, stored
 from stream.sequencer import Sequencer, Step
 from stream.settings import Settings
-from stream.share import check_partitions
 from stream.take_over import Places
 from stream.take_up import Taken, shell_arrays
 from stream.telemetry import Telemetry
@@ -136,20 +135,6 @@ class BankApp:
             self._superseded = error
         except (AmalgamError, TimeoutError) as error:  # the next checkpoint finds out
             log.warning("the changelog was not looked into: %s", error)
-
-    async def check_share(self) -> None:
-        """Refuse to start where some worker would have nothing to read.
-
-        Raises
-        ------
-        SettingsError
-            If the bank has more workers than a topic partitions.
-        """
-        if self.settings.workers > 1:
-            topics = self.worker.topics
-            for topic in (topics.transactions, topics.labels):
-                n = await self.outputs.n_partitions(topic)
-                check_partitions(self.settings.share, topic, n)
 
     def _begin(self, anew: Anew) -> None:
         """Choose where to read from after a rebuild; partitions of other workers are not ours."""

@@ -55,6 +55,19 @@ class OutputProducer:
             await self._producer.stop()
             raise UnavailableError(f"the bank's cluster is not reached: {error}") from error
 
+    async def n_partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has.
+
+        Raises
+        ------
+        UnavailableError
+            If the cluster does not say.
+        """
+        try:
+            return len(await self._producer.partitions_for(topic))
+        except KafkaError as error:
+            raise UnavailableError(f"the bank's cluster is not reached: {error}") from error
+
     async def stop(self) -> None:
         """Send what is buffered and disconnect."""
         await self._producer.stop()
@@ -68,19 +81,6 @@ class OutputProducer:
         for (topic, partition), group in groups.items():
             sent += await self._send_group(topic, partition, group)
         await asyncio.gather(*sent)
-
-    async def n_partitions(self, topic: str) -> int:
-        """Return how many partitions a topic has.
-
-        Raises
-        ------
-        UnavailableError
-            If the cluster does not say.
-        """
-        try:
-            return len(await self._producer.partitions_for(topic))
-        except KafkaError as error:
-            raise UnavailableError(f"the bank's cluster is not reached: {error}") from error
 
     async def _partition(self, output: Output) -> tuple[str, int]:
         n = self._n_partitions.get(output.topic)

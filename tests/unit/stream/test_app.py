@@ -8,10 +8,8 @@ import pytest
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
-from models.errors import SettingsError, SupersededError, UnavailableError
-from models.topics import BankTopics
+from models.errors import SupersededError, UnavailableError
 from stream.app import BankApp
-from stream.share import Share
 from stream.telemetry import Telemetry
 
 PLACES = frozenset({("bank.transactions", 0), ("bank.labels", 0)})
@@ -116,25 +114,6 @@ async def test_nothing_is_answered_once_the_place_is_taken(app: BankApp) -> None
     app._superseded = SupersededError("epoch 2")
     await app.on_chunk(SimpleNamespace(value=[]))
     assert app._unacked == []
-
-
-@pytest.mark.parametrize(("workers", "is_refused"), [(1, False), (2, False), (3, True)])
-async def test_a_bank_has_no_more_workers_than_partitions(
-    app: BankApp, workers: int, is_refused: bool
-) -> None:
-    """Asked of both topics before anything is read."""
-
-    async def n_partitions(topic: str) -> int:
-        return {"bank.transactions": 4, "bank.labels": 2}[topic]
-
-    app.settings = SimpleNamespace(workers=workers, share=Share(0, workers))
-    app.worker = SimpleNamespace(topics=BankTopics("bank"))
-    app.outputs = SimpleNamespace(n_partitions=n_partitions)
-    if is_refused:
-        with pytest.raises(SettingsError, match=r"the partitions of bank\.labels"):
-            await app.check_share()
-    else:
-        await app.check_share()
 
 
 async def test_the_lag_is_followed_while_a_chunk_is_stuck(app: BankApp) -> None:
