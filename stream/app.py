@@ -32,9 +32,9 @@ from stream.worker import BankWorker
 
 log = logging.getLogger(__name__)
 
+_LOOK_S = 5.0  # for a look into the changelog between two assignments
 _CATCH_UP_S = 1.0  # between looks whether everything has been read again
 _IDLE_S = 30.0  # without a chunk, what is there has been read
-_LOOK_S = 5.0  # for a look into the changelog between two assignments
 _CHECKPOINT_SHARE = 0.05  # of the time at most goes into copying what changed
 Partition = tuple[str, int]
 
