@@ -51,6 +51,7 @@ _LOAD = 1_100_000
 _DISTURBED = 40_000
 _BACKLOG = 400_000
 _PLAIN = 200_000
+_WARM = 240_000
 _PROBES = 10
 _ROUNDS = 3
 _TIMEOUT_S = 600.0
@@ -90,7 +91,8 @@ class Plan:
 def config_of() -> BenchConfig:
     """Return how much is simulated; the rest is made of it."""
     rest = _LOAD + _DISTURBED + _PROBES + _BACKLOG
-    return BenchConfig(backlog=_PLAIN + -(-rest // _TIMES), rounds=1)
+    backlog = _PLAIN + -(-rest // _TIMES)
+    return BenchConfig(payments_per_day=0.4, warm=_WARM, backlog=backlog, rounds=1)
 
 
 def many_accounts(stream: BenchStream, warm: int) -> tuple[BenchStream, Plan]:

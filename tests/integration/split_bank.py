@@ -20,7 +20,7 @@ from deploy.chaos.feed_plan import FeedPolicy, partition_of, plan_feed
 from deploy.chaos.feeder import Feeder
 from deploy.chaos.outcome import BankOutcome, Outcome, Said, said_of, say
 from deploy.chaos.small_world import CADENCE_MS, DELAY_MS, HORIZON_MS, HOUR_MS
-from deploy.chaos.undisturbed import amalgamator_of
+from deploy.chaos.undisturbed import amalgamator_of, decisions_of
 from deploy.consortium_files import ConsortiumFiles, ConsortiumPlan, write_consortium
 from deploy.local import BankStream, LocalConsortium
 from deploy.replay import ReplayChunk, ReplayConfig, heard_stream, plan_replay
@@ -39,7 +39,6 @@ from stream.pipeline_state import dump
 from stream.settings import Settings, pipeline_config, read_membership, read_settings
 from stream.share import Share
 from stream.store import STORE, Checkpoint, StateStore
-from stream.worker import decisions_of
 
 ROOT = Path(__file__).parents[2]
 MAPPING = ROOT / "deploy" / "demo_banks" / "costabanco.toml"
