@@ -92,8 +92,9 @@ async def test_of_a_copy_that_is_behind_only_what_is_newer_is_read(side: Side) -
 async def test_a_note_of_another_state_is_not_believed(side: Side) -> None:
     """The whole changelog is read, as without a note."""
     store = side.copy()
-    side.followed = Followed(1, 1, len(side.log))
     await side.checkpoint(2, 3.0)
+    side.followed = Followed(1, 3, len(side.log))
+    await side.checkpoint(3, 4.0)
     found, n_read, table = await side.taken(store)
     assert found.is_restored
     assert n_read > N_PAGES

@@ -134,12 +134,15 @@ async def test_a_copy_that_does_not_reach_the_end_is_no_state(topic: Topic, tmp_
     """Nor is one that ends with its host; the worker then reads the changelog itself."""
     topic.log += Writer(tmp_path / "writer", 1).checkpoint(1, 2)
     one = Standby(settings_of(state_dir=tmp_path))
-    one.follow("1")
-    await until(lambda: topic.n_read == len(topic.log))
-    topic.is_stuck = True
-    topic.log += [(b"page/a/0/4", b"x")]
-    await one.hand_over("1")
-    assert held(tmp_path) is None
+    for is_stuck in (False, True):
+        topic.is_stuck = False
+        topic.log += [(b"page/z/0/4", b"w")]
+        one.follow("1")
+        await until(lambda: topic.n_read == len(topic.log))
+        topic.is_stuck = is_stuck
+        topic.log += [(b"page/z/0/4", b"x")]
+        await one.hand_over("1")
+        assert (held(tmp_path) is None) is is_stuck
 
 
 async def test_a_store_that_is_held_is_waited_for(
