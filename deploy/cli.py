@@ -15,6 +15,8 @@ from deploy.demo import Demo, DemoConfig, stop_demo
 from deploy.foreign import ForeignConfig, write_foreign
 from deploy.results import write_results
 from deploy.topics import bank_plan, consortium_plan, create_topics
+from models.errors import InvalidInputError
+from stream.share import worker_names
 
 STATE = Path(".amalgam")
 app = typer.Typer(
@@ -102,16 +104,19 @@ def topics_create(
     member: Annotated[list[str] | None, typer.Option(help="Its members; repeatable.")] = None,
     partitions: Annotated[int, typer.Option(help="Of a bank's topics.")] = 4,
     worker: Annotated[
-        list[str] | None, typer.Option(help="The bank's workers; repeatable; 0 alone.")
+        str | None, typer.Option(help="The bank's only worker, where it is not called 0.")
     ] = None,
+    workers: Annotated[int, typer.Option(help="How many the bank has, called 0 and so on.")] = 1,
 ) -> None:
     """Create what is missing; what exists is left alone."""
     with errors():
-        workers = worker or ["0"]
+        if worker is not None and workers != 1:
+            raise InvalidInputError("--worker: expected none beside --workers, they are numbered")
+        names = worker_names(workers, worker or "0")
         plans = [
             plan
             for one in bank or []
-            for plan in bank_plan(one, partitions=partitions, workers=workers)
+            for plan in bank_plan(one, partitions=partitions, workers=names)
         ]
         if consortium is not None:
             plans += consortium_plan(consortium, member or [])
@@ -136,6 +141,14 @@ def bank_run(
 ) -> None:
     """Run a bank's worker in the foreground until it is stopped."""
     commands.become("stream", ["--settings", str(settings)])
+
+
+@bank_app.command("host")
+def bank_host(
+    settings: Annotated[Path, typer.Argument(help="The bank's settings file (TOML).")],
+) -> None:
+    """Run those of a bank's workers that fall to this machine, until it is stopped."""
+    commands.become("stream.host", ["--settings", str(settings)])
 
 
 @amalgamator_app.command("init")
@@ -163,10 +176,11 @@ def amalgamator_admit(
     registry: Annotated[Path, typer.Argument(help="The consortium's registry.toml.")],
     name: Annotated[str, typer.Argument(help="The new member.")],
     public_key: Annotated[str, typer.Argument(help="As `amalgam bank init` printed it.")],
+    workers: Annotated[int, typer.Option(help="How many the bank has, called 0 and so on.")] = 1,
 ) -> None:
     """Add a member to the registry; the amalgamator reads it at its next start."""
     with errors():
-        membership.admit(registry, name, public_key)
+        membership.admit(registry, name, public_key, workers=workers)
         console.print(f"{name} is a member")
 
 

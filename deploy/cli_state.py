@@ -12,17 +12,19 @@ from deploy.cli_common import console, errors
 from models.errors import InvalidInputError
 
 BankFile = Annotated[Path, typer.Argument(help="The bank's settings file (TOML).")]
+Worker = Annotated[str | None, typer.Option(help="The worker, where a host runs it.")]
 state_app = typer.Typer(help="A bank worker's local store.", no_args_is_help=True)
 
 
 @state_app.command("show")
 def state_show(
     settings: BankFile,
+    worker: Worker = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines, every array.")] = False,
 ) -> None:
     """Show what a worker's store holds: times, counts, experts, offsets; no ids, no amounts."""
     with errors():
-        told = state_command.show_state(state_command.settings_of(settings))
+        told = state_command.show_state(state_command.settings_of(settings, worker))
         if as_json:
             typer.echo(json.dumps(told, indent=2))
         else:
@@ -30,10 +32,10 @@ def state_show(
 
 
 @state_app.command("verify")
-def state_verify(settings: BankFile) -> None:
+def state_verify(settings: BankFile, worker: Worker = None) -> None:
     """Check every page, array and count of a worker's store; 0: sound, 1: a line for each fault."""
     with errors():
-        faults = state_command.verify_state(state_command.settings_of(settings))
+        faults = state_command.verify_state(state_command.settings_of(settings, worker))
     for fault in faults:
         console.print(fault, soft_wrap=True)
     if faults:
@@ -44,6 +46,7 @@ def state_verify(settings: BankFile) -> None:
 @state_app.command("rebuild")
 def state_rebuild(
     settings: BankFile,
+    worker: Worker = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; else only say what it means.")] = False,
     offline: Annotated[
         bool, typer.Option("--offline", help="Do not ask the broker what it still has.")
@@ -55,7 +58,7 @@ def state_rebuild(
     """Put a stopped worker's store aside; its next start reads the topics, or its changelog."""
     with errors():
         planned = state_command.plan_restore if from_changelog else state_command.plan_rebuild
-        plan = planned(state_command.settings_of(settings), is_offline=offline)
+        plan = planned(state_command.settings_of(settings, worker), is_offline=offline)
         for line in plan.said:
             console.print(line, soft_wrap=True)
         if not yes:

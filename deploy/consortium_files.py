@@ -15,6 +15,7 @@ from amalgamator.registry import Member, Registry, format_registry
 from models.families.registry import FamilySpec
 from models.keys import Signer, Verifier, save_signer
 from models.schema import AttributeSpec, attribute_lines
+from stream.share import worker_names
 
 _SECRET_BYTES = 32
 SettingValue = float | str | bool | Sequence[str]
@@ -79,7 +80,7 @@ def write_consortium(directory: Path, plan: ConsortiumPlan) -> ConsortiumFiles:
             bank: Member(
                 name=bank,
                 verifiers={signer.key_id: Verifier(signer.public_key)},
-                workers=("0",),
+                workers=worker_names(_n_workers(plan), "0"),
             )
             for bank, signer in signers.items()
         },
@@ -101,6 +102,11 @@ def write_consortium(directory: Path, plan: ConsortiumPlan) -> ConsortiumFiles:
     }
     environment |= {f"AMALGAM_AMALGAMATOR_{name.upper()}": "true" for name in uses if uses[name]}
     return ConsortiumFiles(settings=settings, amalgamator=environment)
+
+
+def _n_workers(plan: ConsortiumPlan) -> int:
+    written = plan.bank_settings.get("workers", 1)
+    return written if isinstance(written, int) else 1
 
 
 def new_signer(path: Path) -> Signer:

@@ -17,6 +17,7 @@ from models.keys import Verifier
 from models.schema import AttributeSpec, Schema, attribute_specs
 from models.toml_table import read_toml
 from models.topics import BankTopics, ConsortiumTopics
+from stream.share import worker_names
 
 
 def bank_init(name: str, directory: Path) -> list[str]:
@@ -130,22 +131,25 @@ def consortium_init(
     ]
 
 
-def admit(registry_file: Path, name: str, public_key: str) -> None:
-    """Add a member with one worker to a registry's file.
+def admit(registry_file: Path, name: str, public_key: str, *, workers: int = 1) -> None:
+    """Add a member with its workers, called 0 and so on, to a registry's file.
 
     Raises
     ------
     SettingsError
         If the file is no registry.
     InvalidInputError
-        If it has such a member, or the key is none.
+        If it has such a member, the key is none, or there is no worker.
     """
     BankTopics(name)  # its name is the prefix of topics
     text = _registry_text(registry_file)
     if name in parse_registry(text, str(registry_file)).members:
         raise InvalidInputError(f"{registry_file}: {name} is a member already")
     verifier = Verifier.from_hex(public_key)
-    member = Member(name=name, verifiers={verifier.key_id: verifier}, workers=("0",))
+    if workers < 1:
+        raise InvalidInputError(f"--workers: expected 1 or more, got {workers}")
+    names = worker_names(workers, "0")
+    member = Member(name=name, verifiers={verifier.key_id: verifier}, workers=names)
     registry_file.write_text(text + format_member(member), encoding="utf-8")
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+_AND = " && "
+
 
 class Results(msgspec.Struct, frozen=True):
     """One file of figures."""
@@ -34,6 +36,22 @@ def write_results(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
     return results
+
+
+def merge_results(
+    path: Path, command: str, figures: Mapping[str, float], *, now: datetime
+) -> Results:
+    """Write figures to a JSON file, beside those of other commands that it holds already.
+
+    Date, commit and machine are of the last command; the commands are told one after the other.
+    """
+    held: Mapping[str, float] = {}
+    commands: list[str] = []
+    if path.exists():
+        before = msgspec.json.decode(path.read_bytes(), type=Results)
+        held, commands = before.figures, before.command.split(_AND)
+    commands = [*(one for one in commands if one != command), command]
+    return write_results(path, _AND.join(commands), {**held, **figures}, now=now)
 
 
 def _rounded(value: float) -> float:

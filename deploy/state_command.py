@@ -21,7 +21,13 @@ from stream.manifest import VERSION, Manifest, Partition
 from stream.outbox import Outbox
 from stream.pipeline_state import VERSION as PIPELINE_VERSION
 from stream.row_log import PENDING
-from stream.settings import Settings, pipeline_config, read_membership, read_settings
+from stream.settings import (
+    Settings,
+    of_worker,
+    pipeline_config,
+    read_membership,
+    read_settings,
+)
 from stream.state_check import check_state
 from stream.store import STORE, Checkpoint, StateStore
 from stream.take_over import changelog_of, look
@@ -31,9 +37,10 @@ Told = dict[str, object]
 _TIMEOUT_MS = 10_000
 
 
-def settings_of(file: Path) -> Settings:
-    """Return a worker's settings as the worker itself reads them."""
-    return read_settings(file, os.environ)
+def settings_of(file: Path, worker: str | None = None) -> Settings:
+    """Return a worker's settings as it reads them itself; ``worker``: the one that a host runs."""
+    settings = read_settings(file, os.environ)
+    return settings if worker is None else of_worker(settings, worker)
 
 
 def _taken(settings: Settings, store: StateStore) -> Taken:

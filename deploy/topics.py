@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
 
-from models.errors import UnavailableError
+from models.errors import InvalidInputError, UnavailableError
 from models.topics import BankTopics, ConsortiumTopics
 
 _DAY_MS = 86_400_000
@@ -50,13 +50,25 @@ def bank_plan(
         Days until Kafka deletes a record, counted from when it was produced.
     workers
         Names of the bank's workers, each of which has a changelog.
+
+    Raises
+    ------
+    InvalidInputError
+        If some of them would have no partition to read.
     """
+    if not workers:
+        raise InvalidInputError("workers: expected 1 or more, got none")
+    if len(workers) > partitions:
+        raise InvalidInputError(
+            f"workers: expected at most {partitions}, the partitions, got {len(workers)}"
+        )
     topics = BankTopics(bank)
     keep = {"retention.ms": str(retention_d * _DAY_MS)}
     streams = (topics.transactions, topics.labels, topics.decisions, topics.alerts)
     return [
         *(TopicPlan(name, partitions, keep) for name in streams),
         TopicPlan(topics.dead_letters, 1, {**keep, **_LARGE}),
+        TopicPlan(topics.workers, len(workers), keep),
         *(TopicPlan(topics.changelog(worker), 1, _CHANGELOG) for worker in workers),
     ]
 

@@ -56,6 +56,11 @@ class BankTopics:
         """Records that were not used, and why."""
         return f"{self.bank}.dead-letters"
 
+    @property
+    def workers(self) -> str:
+        """One partition a worker and no records: whose it is runs that worker."""
+        return f"{self.bank}.workers"
+
     def changelog(self, worker: str) -> str:
         """Return the topic of one worker's state, from which another host takes it over."""
         return f"{self.bank}.changelog.{_checked(worker, 'worker')}"

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Coroutine
@@ -35,10 +36,12 @@ from stream.app import BankApp
 from stream.changelog_topic import ChangelogTopic
 from stream.drift import DETECTORS_HOME
 from stream.exchange import Exchange
+from stream.followed import Followed, read_followed
 from stream.outbox import Outbox
 from stream.outputs import OutputProducer
 from stream.pipeline_config import PipelineConfig
 from stream.settings import Membership, Settings, pipeline_config, read_membership, read_settings
+from stream.share import check_partitions
 from stream.store import STORE, StateStore
 from stream.take_over import Found, Places, changelog_of, take_over
 from stream.take_up import Taken, take_up
@@ -50,6 +53,7 @@ STATE_EXIT = 3
 SUPERSEDED_EXIT = 4
 ResultT = TypeVar("ResultT")
 _STOP_TIMEOUT_S = 9.0
+_STDIN = 0
 _TALKATIVE = ("faust", "mode", "aiokafka", "kafka")
 
 
@@ -61,7 +65,13 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m stream", description=__doc__)
     parser.add_argument("--settings", type=Path, help="TOML file; AMALGAM_STREAM_* wins over it")
-    file = parser.parse_args().settings
+    parser.add_argument(
+        "--until-eof", action="store_true", help="stop where standard input ends, as a host's"
+    )
+    given = parser.parse_args()
+    file = given.settings
+    if given.until_eof:
+        threading.Thread(target=_stop_at_eof, name="until-eof", daemon=True).start()
     try:
         settings = read_settings(file, os.environ)
         membership = read_membership(settings)
@@ -72,12 +82,25 @@ def main() -> int:
     except (SettingsError, ValueError) as error:
         sys.stderr.write(f"stream: {error}\n")
         return 2
-    log_as_json(settings.log_level, dict.fromkeys(_TALKATIVE, logging.WARNING))
+    quieter = dict.fromkeys(_TALKATIVE, logging.WARNING)
+    log_as_json(settings.log_level, quieter, {"worker": settings.worker})
     warnings.filterwarnings("ignore")
-    return _ended(settings, file, _run(settings, membership, mapping, config))
+    place = str(file or "BANK.toml")
+    if given.until_eof:
+        place += f" --worker {settings.worker}"
+    return _ended(settings, place, _run(settings, membership, mapping, config))
 
 
-def _ended(settings: Settings, file: Path | None, run: Coroutine[Any, Any, int]) -> int:
+def _stop_at_eof() -> None:
+    """Stop this process once nobody holds the other end of its input any more."""
+    while os.read(_STDIN, 1):  # not `sys.stdin`, whose lock would be held at the exit
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_STOP_TIMEOUT_S + 1.0)
+    os._exit(1)  # it did not come to an end by itself
+
+
+def _ended(settings: Settings, place: str, run: Coroutine[Any, Any, int]) -> int:
     """Run to the end and return the exit code."""
     try:
         return uvloop.run(run)
@@ -88,7 +111,7 @@ def _ended(settings: Settings, file: Path | None, run: Coroutine[Any, Any, int])
         log.error("%s", error)  # noqa: TRY400  # one line says it all
         return 2
     except StateError as error:
-        log.error("%s; %s", error, _advice(settings, file))  # noqa: TRY400  # one line says it all
+        log.error("%s; %s", error, _advice(settings, place))  # noqa: TRY400  # one line says it all
         return STATE_EXIT
     except SupersededError as error:
         log.error("%s", error)  # noqa: TRY400  # one line says it all
@@ -98,11 +121,10 @@ def _ended(settings: Settings, file: Path | None, run: Coroutine[Any, Any, int])
         return 1
 
 
-def _advice(settings: Settings, file: Path | None) -> str:
-    name = file or "BANK.toml"
+def _advice(settings: Settings, place: str) -> str:
     other = ", with --from-changelog restored from the changelog" if settings.changelog else ""
     return (
-        f"`amalgam state verify {name}` tells more, `amalgam state rebuild {name}` puts it aside "
+        f"`amalgam state verify {place}` tells more, `amalgam state rebuild {place}` puts it aside "
         f"so that the topics are read anew{other}"
     )
 
@@ -133,7 +155,8 @@ async def _run(
         taken = take_up(store, config, _outbox(membership), anew=anew)
         if settings.changelog:
             changelog = changelog_of(settings, membership)
-            claim = _claimed(stack, changelog, store, is_anew=anew is not None)
+            followed = read_followed(settings.state_dir)
+            claim = _claimed(stack, changelog, store, followed, is_anew=anew is not None)
             found = await _unless(stopped, claim)
             if found is None:
                 return 0
@@ -149,10 +172,15 @@ async def _run(
 
 
 async def _claimed(
-    stack: contextlib.AsyncExitStack, changelog: ChangelogTopic, store: StateStore, *, is_anew: bool
+    stack: contextlib.AsyncExitStack,
+    changelog: ChangelogTopic,
+    store: StateStore,
+    followed: Followed | None,
+    *,
+    is_anew: bool,
 ) -> Found:
     await stack.enter_async_context(changelog)
-    return await take_over(changelog, store, is_anew=is_anew)
+    return await take_over(changelog, store, is_anew=is_anew, followed=followed)
 
 
 async def _unless(stopped: asyncio.Event, work: Coroutine[Any, Any, ResultT]) -> ResultT | None:
@@ -177,7 +205,9 @@ def _app(
         BankWorker(taken.pipeline, mapping, BankTopics(settings.member), telemetry),
         places=places,
         taken=taken,
-        exchange=Exchange(settings.member, bootstrap, membership, taken.outbox, telemetry),
+        exchange=Exchange(
+            settings.member, settings.worker, bootstrap, membership, taken.outbox, telemetry
+        ),
         outputs=OutputProducer(settings.bank_bootstrap),
         telemetry=telemetry,
         now_s=time.time,
@@ -213,8 +243,11 @@ async def _serve(app: BankApp, stopped: asyncio.Event) -> int:
     await asyncio.gather(*tasks, return_exceptions=True)
     has_closed = await _has_closed(app)
     for task in failed:
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a background task failed", exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, SettingsError):
+            raise error
+        if error is not None:
+            log.error("a background task failed", exc_info=error)
     log.info("stopped")
     return 1 if failed or not has_closed else 0
 
@@ -235,6 +268,7 @@ async def _work(app: BankApp) -> None:
     """Connect, then run every loop; one that fails ends the others."""
     await app.fill_changelog()
     await app.outputs.start()
+    await _check_share(app)
     await app.faust.start()
     loops = [app.checkpoint_regularly(), app.exchange.run()]
     if app.settings.mode == "live":
@@ -244,6 +278,14 @@ async def _work(app: BankApp) -> None:
     async with asyncio.TaskGroup() as group:
         for loop in loops:
             group.create_task(loop)
+
+
+async def _check_share(app: BankApp) -> None:
+    """Refuse to start where some worker of the bank would have nothing to read."""
+    if app.settings.workers > 1:
+        topics = app.worker.topics
+        for topic in (topics.transactions, topics.labels):
+            check_partitions(app.settings.share, topic, await app.outputs.n_partitions(topic))
 
 
 async def _load_detectors(app: BankApp) -> None:

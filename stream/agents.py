@@ -10,16 +10,18 @@ import mode
 
 from models.topics import BankTopics
 from stream.settings import Settings
+from stream.share import Share
 from stream.transport import BatchSchema, BatchTransport
 
 _SESSION_TIMEOUT_S = 15.0
 
 
 class BatchApp(faust.App):
-    """A Faust app whose consumer hands on chunks, from where ``positions`` says."""
+    """A Faust app whose consumer hands on chunks of its share, from where ``positions`` says."""
 
     logger = logging.getLogger("faust")  # else it takes this module's, and tells of every start
     positions: Callable[[], Any]
+    share: Share
 
     def _new_transport(self) -> BatchTransport:
         return BatchTransport(self.conf.broker_consumer, self, loop=self.loop)
@@ -31,9 +33,12 @@ def build_faust(
     on_chunk: Callable[[Any], Any],
     positions: Callable[[], Any],
 ) -> faust.App:
-    """Return the Faust app: one agent per input topic, whose chunks go to ``on_chunk``."""
+    """Return the Faust app: one agent per input topic, whose chunks go to ``on_chunk``.
+
+    A worker is alone in its group, under one static name: a second process takes its place at once.
+    """
     app = BatchApp(
-        f"amalgam-{settings.member}",
+        f"amalgam-{settings.member}-{settings.worker}",
         broker=f"kafka://{settings.bank_bootstrap}",
         datadir=str(Path(settings.state_dir) / "faust"),
         agent_supervisor=mode.CrashingSupervisor,
@@ -51,6 +56,7 @@ def build_faust(
         worker_redirect_stdouts=False,
     )
     app.positions = positions
+    app.share = settings.share
     for name in (topics.transactions, topics.labels):
         channel = app.topic(name, schema=BatchSchema(), internal=False)
 

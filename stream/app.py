@@ -14,6 +14,7 @@ from typing import Any
 
 from faust.types import TP
 
+from models.errors import AmalgamError, SupersededError
 from models.release import Release
 from stream.agents import build_faust
 from stream.anew import Anew, clear_marker
@@ -31,6 +32,7 @@ from stream.worker import BankWorker
 
 log = logging.getLogger(__name__)
 
+_LOOK_S = 5.0  # for a look into the changelog between two assignments
 _CATCH_UP_S = 1.0  # between looks whether everything has been read again
 _IDLE_S = 30.0  # without a chunk, what is there has been read
 _CHECKPOINT_SHARE = 0.1  # of the time at most goes into copying and writing what changed
@@ -87,6 +89,7 @@ class BankApp:
         self._stored_s = self._checkpoint_s = self._chunk_s = 0.0
         self._writing: asyncio.Future[None] = _done()
         self._sequencer: Sequencer | None = None
+        self._superseded: SupersededError | None = None
         self.partitions: frozenset[Partition] = frozenset()
         self.faust = build_faust(settings, worker.topics, self.on_chunk, self.positions)
 
@@ -99,6 +102,8 @@ class BankApp:
 
     def failure(self) -> str | None:
         """Return why the process cannot go on, None while it can; asked once it has started."""
+        if self._superseded is not None:
+            return str(self._superseded)
         if self.faust.crashed:
             return "an agent crashed"
         if self._writing.done() and not self._writing.cancelled() and self._writing.exception():
@@ -112,12 +117,25 @@ class BankApp:
             (tp.topic, tp.partition) for tp in self.faust.consumer.assignment()
         )
         async with self._lock:
+            await self._look_for_rival()
             self._unacked.clear()
             self._sequencer = None
             if self._anew is not None:
                 self._begin(self._anew)
         log.info("assigned %d partitions", len(self.partitions))
         return {place: self._offsets[place] for place in self.partitions & self._offsets.keys()}
+
+    async def _look_for_rival(self) -> None:
+        """Find out whether this is a new assignment because another process took the place."""
+        if self._changelog is None:
+            return
+        try:
+            await self._writing
+            await asyncio.wait_for(self._changelog.check(), _LOOK_S)
+        except SupersededError as error:
+            self._superseded = error
+        except (AmalgamError, TimeoutError) as error:  # the next checkpoint finds out
+            log.warning("the changelog was not looked into: %s", error)
 
     def _begin(self, anew: Anew) -> None:
         """Choose where to read from after a rebuild; partitions of other workers are not ours."""
@@ -132,6 +150,8 @@ class BankApp:
     async def on_chunk(self, event: Any) -> None:
         """Do the four steps of the module's text for one event of the transport."""
         async with self._lock:
+            if self._superseded is not None:
+                return
             records = event.value
             place = (records[0].topic, records[0].partition)
             records = [r for r in records if r.offset >= self._offsets.get(place, 0)]

@@ -152,6 +152,14 @@ class Harvest:
                 self.leftover.add(key)
         return taken
 
+    def have(self, copy: Manifest) -> None:
+        """Take note of the pages that a copy of an earlier state holds already."""
+        for key, digest in copy.pages():
+            if key in self._wanted:
+                self._found[key] = self._wanted[key] == digest
+            else:
+                self.leftover.add(key)
+
     def check(self) -> None:
         """Refuse a state that is not whole.
 

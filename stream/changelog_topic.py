@@ -262,8 +262,13 @@ class ChangelogTopic:
         ------
         SupersededError
             If so.
+        UnavailableError
+            If the cluster does not answer.
         """
-        end = await self.end()
+        try:
+            end = await self.end()
+        except KafkaError as error:
+            raise UnavailableError(f"the changelog is not reached: {error}") from error
         if self._next_offset < end:
             await self._look_for_rivals(self._next_offset, end)
 

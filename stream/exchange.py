@@ -42,8 +42,8 @@ class Exchange:
 
     Parameters
     ----------
-    member
-        Whose topic is written.
+    member, worker
+        Whose topic is written, and by which of its workers.
     bootstrap
         Of the consortium's cluster.
     membership
@@ -64,6 +64,7 @@ class Exchange:
     def __init__(
         self,
         member: str,
+        worker: str,
         bootstrap: str,
         membership: Membership,
         outbox: Outbox,
@@ -74,6 +75,7 @@ class Exchange:
         self._outbox = outbox
         self._telemetry = telemetry
         self._topic = topics.summaries(member)
+        self._own_keys = f"{member}|{worker}|".encode()
         self._releases = TopicPartition(topics.releases, 0)
         self._splitter = Splitter()
         self._reassembler = Reassembler()
@@ -128,7 +130,7 @@ class Exchange:
     async def _take_up(self) -> None:
         """Read the own topic: which slots its keys use, and the highest number that was given.
 
-        Where the state begins anew, also what it holds.
+        The bank's other workers number their own. Where the state begins anew, also what it holds.
         """
         async with contextlib.AsyncExitStack() as stack:
             consumer = await self._started(stack, self._new_consumer())
@@ -140,6 +142,8 @@ class Exchange:
                     self._splitter.observe(record.key)
                     if self._outbox.is_anew:
                         self.published.add(FragmentRecord(record.key, record.value, record.headers))
+                    if not record.key.startswith(self._own_keys):
+                        continue
                     numbers = [int(value) for name, value in record.headers if name == "seq"]
                     self._outbox.take_up(max(numbers, default=0))
 

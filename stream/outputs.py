@@ -56,6 +56,19 @@ class OutputProducer:
             await self._producer.stop()
             raise UnavailableError(f"the bank's cluster is not reached: {error}") from error
 
+    async def n_partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has.
+
+        Raises
+        ------
+        UnavailableError
+            If the cluster does not say.
+        """
+        try:
+            return len(await self._producer.partitions_for(topic))
+        except KafkaError as error:
+            raise UnavailableError(f"the bank's cluster is not reached: {error}") from error
+
     async def stop(self) -> None:
         """Send what is buffered and disconnect."""
         await self._producer.stop()

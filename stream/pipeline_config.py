@@ -23,6 +23,8 @@ class PipelineConfig:
     ----------
     member, worker
         Who publishes.
+    workers
+        How many workers the bank's accounts are dealt to.
     schema
         The consortium's.
     secret
@@ -69,6 +71,7 @@ class PipelineConfig:
 
     member: str
     worker: str = "0"
+    workers: int = 1
     schema: Schema
     secret: bytes = field(repr=False)
     tick_ms: int = HOUR_MS

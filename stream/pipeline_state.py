@@ -64,7 +64,7 @@ def _tables(pipeline: Pipeline) -> dict[str, AccountTable | EntityTable | RowLog
     return {"accounts": pipeline.accounts, "entities": pipeline.entities, "log": pipeline.log}
 
 
-class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     version: int
     schema: str
     member: str
@@ -76,6 +76,7 @@ class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     release_number: int
     statistics_due_ms: int
     first_pending: int
+    workers: int = 1
 
 
 def dump(pipeline: Pipeline) -> State:
@@ -98,6 +99,7 @@ def dump(pipeline: Pipeline) -> State:
         release_number=pipeline.release_number,
         statistics_due_ms=pipeline.summaries.due_ms,
         first_pending=pipeline.log.first_pending,
+        workers=config.workers,
     )
     touched = {
         f"{part}/{name}": marks
@@ -119,7 +121,7 @@ def restore(config: PipelineConfig, state: State) -> Pipeline:
     Raises
     ------
     StateError
-        If the state is of another version, member, schema or other families, or incomplete.
+        If the state is of another version, member, schema, split or other families, or incomplete.
     """
     try:
         meta = msgspec.msgpack.decode(state.meta, type=_Meta)
@@ -130,6 +132,11 @@ def restore(config: PipelineConfig, state: State) -> Pipeline:
     if found != expected:
         raise StateError(
             f"state: expected (version, schema, member, worker) {expected}, got {found}"
+        )
+    if meta.workers != config.workers:
+        raise StateError(
+            f"state: expected one of {config.workers} workers, got one of {meta.workers}: its "
+            "accounts would be other workers'; set `workers` back, or rebuild the states of all"
         )
     pipeline = Pipeline(config)
     if meta.experts != pipeline.panel.names:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from stream.drift_policy import DriftPolicy
 from stream.judge import JudgePolicy
 from stream.pipeline_config import PipelineConfig
 from stream.proposals import ProposalPolicy
+from stream.share import Share, worker_names
 
 PREFIX = "AMALGAM_STREAM_"
 MAX_TREES = TreeLimits().max_trees
@@ -34,6 +35,9 @@ class Settings:
     ----------
     member, worker
         The bank's name in the consortium and in its topics; the worker's among its workers.
+    workers
+        How many the bank has. Above 1 they are called 0, 1 and so on, and worker i reads the
+        partitions p with p % workers == i.
     bank_bootstrap, consortium_bootstrap
         ``host:port`` of the bank's own cluster and of the consortium's.
     mapping_file
@@ -87,6 +91,9 @@ class Settings:
     changelog
         Whether each of them goes to the worker's changelog on the bank's cluster, too, from which
         another host takes the worker over.
+    standby
+        Whether a host keeps copies of the workers that other hosts run, so that it takes them over
+        sooner; they cost it disk and network.
     health_host, health_port
         Where /metrics, /healthz and /readyz are served; port 0 picks a free one.
     log_level
@@ -95,6 +102,7 @@ class Settings:
 
     member: str
     worker: str = "0"
+    workers: int = 1
     bank_bootstrap: str
     consortium_bootstrap: str
     mapping_file: Path
@@ -120,6 +128,7 @@ class Settings:
     drift_watch: bool = True
     checkpoint_s: float = 2.0
     changelog: bool = False
+    standby: bool = False
     health_host: str = "127.0.0.1"
     health_port: int = 9463
     log_level: str = "INFO"
@@ -127,6 +136,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("member", "worker", "bank_bootstrap", "consortium_bootstrap"):
             _demand(bool(getattr(self, name)), name, "a non-empty text")
+        _demand(self.workers >= 1, "workers", "1 or more")
+        names = worker_names(self.workers, self.worker)
+        _demand(self.worker in names, "worker", f"0..{self.workers - 1} where workers is above 1")
         _demand(self.mode in ("live", "replay"), "mode", "live or replay")
         for name in _DURATIONS:
             _demand(0 < getattr(self, name) < math.inf, name, "seconds above 0")
@@ -144,6 +156,22 @@ class Settings:
         is_able = self.runs_scorecard or bool(self.families)
         _demand(is_able, "runs_scorecard", "true for a bank without families, got false")
         _demand(0 <= self.health_port <= 65_535, "health_port", "0..65535")
+
+    @property
+    def share(self) -> Share:
+        """Which partitions the worker reads."""
+        return Share(int(self.worker), self.workers) if self.workers > 1 else Share()
+
+
+def of_worker(settings: Settings, worker: str) -> Settings:
+    """Return the settings of one of the workers that a host runs: its name, its own folder.
+
+    Raises
+    ------
+    SettingsError
+        If the bank has no such worker.
+    """
+    return replace(settings, worker=worker, state_dir=settings.state_dir / worker)
 
 
 _DURATIONS = (
@@ -296,6 +324,7 @@ def pipeline_config(
     return PipelineConfig(
         member=settings.member,
         worker=settings.worker,
+        workers=settings.workers,
         schema=membership.schema,
         secret=membership.secret,
         tick_ms=round(settings.tick_s * 1_000),

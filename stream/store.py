@@ -291,6 +291,11 @@ class StateStore:
         manifest = self._manifest()
         return None if manifest is None else manifest.stamp
 
+    def sealed(self) -> bytes | None:
+        """Return the manifest as it is stored; None on a new disk."""
+        stored: bytes | None = self._db.get(_MANIFEST)
+        return stored
+
     def forget(self) -> None:
         """Hold no state any more, before one from elsewhere takes its place."""
         self._written(_deletion([_MANIFEST]))

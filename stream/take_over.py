@@ -10,7 +10,8 @@ from models.errors import StateError
 from models.topics import BankTopics
 from stream.changelog import Harvest, Owner, check_owner
 from stream.changelog_topic import ChangelogTopic
-from stream.manifest import Manifest
+from stream.followed import Followed
+from stream.manifest import Manifest, unseal
 from stream.settings import Membership, Settings
 from stream.store import StateStore
 
@@ -41,7 +42,13 @@ class Found(NamedTuple):
     is_restored: bool
 
 
-async def take_over(changelog: ChangelogTopic, store: StateStore, *, is_anew: bool) -> Found:
+async def take_over(
+    changelog: ChangelogTopic,
+    store: StateStore,
+    *,
+    is_anew: bool,
+    followed: Followed | None = None,
+) -> Found:
     """Claim a changelog, and bring the store to what it holds if that is newer.
 
     A store that was brought to it is then to be loaded; any is to begin the new epoch.
@@ -54,6 +61,9 @@ async def take_over(changelog: ChangelogTopic, store: StateStore, *, is_anew: bo
         Of the worker; empty on a new host.
     is_anew
         Whether an empty store is to begin anew instead.
+    followed
+        How far a copy had been kept up to date that the store perhaps holds; then only what came
+        after it is read.
 
     Raises
     ------
@@ -71,7 +81,8 @@ async def take_over(changelog: ChangelogTopic, store: StateStore, *, is_anew: bo
         return Found(state, is_restored=False)
     is_restored = held is None or state.stamp > held
     if is_restored:
-        await _restore(changelog, store, found.manifest, state)
+        is_copy = followed is not None and held == followed.stamp
+        await _restore(changelog, store, found.manifest, followed if is_copy else None)
     return Found(state, is_restored)
 
 
@@ -97,11 +108,15 @@ async def look(changelog: ChangelogTopic) -> Manifest:
 
 
 async def _restore(
-    changelog: ChangelogTopic, store: StateStore, manifest: bytes, state: Manifest
+    changelog: ChangelogTopic, store: StateStore, manifest: bytes, followed: Followed | None
 ) -> None:
-    started_s, harvest, size_bytes = time.perf_counter(), Harvest(state), 0
+    started_s, harvest, size_bytes = time.perf_counter(), Harvest(unseal(manifest)), 0
+    start, copied = await changelog.beginning(), store.sealed()
+    if followed is not None and copied is not None:
+        harvest.have(unseal(copied))
+        start = max(start, followed.offset)
     await asyncio.to_thread(store.forget)
-    async for pairs in changelog.records(await changelog.beginning(), await changelog.end()):
+    async for pairs in changelog.records(start, await changelog.end()):
         pages = harvest.take(pairs)
         size_bytes += sum(len(page) for _, page in pages)
         await asyncio.to_thread(store.put, pages)

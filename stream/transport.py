@@ -19,6 +19,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
+from stream.share import Share
+
 MAX_BATCH = 1_000
 FETCH_MAX_WAIT_MS = 10
 FETCH_MIN_BYTES = 65_536
@@ -61,6 +63,33 @@ class BatchSchema(faust.Schema):  # type: ignore[type-arg]  # of keys and values
         return decode
 
 
+class _SharedCluster:
+    """A cluster's topics, without the partitions of other workers."""
+
+    def __init__(self, cluster: Any, share: Share) -> None:
+        self._cluster = cluster
+        self._share = share
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        found = self._cluster.partitions_for_topic(topic)
+        return None if found is None else {p for p in found if self._share.holds(p)}
+
+
+def assignor_of(share: Share) -> type[RangePartitionAssignor]:
+    """Return an assignor that deals out the partitions of one worker and no others.
+
+    Its name stays aiokafka's: two processes of one worker, before and after a change of ``workers``
+    say, may be in its group at a time, and Kafka refuses one whose assignor the other lacks.
+    """
+
+    class ShareAssignor(RangePartitionAssignor):  # type: ignore[misc]  # untyped
+        @classmethod
+        def assign(cls, cluster: Any, members: Any) -> Any:
+            return super().assign(_SharedCluster(cluster, share), members)
+
+    return ShareAssignor
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer with a short, filled fetch and topics of equal size on the same worker.
 
@@ -74,7 +103,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001  # no public way
         consumer._fetch_min_bytes = FETCH_MIN_BYTES  # noqa: SLF001  # no public way
-        consumer._partition_assignment_strategy = [RangePartitionAssignor]  # noqa: SLF001  # no public way
+        share = self.app.share  # type: ignore[attr-defined]  # of BatchApp
+        consumer._partition_assignment_strategy = [assignor_of(share)]  # noqa: SLF001  # no public way
         return consumer
 
 

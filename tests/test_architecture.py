@@ -51,6 +51,8 @@ HOMES = {
         "stream/app.py",
         "stream/transport.py",
         "stream/changelog_topic.py",
+        "stream/host/group.py",
+        "stream/host/standby.py",
         "stream/exchange.py",
         "stream/outputs.py",
         "deploy/bench/*",

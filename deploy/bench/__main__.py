@@ -1,8 +1,9 @@
-"""``python -m deploy.bench [pieces|job|latency|all]``: measures; ``all`` writes the figures down.
+"""``python -m deploy.bench [pieces|job|latency|recovery|all]``: measures.
 
 ``pieces`` needs no broker. The others start a Kafka of their own in a temporary folder, and stop it
 and whatever else they started, also when they fail. ``all`` writes ``results/pieces.json``,
-``results/speed.json`` and the plot ``results/speed.svg``.
+``results/speed.json`` and the plot ``results/speed.svg``; ``recovery``, which ``all`` leaves out,
+puts its figures into ``results/chaos.json`` beside those of a chaos run.
 """
 
 import argparse
@@ -14,13 +15,14 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deploy.bench.bank import BenchBank, BenchConfig, make_stream, now
+from deploy.bench.bank import BenchBank, BenchConfig, BenchStream, make_stream, now
 from deploy.bench.chart import draw_speed
 from deploy.bench.job import ROOT, measure_job
 from deploy.bench.latency import measure_latency
 from deploy.bench.pieces import make_workload, measure_pieces
+from deploy.bench.recovery import config_of, many_accounts, measure_recovery
 from deploy.kafka_server import local_kafka
-from deploy.results import write_results
+from deploy.results import merge_results, write_results
 from models.errors import AmalgamError
 
 RESULTS = Path(__file__).parent / "results"
@@ -36,11 +38,13 @@ def run_pieces() -> Figures:
         return measure_pieces(make_workload(), Path(directory))
 
 
-def run_on_kafka(config: BenchConfig, *parts: Measure) -> Figures:
+def run_on_kafka(
+    config: BenchConfig, *parts: Measure, stream: BenchStream | None = None
+) -> Figures:
     """Start a broker, warm a bank's worker up, measure, stop everything."""
     figures: Figures = {}
     with tempfile.TemporaryDirectory() as directory:
-        stream = make_stream(config)
+        stream = stream or make_stream(config)
         with local_kafka(Path(directory) / "kafka", LIBS, os.environ) as bootstrap:
             bank = BenchBank(Path(directory) / "bank", bootstrap, stream)
             try:
@@ -55,6 +59,19 @@ def run_on_kafka(config: BenchConfig, *parts: Measure) -> Figures:
 def latency_of(bank: BenchBank, _: BenchConfig) -> Figures:
     """Measure latency."""
     return measure_latency(bank)
+
+
+def run_recovery() -> Figures:
+    """Measure how fast a worker is back, and what that costs, and write it down."""
+    config = config_of()
+    stream, plan = many_accounts(make_stream(config), config.warm)
+
+    def measure(bank: BenchBank, _: BenchConfig) -> Figures:
+        return measure_recovery(bank, plan)
+
+    figures = run_on_kafka(config, measure, stream=stream)
+    merge_results(RESULTS / "chaos.json", "python -m deploy.bench recovery", figures, now=now())
+    return figures
 
 
 def show(figures: Mapping[str, float]) -> None:
@@ -79,7 +96,7 @@ def main() -> int:
     """Measure what was asked for, print it, and with ``all`` write it down."""
     parser = argparse.ArgumentParser(prog="python -m deploy.bench", description=__doc__)
     parser.add_argument(
-        "part", nargs="?", default="all", choices=("pieces", "job", "latency", "all")
+        "part", nargs="?", default="all", choices=("pieces", "job", "latency", "recovery", "all")
     )
     parser.add_argument("--rounds", type=int, default=3, help="of the job beside its peers")
     given = parser.parse_args()
@@ -89,6 +106,7 @@ def main() -> int:
         "pieces": run_pieces,
         "job": lambda: run_on_kafka(config, measure_job),
         "latency": lambda: run_on_kafka(config, latency_of),
+        "recovery": run_recovery,
         "all": lambda: run_all(config),
     }
     try:

@@ -19,7 +19,7 @@ from deploy.chaos.fault_plan import SORTS
 from deploy.chaos.planted import BUGS
 from deploy.chaos.run import ChaosConfig, run_chaos
 from deploy.chaos.small_world import BANKS
-from deploy.results import write_results
+from deploy.results import merge_results
 from deploy.services import ROOT
 from models.errors import AmalgamError
 
@@ -61,7 +61,7 @@ def main() -> int:
     sys.stdout.write(shown(verdict))
     if given.results is not None:
         command = shlex.join(["python", "-m", "deploy.chaos", *sys.argv[1:]])
-        write_results(given.results, command, verdict.figures, now=datetime.now(UTC))
+        merge_results(given.results, command, verdict.figures, now=datetime.now(UTC))
     return 1 if verdict.differences else 0
 
 

@@ -72,7 +72,7 @@ def test_commands_are_those_of_the_manual():
     assert found >= {
         "demo", "demo-stop", "simulate", "foreign", "replay", "backtest", "attack", "label",
         "version", "kafka up",
-        "kafka down", "topics create", "bank init", "bank run", "amalgamator init",
+        "kafka down", "topics create", "bank init", "bank run", "bank host", "amalgamator init",
         "amalgamator admit", "amalgamator run", "alerts tail",
         "state show", "state verify", "state rebuild",
     }  # fmt: skip
@@ -115,6 +115,13 @@ def test_words_that_are_no_command_line_exit_2(words):
         (("foreign", "x.parquet", "--banks", "1"), "n_banks: expected 2 to 99, got 1"),
         (("bank", "init", "My Bank"), "'My Bank'"),
         (("amalgamator", "admit", "absent.toml", "one", "00"), "absent.toml"),
+        (("amalgamator", "admit", "absent.toml", "one", "00", "--workers", "2"), "absent.toml"),
+        (("topics", "create", "--bank", "a", "--workers", "5"), "workers: expected at most 4"),
+        (("topics", "create", "--bank", "a", "--workers", "0"), "workers: expected 1 or more"),
+        (
+            ("topics", "create", "--bank", "a", "--workers", "2", "--worker", "b"),
+            "--worker: expected none beside --workers",
+        ),
         (("label", "absent.toml", "T", "A"), "absent.toml"),
         (("label", "absent.toml", "T", "A", "--at", "nonsense"), "--at: expected a time"),
         (("simulate", "x.csv", "--seed", "-1"), "--seed: expected 0 or more"),
@@ -164,6 +171,9 @@ def test_bank_and_amalgamator_are_made_from_the_command_line(folder):
     assert 'entity_kinds = ["terminal", "device"]' in text
     assert "expected a new or empty folder" in refused("amalgamator", "init", "eu", *kinds)
     assert "member already" in refused("amalgamator", "admit", registry, "meridian", key)
+    assert "--workers" in refused("amalgamator", "admit", registry, "two", key, "--workers", "0")
+    assert invoke("amalgamator", "admit", registry, "two", key, "--workers", "2").exit_code == 0
+    assert 'workers = ["0", "1"]' in registry.read_text(encoding="utf-8")
 
 
 def test_attributes_are_named_by_options_and_by_a_file(folder):

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from deploy import results
-from deploy.results import Results, write_results
+from deploy.results import Results, merge_results, write_results
 
 NOW = datetime(2026, 1, 31, 12, 30, 15, 678_901, tzinfo=UTC)
 
@@ -83,3 +83,15 @@ def test_machine_is_told_by_cores_processor_memory_and_python(tmp_path, monkeypa
     assert python.startswith("Python 3.")
     assert os.uname().nodename not in machine
     assert results._processor() in machine
+
+
+def test_figures_of_another_command_are_kept(tmp_path, monkeypatch):
+    """The same command replaces its own; commands are told in the order of their runs."""
+    with_program(tmp_path, monkeypatch, None)
+    path = tmp_path / "figures.json"
+    merge_results(path, "one", {"a": 1.0, "b": 2.0}, now=NOW)
+    merge_results(path, "two", {"b": 3.0, "c": 4.0}, now=NOW)
+    found = merge_results(path, "one", {"a": 5.0}, now=NOW)
+    assert found.figures == {"a": 5.0, "b": 3.0, "c": 4.0}
+    assert found.command == "two && one"
+    assert msgspec.json.decode(path.read_bytes(), type=Results) == found

@@ -1,6 +1,9 @@
 """Plans of topics; that they can be created is for the tests with a broker."""
 
+import pytest
+
 from deploy.topics import bank_plan, consortium_plan
+from models.errors import InvalidInputError
 
 
 def test_streams_that_meet_on_a_worker_have_equal_partition_counts() -> None:
@@ -10,6 +13,7 @@ def test_streams_that_meet_on_a_worker_have_equal_partition_counts() -> None:
     assert set(plans) == {f"a.{s}" for s in ("transactions", "labels", "decisions", "alerts")} | {
         "a.dead-letters",
         "a.changelog.0",
+        "a.workers",
     }
 
 
@@ -48,3 +52,13 @@ def test_summaries_and_releases_are_compacted_and_refusals_kept() -> None:
 def test_every_topic_of_the_consortium_has_one_partition() -> None:
     """Order within a member's contributions is part of the protocol."""
     assert {plan.partitions for plan in consortium_plan("amalgam", ["a"])} == {1}
+
+
+def test_workers_have_a_topic_of_one_partition_each() -> None:
+    """Whose partition it is runs the worker; and no more of them than partitions to read."""
+    plans = {plan.name: plan for plan in bank_plan("a", partitions=4, workers=("0", "1", "2"))}
+    assert plans["a.workers"].partitions == 3
+    with pytest.raises(
+        InvalidInputError, match="workers: expected at most 2, the partitions, got 3"
+    ):
+        bank_plan("a", partitions=2, workers=("0", "1", "2"))

@@ -207,6 +207,7 @@ def test_partitions_are_read_from_their_first_record_once() -> None:
         tps = [SimpleNamespace(topic=topic, partition=number) for topic, number in places]
         app.faust = SimpleNamespace(consumer=SimpleNamespace(assignment=lambda tps=tps: tps))
         app._lock = asyncio.Lock()
+        app._changelog = None
         app._unacked, app._offsets, app._anew = [], dict(known), anew
         assert asyncio.run(app.positions()) == expected
         assert app._offsets == expected  # another worker's partition is not read from 0 later

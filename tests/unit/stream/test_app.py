@@ -8,7 +8,7 @@ import pytest
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
-from models.errors import SupersededError
+from models.errors import SupersededError, UnavailableError
 from stream.app import BankApp
 from stream.telemetry import Telemetry
 
@@ -49,6 +49,7 @@ async def app() -> BankApp:
     one._offsets = {("bank.transactions", 0): 4, ("bank.labels", 0): 10}
     one._lock = asyncio.Lock()
     one._unacked = []
+    one._superseded = one._changelog = None
     one._writing = asyncio.get_running_loop().create_future()
     return one
 
@@ -85,6 +86,34 @@ async def test_a_worker_whose_state_is_not_stored_cannot_go_on(app: BankApp) -> 
     """Also while no chunk comes, as where another process has taken over."""
     app._writing.set_exception(SupersededError("another process"))
     assert app.failure() == "the state is not stored: another process"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(SupersededError("epoch 2"), "epoch 2"), (UnavailableError("away"), None), (None, None)],
+)
+async def test_a_new_assignment_shows_whether_the_place_was_taken(
+    app: BankApp, error: Exception | None, expected: str | None
+) -> None:
+    """A process whose place was taken is assigned again as soon as it asks; then it ends."""
+
+    class Changelog:
+        async def check(self) -> None:
+            if error is not None:
+                raise error
+
+    app._writing.set_result(None)
+    app._changelog, app._anew = Changelog(), None
+    app._offsets = {}
+    await app.positions()
+    assert app.failure() == expected
+
+
+async def test_nothing_is_answered_once_the_place_is_taken(app: BankApp) -> None:
+    """Whoever has it answers."""
+    app._superseded = SupersededError("epoch 2")
+    await app.on_chunk(SimpleNamespace(value=[]))
+    assert app._unacked == []
 
 
 async def test_the_lag_is_followed_while_a_chunk_is_stuck(app: BankApp) -> None:

@@ -116,7 +116,7 @@ class Side:
             secret=b"s" * 32,
         )
         self.exchange = Exchange(
-            MEMBER, "localhost:1", membership, self.outbox, Telemetry(self.registry)
+            MEMBER, "0", "localhost:1", membership, self.outbox, Telemetry(self.registry)
         )
         self.exchange._producer = self.producer
         self.exchange._connected.set()
@@ -218,6 +218,26 @@ async def test_numbers_and_slots_go_on_where_the_own_topic_ends(
     assert side.received() == [6, 7, 8]
     slots = [record.key.rsplit(b"|", 2)[1] for record in side.producer.sent]
     assert slots == [b"0", b"0", b"1"]
+
+
+async def test_numbers_of_the_banks_other_workers_are_not_gone_on_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They write to the same topic, each counting for itself."""
+    old = Side()
+    old.outbox.put(PIECES)
+    await old.exchange.deliver()
+    mine = [Read(r.key, r.value, tuple(r.headers)) for r in old.producer.sent[:1]]
+    theirs = [
+        Read(r.key.replace(b"alpha|0|", b"alpha|1|"), r.value, tuple(r.headers))
+        for r in old.producer.sent
+    ]
+    side = Side()
+    monkeypatch.setattr(side.exchange, "_new_consumer", lambda: Consumer([*mine, *theirs]))
+    await side.exchange._take_up()
+    side.outbox.put(PIECES)
+    await side.exchange.deliver()
+    assert side.received() == [2, 3, 4]
 
 
 async def test_the_newest_whole_release_is_what_waiting_gives() -> None:

@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from deploy.consortium_files import ConsortiumPlan, write_consortium
-from models.errors import UnavailableError
+from models.errors import SettingsError, UnavailableError
+from models.topics import BankTopics
 from stream import __main__ as process
+from stream.share import Share
 
 ROOT = Path(__file__).parents[3]
 
@@ -20,11 +22,16 @@ ROOT = Path(__file__).parents[3]
 class App:
     """A worker whose start, or whose first loop, does what a test says."""
 
-    def __init__(self, start, loop=None):
+    def __init__(self, start, loop=None, workers=1):
         self.said: str | None = None
         self.closed: list[str] = []
-        self.settings = SimpleNamespace(mode="replay", drift_watch=False)
-        self.outputs = SimpleNamespace(start=_nothing, stop=self._closes("outputs"))
+        self.settings = SimpleNamespace(
+            mode="replay", drift_watch=False, workers=workers, share=Share(0, workers)
+        )
+        self.worker = SimpleNamespace(topics=BankTopics("bank"))
+        self.outputs = SimpleNamespace(
+            start=_nothing, stop=self._closes("outputs"), n_partitions=_n_partitions
+        )
         self.faust = SimpleNamespace(finalize=lambda: None, start=start, stop=self._closes("faust"))
         self.fill_changelog = _nothing
         self.exchange = SimpleNamespace(run=_for_ever)
@@ -47,6 +54,10 @@ async def _for_ever() -> None:
 
 async def _nothing() -> None:
     """Come back at once."""
+
+
+async def _n_partitions(topic: str) -> int:
+    return {"bank.transactions": 4, "bank.labels": 2}[topic]
 
 
 async def _fail() -> None:
@@ -81,6 +92,17 @@ async def test_what_fails_ends_the_process_with_one(app, caplog) -> None:
     """At the start or in a loop; the log says what."""
     assert await served(app) == 1
     assert "a background task failed" in caplog.messages
+
+
+async def test_more_workers_than_partitions_are_told_as_settings() -> None:
+    """Asked of both topics before anything is read; everything is closed before it is told."""
+    app = App(_nothing, workers=3)
+    with pytest.raises(SettingsError, match=r"at most 2, the partitions of bank\.labels, got 3"):
+        await served(app)
+    assert app.closed == ["state", "faust", "outputs"]
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.05, stopped.set)
+    assert await served(App(_nothing, workers=2), stopped) == 0
 
 
 @pytest.mark.slow

@@ -155,3 +155,14 @@ def test_names_of_accounts_and_terminals_are_not_in_the_state() -> None:
     assert all(name is not None and re.fullmatch("[APT][0-9]{6,}", name) for name in names)
     stored = b"".join(np.ascontiguousarray(array).tobytes() for array in END.arrays.values())
     assert not re.findall(rb"[APT][0-9]{6}", stored + END.meta)
+
+
+def test_a_state_of_another_split_is_refused_by_both_counts() -> None:
+    """Its accounts would be other workers'; one worker alone stores what it always did."""
+    with pytest.raises(StateError, match="expected one of 4 workers, got one of 1: its accounts"):
+        restore(a_config(workers=4), END)
+    split = copied(dump(Pipeline(a_config(workers=2))))
+    with pytest.raises(StateError, match="expected one of 1 workers, got one of 2: its accounts"):
+        restore(a_config(), split)
+    assert contents(restore(a_config(workers=2), split)) == contents(Pipeline(a_config(workers=2)))
+    assert b"workers" not in END.meta

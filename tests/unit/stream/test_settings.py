@@ -17,10 +17,12 @@ from stream.settings import (
     PREFIX,
     Membership,
     Settings,
+    of_worker,
     pipeline_config,
     read_membership,
     read_settings,
 )
+from stream.share import Share
 
 REQUIRED = {
     "MEMBER": "north",
@@ -460,3 +462,32 @@ def test_a_wide_schema_without_a_scorecard_is_refused() -> None:
     settings = read(FAMILIES='["lightgbm"]', RUNS_SCORECARD="false")
     with pytest.raises(InvalidInputError, match="runs_scorecard: expected true"):
         pipeline_config(settings, wide, load_mapping(MAPPING))
+
+
+def test_one_worker_has_any_name_and_several_are_numbered() -> None:
+    """The share of each is what the transport reads."""
+    assert read(WORKER="east").share == Share(0, 1)
+    assert read(WORKER="2", WORKERS="3").share == Share(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("worker", "workers"), [("east", "2"), ("2", "2"), ("00", "2"), ("-1", "3")]
+)
+def test_a_name_outside_the_numbers_of_the_workers_is_refused(worker: str, workers: str) -> None:
+    """The message says which there are."""
+    with pytest.raises(SettingsError, match=rf"WORKER\): expected 0\.\.{int(workers) - 1} where"):
+        read(WORKER=worker, WORKERS=workers)
+
+
+def test_a_bank_has_at_least_one_worker() -> None:
+    """Nobody would read its stream."""
+    with pytest.raises(SettingsError, match=r"WORKERS\): expected 1 or more"):
+        read(WORKERS="0")
+
+
+def test_a_worker_of_a_host_has_its_name_and_a_folder_of_it() -> None:
+    """One that the bank does not have is refused."""
+    one = of_worker(read(WORKERS="3"), "2")
+    assert (one.worker, one.state_dir, one.share) == ("2", Path("state/2"), Share(2, 3))
+    with pytest.raises(SettingsError, match="WORKER"):
+        of_worker(one, "3")

@@ -9,9 +9,11 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
-from stream.transport import ended_task, is_in_touch
+from stream.share import Share
+from stream.transport import assignor_of, ended_task, is_in_touch
 
 
 class SurprisedClient(AIOKafkaClient):
@@ -65,3 +67,30 @@ def test_a_client_is_in_touch_while_it_knows_its_coordinator() -> None:
     for known, expected in ((1, True), (0, True), (None, False)):
         coordinator = SimpleNamespace(coordinator_id=known)
         assert is_in_touch(SimpleNamespace(_coordinator=coordinator)) is expected
+
+
+def test_a_worker_is_assigned_the_partitions_of_its_share_in_both_topics() -> None:
+    """And one worker alone all of them, by aiokafka's own assignor."""
+    sizes = {"bank.labels": 5, "bank.transactions": 5}
+    cluster = SimpleNamespace(partitions_for_topic=lambda topic: set(range(sizes[topic])))
+    metadata = RangePartitionAssignor.metadata(sizes)
+    for share, expected in (
+        (Share(0, 2), [0, 2, 4]),
+        (Share(1, 2), [1, 3]),
+        (Share(4, 5), [4]),
+        (Share(), [0, 1, 2, 3, 4]),
+    ):
+        found = assignor_of(share).assign(cluster, {"me": metadata})["me"].assignment
+        assert found == [("bank.labels", expected), ("bank.transactions", expected)]
+
+
+def test_a_topic_that_is_not_there_yet_is_assigned_to_nobody() -> None:
+    """As by the assignor underneath."""
+    cluster = SimpleNamespace(partitions_for_topic=lambda _: None)
+    metadata = RangePartitionAssignor.metadata(["bank.labels"])
+    assert assignor_of(Share(0, 2)).assign(cluster, {"me": metadata})["me"].assignment == []
+
+
+def test_the_assignor_keeps_a_name_that_another_process_of_the_worker_has_too() -> None:
+    """Kafka refuses a member whose assignors the others lack."""
+    assert assignor_of(Share(1, 2)).name == assignor_of(Share()).name == "range"
