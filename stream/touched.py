@@ -1,8 +1,9 @@
 """Which pages of a growing table were written to since the state was last stored."""
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
+
+from models.features.pages import mark_pages
 
 TABLE_PAGE_BYTES = 4_096
 
@@ -25,7 +26,7 @@ class TouchedPages:
         end = (int(rows.max(initial=-1)) + 1) * self._row_bytes
         if end > 0:
             self._reach((end - 1) // TABLE_PAGE_BYTES)
-            _mark(rows, self._row_bytes, self._marks)
+            mark_pages(rows, self._row_bytes, TABLE_PAGE_BYTES, self._marks)
 
     def span(self, start: int, stop: int) -> None:
         """Mark the pages of rows ``start`` to ``stop``."""
@@ -54,14 +55,3 @@ class TouchedPages:
     def clear(self) -> None:
         """Unmark everything: it was stored."""
         self._marks[:] = False
-
-
-@nb.njit(cache=True)
-def _mark(rows, row_bytes, marks):  # type: ignore[no-untyped-def]  # compiled
-    for row in rows:
-        if row >= 0:
-            first = np.int64(row) * row_bytes
-            for page in range(
-                first // TABLE_PAGE_BYTES, (first + row_bytes - 1) // TABLE_PAGE_BYTES + 1
-            ):
-                marks[page] = True
