@@ -2,12 +2,15 @@
 
 Every contestant is a process of its own that reads the same bank's records from the same broker.
 Times count from a fifth of the records to the last one. What differs, for or against us: the worker
-reads labels too, publishes summaries and installs releases meanwhile, and its days pass in seconds,
-so that the work of a day's end comes more often than it would; the peers do less (`peers`).
+reads labels too, publishes summaries and installs releases every 15 seconds, and a day of its bank
+passes in some seconds, so that the work of a day's end comes thousands of times as often as it
+would; the peers do less (`peers`).
 """
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +28,8 @@ PEERS = ROOT / ".amalgam" / "peers"
 PINS = Path(__file__).parent / "peers.txt"
 _TIMEOUT_S = 240.0
 _SAMPLE_S = 0.05
+_SETTLE_S = 4.0
+_SETTINGS = {"AMALGAM_STREAM_CADENCE_S": "15"}  # by default an hour
 _IN_PRODUCT = {"floor": "floor", "transport": "transport", "faust_stock_noop": "faust"}
 _IN_PEERS = {"quix_json_noop": "quix-json", "quix_river": "quix-river"}
 _SLOW = frozenset({"faust_stock_noop", "quix_river"})
@@ -139,17 +144,32 @@ def _measure(
 
 
 def _measure_worker(bank: BenchBank, rows: slice) -> Reading:
-    """Have the worker answer a backlog, watching its decisions from outside."""
-    wanted = rows.stop - rows.start
-    with DecisionLog(bank.bootstrap) as log:
-        before = log.end()
-        bank.send(rows)
-        with bank.services() as worker:
-            start = _reached(log, before + int(wanted * WARM_SHARE), worker.process.pid)
-            end = _reached(log, before + wanted, worker.process.pid)
-            took = {step: total_s / wanted * 1e6 for step, (_, total_s) in steps(worker).items()}
-    n = end[0] - start[0]
-    return Reading((end[1] - start[1]) / n * 1e6, n / (end[2] - start[2]), took)
+    """Have the worker answer a backlog, watching its decisions from outside.
+
+    The first part is answered, and what a start brings with it is over, before the rest is there:
+    the worker is stopped while that is sent.
+    """
+    first = rows.start + int((rows.stop - rows.start) * WARM_SHARE)
+    with DecisionLog(bank.bootstrap) as log, bank.services(_SETTINGS) as worker:
+        pid, before = worker.process.pid, log.end()
+        bank.send(slice(rows.start, first))
+        _reached(log, before + first - rows.start, pid)
+        time.sleep(_SETTLE_S)
+        begun = steps(worker)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            bank.send(slice(first, rows.stop))
+            at_start = log.end(), cpu_s(pid), time.perf_counter()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        end = _reached(log, before + rows.stop - rows.start, pid)
+        ended = steps(worker)
+    n = end[0] - at_start[0]
+    took = {
+        step: (total_s - begun.get(step, (0.0, 0.0))[1]) / n * 1e6
+        for step, (_, total_s) in ended.items()
+    }
+    return Reading((end[1] - at_start[1]) / n * 1e6, n / (end[2] - at_start[2]), took)
 
 
 def _reached(log: DecisionLog, n: int, pid: int) -> tuple[int, float, float]:
