@@ -41,13 +41,24 @@ class AccountTable:
         keys = np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
         rows = self._index.add(keys)
         first, self.size = self.size, self._index.next_number
-        while self.size > len(self.state):
-            self.state = np.concatenate([self.state, new_accounts(len(self.state))])
-            self.keys = np.concatenate([self.keys, np.zeros_like(self.keys)])
+        self._reserve(self.size)
+        self.state[first : self.size] = new_accounts(self.size - first)
         self.keys[rows] = keys
         self._touched_keys.span(first, self.size)
         self._touched.span(first, self.size)
         return rows
+
+    def _reserve(self, n: int) -> None:
+        """Make room, in place where nobody looks at the arrays: a copy would hold decisions up."""
+        if n <= len(self.state):
+            return
+        capacity = n + n // 8 + 1_024
+        try:
+            self.state.resize(capacity)
+            self.keys.resize(capacity)
+        except ValueError:  # somebody does
+            self.state = np.resize(self.state, capacity)
+            self.keys = np.resize(self.keys, capacity)
 
     def observe(
         self,

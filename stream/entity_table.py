@@ -102,9 +102,16 @@ class EntityTable:
         for pages in self._written.values():
             pages.span(size, self.size)
         if self.size > len(self.state):
-            more = max(self.size - len(self.state), len(self.state))
-            self.state = np.concatenate([self.state, new_entities(more)])
+            self._reserve(self.size + self.size // 8 + 1_024)
+        self.state[size : self.size] = new_entities(self.size - size)
         return rows
+
+    def _reserve(self, capacity: int) -> None:
+        """Make room, in place where nobody looks at the array: a copy would hold decisions up."""
+        try:
+            self.state.resize(capacity)
+        except ValueError:  # somebody does
+            self.state = np.resize(self.state, capacity)
 
     def learn(
         self,

@@ -70,11 +70,15 @@ class RowLog:
         self._reserve(_FIRST_CAPACITY)
 
     def _reserve(self, capacity: int) -> None:
+        """Make room, in place where nobody looks at a column: a copy would hold decisions up."""
         for name, (dtype, shape) in self._layout.items():
-            grown = np.zeros((capacity, *shape), dtype)
-            if name in self.columns:
-                grown[: self.size] = self.columns[name][: self.size]
-            self.columns[name] = grown
+            if name not in self.columns:
+                self.columns[name] = np.zeros((capacity, *shape), dtype)
+                continue
+            try:
+                self.columns[name].resize((capacity, *shape))
+            except ValueError:  # somebody does
+                self.columns[name] = np.resize(self.columns[name], (capacity, *shape))
 
     @property
     def hash(self) -> NDArray[np.uint64]:
@@ -134,7 +138,7 @@ class RowLog:
         n = len(rows["hash"])
         first, last = self.size, self.size + n
         if last > len(self.columns["hash"]):
-            self._reserve(max(last, 2 * len(self.columns["hash"])))
+            self._reserve(last + last // 8 + _FIRST_CAPACITY)
         for name, column in rows.items():
             self.columns[name][first:last] = column
         self.columns["known_ms"][first:last] = -1

@@ -19,7 +19,7 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from rocksdict import AccessType, Options, Rdict, WriteBatch
+from rocksdict import AccessType, DBCompressionType, Options, Rdict, WriteBatch
 
 from models.errors import StateError, StateHeldError
 from stream.manifest import (
@@ -46,6 +46,7 @@ STORE = "state"  # folder of the store in a worker's state_dir
 PAGE_BYTES = 256 * 1024
 _MANIFEST = b"manifest"
 _BATCH_BYTES = 1_000_000
+_MAX_FILES = 12  # before they are merged: pages are overwritten soon, so merging early is in vain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +84,10 @@ class StateStore:
             raise StateError(f"state in {path}: expected a database, found none")
         options = Options(raw_mode=True)
         options.create_if_missing(not is_read_only)
+        options.set_compression_type(DBCompressionType.lz4())
+        options.set_level_zero_file_num_compaction_trigger(_MAX_FILES)
+        options.set_level_zero_slowdown_writes_trigger(4 * _MAX_FILES)
+        options.set_level_zero_stop_writes_trigger(8 * _MAX_FILES)
         access = AccessType.read_only() if is_read_only else AccessType.read_write()
         if not is_read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
