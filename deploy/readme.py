@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from deploy.bench.chart import CONTESTANTS
 from deploy.detection.report_bounds import held_rows
 from deploy.results import Results
 from models.errors import InvalidInputError
@@ -65,10 +66,34 @@ def detection_table(results: Results) -> str:
     return _table(heads, rows) + _origin(results)
 
 
+def speed_table(results: Results) -> str:
+    """Return what a record costs, beside peers, and how long an answer takes."""
+    figures = results.figures
+    known = [name for name in CONTESTANTS if f"{name}_us_per_tx" in figures]
+    rows = [
+        (
+            CONTESTANTS[name],
+            f"{figures[f'{name}_us_per_tx']:.1f}",
+            f"{figures[f'{name}_tx_per_s']:,.0f}",
+            f"{figures[f'job_vs_{name}']:.2f}" if name != "job" else "",
+        )
+        for name in known
+    ]
+    heads = ("", "processor µs a record", "records a second", "the job over it")
+    paces = sorted(int(name.rpartition("_")[2]) for name in figures if name.startswith("p99_ms_"))
+    waits = [
+        (f"{pace:,}", *(f"{figures[f'{p}_ms_{pace}']:,.0f}" for p in ("p50", "p99", "p999")))
+        for pace in paces
+    ]
+    of_pace = ("payments a second", "p50, ms", "p99, ms", "p99.9, ms")
+    return _table(heads, rows) + _table(of_pace, waits) + _origin(results)
+
+
 TABLES: Mapping[str, Callable[[Results], str]] = {
     "demo": demo_table,
     "backtest": backtest_table,
     "detection": detection_table,
+    "speed": speed_table,
 }
 
 

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 _OURS, _THEIRS = "#1f5fa8", "#9aa4af"
-_WORDS = {
+CONTESTANTS = {
     "floor": "aiokafka alone, no-op",
     "transport": "amalgam's transport, no-op",
     "quix_json_noop": "Quix Streams, JSON, no-op",
@@ -22,7 +22,7 @@ _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "amalgam", "font.size": 10}
 
 def draw_speed(figures: Mapping[str, float], path: Path) -> None:
     """Write bars of processor microseconds a record, on a logarithmic scale, as SVG."""
-    known = [name for name in _WORDS if f"{name}_us_per_tx" in figures]
+    known = [name for name in CONTESTANTS if f"{name}_us_per_tx" in figures]
     known.sort(key=lambda name: -figures[f"{name}_us_per_tx"])
     values = [figures[f"{name}_us_per_tx"] for name in known]
     with rc_context(_STYLE):  # type: ignore[arg-type]  # names of settings, known to matplotlib
@@ -30,7 +30,7 @@ def draw_speed(figures: Mapping[str, float], path: Path) -> None:
         FigureCanvasSVG(figure)
         ax = figure.subplots()
         bars = ax.barh(
-            [_WORDS[name] for name in known],
+            [CONTESTANTS[name] for name in known],
             values,
             color=[_OURS if name in _OWN else _THEIRS for name in known],
             height=0.66,
