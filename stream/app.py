@@ -20,8 +20,8 @@ from stream.agents import build_faust
 from stream.anew import Anew, clear_marker
 from stream.exchange import Exchange
 from stream.gauges import show, tell_drift
-from stream.manifest import Snapshot
 from stream.outputs import OutputProducer, Outputs
+from stream.page_table import Copied
 from stream.pipeline_state import dump, stored
 from stream.sequencer import Sequencer, Step
 from stream.settings import Settings
@@ -347,17 +347,19 @@ class BankApp:
         pipeline = self.worker.pipeline
         state = dump(pipeline)
         arrays = {**state.arrays, **shell_arrays(self.outbox, self._awaited)}
-        snapshot = self._store.snapshot(arrays, state.meta, self._offsets, state.touched)
+        pages = self._store.pages
+        copied = pages.copy(arrays, state.meta, self._offsets, state.touched)
         stored(pipeline)
         events, self._unacked = self._unacked, []
-        self._writing = asyncio.ensure_future(self._write(snapshot, events))
+        self._writing = asyncio.ensure_future(self._write(copied, events))
         self._stored_s = self._now_s()
         show(self.telemetry, pipeline)
         self._checkpoint_s = time.perf_counter() - started_s
         self.telemetry.snapshot_s.observe(self._checkpoint_s)
 
-    async def _write(self, snapshot: Snapshot, events: list[Any]) -> None:
+    async def _write(self, copied: Copied, events: list[Any]) -> None:
         started_s = time.perf_counter()
+        snapshot = await asyncio.to_thread(self._store.pages.finish, copied)
         await asyncio.to_thread(self._store.write, snapshot)
         self._checkpoint_s += time.perf_counter() - started_s
         if self._changelog is not None:

@@ -87,6 +87,10 @@ class Fault(NamedTuple):
         return f"array {self.array!r}{place}: {self.what}"
 
 
+Form = tuple[str, tuple[int, ...]]
+"""An array's type and shape."""
+
+
 class Snapshot(NamedTuple):
     """What one checkpoint writes: changed pages, keys to delete, the manifest."""
 
@@ -142,13 +146,13 @@ def bytes_of(array: NDArray[np.generic]) -> memoryview:
 
 
 def layout_of(
-    array: NDArray[np.generic],
+    form: Form,
     page_bytes: int,
     slots: NDArray[np.uint8],
     hashes: NDArray[np.uint64],
 ) -> Layout:
     """Return how an array is stored."""
-    return Layout(array.dtype.str, array.shape, page_bytes, slots.tobytes(), hashes.tobytes())
+    return Layout(*form, page_bytes, slots.tobytes(), hashes.tobytes())
 
 
 def seal(manifest: Manifest) -> bytes:

@@ -31,19 +31,14 @@ from stream.manifest import (
     Snapshot,
     Stamp,
     bytes_of,
-    first_slot,
-    layout_of,
     page_digest,
     page_hashes,
     page_key,
-    pair_keys,
-    seal,
     unseal,
 )
-from stream.touched import TABLE_PAGE_BYTES
+from stream.page_table import PageTable
 
 STORE = "state"  # folder of the store in a worker's state_dir
-PAGE_BYTES = 256 * 1024
 _MANIFEST = b"manifest"
 _BATCH_BYTES = 1_000_000
 _MAX_FILES = 12  # before they are merged: pages are overwritten soon, so merging early is in vain
@@ -97,41 +92,16 @@ class StateStore:
             if "lock" in str(error).lower():
                 raise StateHeldError(f"state in {path} is held by another process") from error
             raise StateError(f"state in {path} cannot be opened: {error}") from error
-        self._hashes: dict[str, NDArray[np.uint64]] = {}
-        self._page_bytes: dict[str, int] = {}
-        self._slots: dict[str, NDArray[np.uint8]] = {}  # array -> slot in use of each page
-        self._unsent: dict[str, NDArray[np.bool_]] = {}  # array -> pages to be written anyway
-        self._stamp = Stamp(0, 0)
-
-    def begin(self, epoch: int, elsewhere: Manifest | None) -> None:
-        """Go on in an epoch of one's own, with a copy of the state elsewhere; after `load`.
-
-        Parameters
-        ----------
-        epoch
-            Higher than that of either.
-        elsewhere
-            What the copy holds, None for nothing. Pages that are others here, or in other slots,
-            are written with the next checkpoint, changed or not.
-        """
-        number = 0 if elsewhere is None else elsewhere.number
-        self._stamp = Stamp(epoch, max(self._stamp.number, number))
-        held = {} if elsewhere is None else elsewhere.arrays
-        self._unsent = {}
-        for name, slots in self._slots.items():
-            unsent = np.ones(len(slots), np.bool_)
-            there = held.get(name)
-            if there is not None and there.page_bytes == self._page_bytes[name]:
-                n = min(len(slots), len(there.slots), len(there.hashes) // 8)
-                hashes = np.frombuffer(there.hashes, np.uint64)[:n]
-                unsent[:n] = np.frombuffer(there.slots, np.uint8)[:n] != slots[:n]
-                unsent[:n] |= hashes != self._hashes[name][:n]
-            self._unsent[name] = unsent
+        self.pages = PageTable()
 
     @property
     def n_unsent(self) -> int:
-        """Pages that the copy elsewhere lacks, see `begin`."""
-        return sum(int(np.count_nonzero(unsent)) for unsent in self._unsent.values())
+        """Pages that the copy elsewhere lacks, see `stream.page_table.PageTable.begin`."""
+        return self.pages.n_unsent
+
+    def begin(self, epoch: int, elsewhere: Manifest | None) -> None:
+        """Go on in an epoch of one's own; see `stream.page_table.PageTable.begin`."""
+        self.pages.begin(epoch, elsewhere)
 
     def save(
         self,
@@ -152,78 +122,8 @@ class StateStore:
         offsets: Mapping[Partition, int],
         touched: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
     ) -> Snapshot:
-        """Return what has changed since the last snapshot, copied; it must then be written.
-
-        Parameters
-        ----------
-        arrays
-            The whole state.
-        meta
-            The pipeline's own text.
-        offsets
-            Next offset of each partition.
-        touched
-            Array -> bool of shape (n_pages,): pages of `TABLE_PAGE_BYTES` that may have changed.
-        """
-        pages: list[tuple[bytes, bytes]] = []
-        gone: list[bytes] = []
-        first = first_slot(self._stamp.epoch)
-        for name, array in arrays.items():
-            view = bytes_of(array)
-            size = TABLE_PAGE_BYTES if name in touched else PAGE_BYTES
-            n_pages = -(-len(view) // size)
-            before = self._slots.get(name, np.empty(0, np.uint8))
-            changed = self._changed(name, view, size, touched.get(name))
-            slots = np.full(n_pages, first + 1, np.uint8)
-            slots[: len(before)] = before[:n_pages]
-            gone += pair_keys(
-                name, [(i, int(slots[i])) for i in changed if slots[i] & 254 != first]
-            )
-            gone += pair_keys(name, enumerate(before[n_pages:].tolist(), n_pages))
-            slots[changed] = np.where(slots[changed] == first, first + 1, first)
-            pages += [
-                (page_key(name, i, slots[i]), bytes(view[i * size : (i + 1) * size]))
-                for i in changed
-            ]
-            self._slots[name], self._page_bytes[name] = slots, size
-        for name in self._slots.keys() - arrays.keys():
-            gone += pair_keys(name, enumerate(self._slots.pop(name).tolist()))
-            del self._page_bytes[name], self._hashes[name]
-        self._unsent = {}
-        self._stamp = Stamp(self._stamp.epoch, self._stamp.number + 1)
-        return Snapshot(pages, gone, self._sealed(arrays, meta, offsets), self._stamp)
-
-    def _sealed(self, arrays: Arrays, meta: bytes, offsets: Mapping[Partition, int]) -> bytes:
-        layouts = {
-            name: layout_of(array, self._page_bytes[name], self._slots[name], self._hashes[name])
-            for name, array in arrays.items()
-        }
-        places = [(topic, partition, offset) for (topic, partition), offset in offsets.items()]
-        return seal(Manifest(layouts, meta, places, self._stamp.epoch, self._stamp.number))
-
-    def _changed(
-        self, name: str, view: memoryview, size: int, touched: NDArray[np.bool_] | None
-    ) -> list[int]:
-        """Return the pages that must be written; remember the hashes of all."""
-        n_pages = -(-len(view) // size)
-        held = np.empty(0, np.uint64)
-        if self._page_bytes.get(name) == size:
-            held = self._hashes[name][:n_pages]
-        is_new = np.arange(n_pages) >= len(held)
-        unsent = self._unsent.get(name, np.empty(0, np.bool_))[:n_pages]
-        is_new[: len(unsent)] |= unsent
-        hashes = np.zeros(n_pages, np.uint64)
-        hashes[: len(held)] = held
-        if touched is not None:
-            changed = np.flatnonzero(touched | is_new)
-            hashes[changed] = page_hashes(view, size, changed.tolist())
-        else:
-            hashes[:] = page_hashes(view, size, range(n_pages))
-            is_new[: len(held)] |= hashes[: len(held)] != held
-            changed = np.flatnonzero(is_new)
-        self._hashes[name] = hashes
-        found: list[int] = changed.tolist()
-        return found
+        """Return what has changed since the last snapshot; it must then be written."""
+        return self.pages.finish(self.pages.copy(arrays, meta, offsets, touched))
 
     def write(self, snapshot: Snapshot) -> None:
         """Write a snapshot in one atomic batch; snapshots are written in their order.
@@ -264,14 +164,14 @@ class StateStore:
         if manifest is None:
             return None, []
         arrays, faults = {}, []
-        self._hashes, self._slots, self._page_bytes, self._unsent = {}, {}, {}, {}
-        self._stamp = manifest.stamp
+        self.pages = PageTable()
+        self.pages.stamp = manifest.stamp
         for name, layout in manifest.arrays.items():
-            self._slots[name] = np.frombuffer(layout.slots, np.uint8)
-            self._page_bytes[name] = layout.page_bytes
             arrays[name], of_array = self._array(name, layout)
             faults += of_array
-            self._hashes[name] = _hashes_of(layout, arrays[name])
+            slots = np.frombuffer(layout.slots, np.uint8)
+            hashes = _hashes_of(layout, arrays[name])
+            self.pages.hold(name, slots, layout.page_bytes, hashes)
         return Checkpoint(arrays, manifest.meta, manifest.places()), faults
 
     def offsets(self) -> Mapping[Partition, int]:

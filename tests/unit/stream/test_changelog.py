@@ -14,7 +14,8 @@ from models.errors import StateError
 from stream import store as store_module
 from stream.changelog import Harvest, Head, Owner, Pair, check_owner, head_pair, heads, newer
 from stream.manifest import N_EPOCHS, Snapshot
-from stream.store import PAGE_BYTES, StateStore
+from stream.page_table import PAGE_BYTES
+from stream.store import StateStore
 from stream.touched import TABLE_PAGE_BYTES
 
 OWNER = Owner("bank", "0", "abc")

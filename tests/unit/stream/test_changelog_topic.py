@@ -42,8 +42,7 @@ class Shared(ChangelogTopic):
 
 
 def manifest(number: int, epoch: int = 1, slots: bytes = b"\x02") -> bytes:
-    page = np.zeros(1, np.uint8)
-    layout = layout_of(page, 4096, np.frombuffer(slots, np.uint8), np.ones(1, np.uint64))
+    layout = layout_of(("|u1", (1,)), 4096, np.frombuffer(slots, np.uint8), np.ones(1, np.uint64))
     return seal(Stored({"a": layout}, b"", [], epoch, number))
 
 

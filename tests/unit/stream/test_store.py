@@ -15,7 +15,8 @@ from rocksdict import AccessType, Options, Rdict
 
 from models.errors import StateError, StateHeldError
 from stream.manifest import UNHASHED_VERSION, VERSION
-from stream.store import PAGE_BYTES, StateStore
+from stream.page_table import PAGE_BYTES
+from stream.store import StateStore
 
 ROOT = Path(__file__).parents[3]
 PLACE = ("bank.transactions", 0)

@@ -1,0 +1,221 @@
+"""The pages of a state: which slot of each is in use, what has changed, and a copy of that.
+
+Each page has two slots of an epoch, and a checkpoint writes the pages that changed into those that
+are not in use. Whoever owns a large table says which pages were touched; of other arrays the pages'
+hashes tell.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.manifest import (
+    Arrays,
+    Form,
+    Manifest,
+    Partition,
+    Snapshot,
+    Stamp,
+    bytes_of,
+    first_slot,
+    layout_of,
+    page_hashes,
+    page_key,
+    pair_keys,
+    seal,
+)
+from stream.touched import TABLE_PAGE_BYTES
+
+PAGE_BYTES = 256 * 1024
+_MAX_KEPT_BYTES = 256 * 1024 * 1024
+
+
+class CopiedPart(NamedTuple):
+    """Changed pages of one array: which, where they lie in the buffer, and whether hashes are."""
+
+    name: str
+    pages: NDArray[np.int64]
+    place: slice
+    is_hashed: bool
+
+
+class Copied(NamedTuple):
+    """What one checkpoint is made of, its pages in the store's buffer until the next copy."""
+
+    parts: list[CopiedPart]
+    gone: list[bytes]
+    forms: Mapping[str, Form]
+    meta: bytes
+    offsets: Mapping[Partition, int]
+
+
+class PageTable:
+    """All pages of a state.
+
+    Attributes
+    ----------
+    stamp
+        Age of the last copy.
+    """
+
+    def __init__(self) -> None:
+        self._hashes: dict[str, NDArray[np.uint64]] = {}
+        self._page_bytes: dict[str, int] = {}
+        self._slots: dict[str, NDArray[np.uint8]] = {}  # array -> slot in use of each page
+        self._unsent: dict[str, NDArray[np.bool_]] = {}  # array -> pages to be written anyway
+        self.stamp = Stamp(0, 0)
+        self._buffer = np.empty(0, np.uint8)  # kept: fresh memory costs more than the copying
+
+    def hold(
+        self, name: str, slots: NDArray[np.uint8], page_bytes: int, hashes: NDArray[np.uint64]
+    ) -> None:
+        """Take note of an array as it is stored."""
+        self._slots[name], self._page_bytes[name] = slots, page_bytes
+        self._hashes[name] = hashes
+
+    def begin(self, epoch: int, elsewhere: Manifest | None) -> None:
+        """Go on in an epoch of one's own, with a copy of the state elsewhere; after `load`.
+
+        Parameters
+        ----------
+        epoch
+            Higher than that of either.
+        elsewhere
+            What the copy holds, None for nothing. Pages that are others here, or in other slots,
+            are written with the next checkpoint, changed or not.
+        """
+        number = 0 if elsewhere is None else elsewhere.number
+        self.stamp = Stamp(epoch, max(self.stamp.number, number))
+        held = {} if elsewhere is None else elsewhere.arrays
+        self._unsent = {}
+        for name, slots in self._slots.items():
+            unsent = np.ones(len(slots), np.bool_)
+            there = held.get(name)
+            if there is not None and there.page_bytes == self._page_bytes[name]:
+                n = min(len(slots), len(there.slots), len(there.hashes) // 8)
+                hashes = np.frombuffer(there.hashes, np.uint64)[:n]
+                unsent[:n] = np.frombuffer(there.slots, np.uint8)[:n] != slots[:n]
+                unsent[:n] |= hashes != self._hashes[name][:n]
+            self._unsent[name] = unsent
+
+    @property
+    def n_unsent(self) -> int:
+        """Pages that the copy elsewhere lacks, see `begin`."""
+        return sum(int(np.count_nonzero(unsent)) for unsent in self._unsent.values())
+
+    def copy(
+        self,
+        arrays: Arrays,
+        meta: bytes,
+        offsets: Mapping[Partition, int],
+        touched: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+    ) -> Copied:
+        """Return a copy of what has changed since the last one; `finish` it before the next.
+
+        Parameters
+        ----------
+        arrays
+            The whole state.
+        meta
+            The pipeline's own text.
+        offsets
+            Next offset of each partition.
+        touched
+            Array -> bool of shape (n_pages,): pages of `TABLE_PAGE_BYTES` that may have changed.
+        """
+        views = {name: bytes_of(array) for name, array in arrays.items()}
+        parts, gone, start = [], [], 0
+        first = first_slot(self.stamp.epoch)
+        for name, view in views.items():
+            size = TABLE_PAGE_BYTES if name in touched else PAGE_BYTES
+            n_pages = -(-len(view) // size)
+            before = self._slots.get(name, np.empty(0, np.uint8))
+            changed = self._changed(name, view, size, touched.get(name))
+            slots = np.full(n_pages, first + 1, np.uint8)
+            slots[: len(before)] = before[:n_pages]
+            other_epoch = changed[slots[changed] & 254 != first]
+            gone += pair_keys(
+                name, zip(other_epoch.tolist(), slots[other_epoch].tolist(), strict=True)
+            )
+            gone += pair_keys(name, enumerate(before[n_pages:].tolist(), n_pages))
+            slots[changed] = np.where(slots[changed] == first, first + 1, first)
+            stop = start + len(changed) * size
+            if len(changed) and changed[-1] == n_pages - 1:  # the last page may be shorter
+                stop -= n_pages * size - len(view)
+            is_hashed = name not in touched
+            parts.append(CopiedPart(name, changed, slice(start, stop), is_hashed))
+            self._slots[name], self._page_bytes[name] = slots, size
+            start = stop
+        for name in self._slots.keys() - arrays.keys():
+            gone += pair_keys(name, enumerate(self._slots.pop(name).tolist()))
+            del self._page_bytes[name], self._hashes[name]
+        if start > len(self._buffer):
+            self._buffer = np.empty(start, np.uint8)
+        for name, changed, place, _ in parts:
+            _gather(views[name], self._page_bytes[name], changed, self._buffer[place])
+        self._unsent = {}
+        self.stamp = Stamp(self.stamp.epoch, self.stamp.number + 1)
+        forms = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
+        return Copied(parts, gone, forms, meta, dict(offsets))
+
+    def finish(self, copied: Copied) -> Snapshot:
+        """Return a copy as it is to be written: slow, and safe in another thread."""
+        pages: list[tuple[bytes, bytes]] = []
+        for name, changed, place, is_hashed in copied.parts:
+            size, slots = self._page_bytes[name], self._slots[name]
+            part = self._buffer[place].data
+            if not is_hashed:
+                self._hashes[name][changed] = page_hashes(part, size, range(len(changed)))
+            pages += [
+                (page_key(name, i, slot), bytes(part[k * size : (k + 1) * size]))
+                for k, (i, slot) in enumerate(
+                    zip(changed.tolist(), slots[changed].tolist(), strict=True)
+                )
+            ]
+        if len(self._buffer) > _MAX_KEPT_BYTES:
+            self._buffer = np.empty(0, np.uint8)
+        return Snapshot(pages, copied.gone, self._sealed(copied), self.stamp)
+
+    def _sealed(self, copied: Copied) -> bytes:
+        layouts = {
+            name: layout_of(form, self._page_bytes[name], self._slots[name], self._hashes[name])
+            for name, form in copied.forms.items()
+        }
+        places = [(topic, partition, at) for (topic, partition), at in copied.offsets.items()]
+        return seal(Manifest(layouts, copied.meta, places, self.stamp.epoch, self.stamp.number))
+
+    def _changed(
+        self, name: str, view: memoryview, size: int, touched: NDArray[np.bool_] | None
+    ) -> NDArray[np.int64]:
+        """Return the pages that must be written; remember hashes where these tell."""
+        n_pages = -(-len(view) // size)
+        held = np.empty(0, np.uint64)
+        if self._page_bytes.get(name) == size:
+            held = self._hashes[name][:n_pages]
+        is_new = np.arange(n_pages) >= len(held)
+        unsent = self._unsent.get(name, np.empty(0, np.bool_))[:n_pages]
+        is_new[: len(unsent)] |= unsent
+        hashes = np.zeros(n_pages, np.uint64)
+        if touched is not None:
+            hashes[: len(held)] = held
+            is_new |= touched
+        else:
+            hashes[:] = page_hashes(view, size, range(n_pages))
+            is_new[: len(held)] |= hashes[: len(held)] != held
+        self._hashes[name] = hashes
+        return np.flatnonzero(is_new)
+
+
+def _gather(
+    view: memoryview, size: int, changed: NDArray[np.int64], out: NDArray[np.uint8]
+) -> None:
+    """Copy pages one after the other; the last of an array may be shorter."""
+    whole = len(view) // size
+    inside = changed[changed < whole]
+    pages = np.frombuffer(view, np.uint8, whole * size).reshape(whole, size)
+    stop = len(inside) * size
+    np.take(pages, inside, axis=0, out=out[:stop].reshape(-1, size), mode="clip")
+    out[stop:] = np.frombuffer(view, np.uint8)[whole * size :] if stop < len(out) else 0
