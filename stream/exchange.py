@@ -185,7 +185,7 @@ class Exchange:
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         async for record in consumer:
-            release = self._assembled(record)
+            release = await asyncio.to_thread(self._assembled, record)
             if release is not None:
                 async with self._arrived:
                     self.newest = release

@@ -40,7 +40,7 @@ from stream.page_table import PageTable
 
 STORE = "state"  # folder of the store in a worker's state_dir
 _MANIFEST = b"manifest"
-_BATCH_BYTES = 1_000_000
+_BATCH_BYTES = 250_000
 _MAX_FILES = 12  # before they are merged: pages are overwritten soon, so merging early is in vain
 
 
