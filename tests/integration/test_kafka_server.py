@@ -7,7 +7,7 @@ import pytest
 from kafka.admin import KafkaAdminClient
 
 from deploy.kafka_server import KafkaFiles, local_kafka, resolve, running, start, stop
-from deploy.topics import bank_plan, consortium_plan, create_topics
+from deploy.topics import TopicPlan, bank_plan, consortium_plan, create_topics
 from models.errors import UnavailableError
 from tests.integration.conftest import LIBS
 
@@ -56,7 +56,7 @@ def test_topics_outlive_a_restart_on_another_port(tmp_path: Path, files: KafkaFi
 def test_topics_are_as_planned_and_what_exists_is_kept(broker: str) -> None:
     """Created once with their partitions; a wish for more changes nothing."""
     name = "plan-test"
-    assert len(create_topics(broker, bank_plan(name, partitions=3))) == 6
+    assert len(create_topics(broker, bank_plan(name, partitions=3))) == 7
     assert create_topics(broker, bank_plan(name, partitions=4)) == []
     created = create_topics(broker, consortium_plan(name, ["a"]))
     assert created == [f"{name}.summaries.a", f"{name}.releases", f"{name}.quarantine"]
@@ -71,4 +71,4 @@ def test_topics_are_as_planned_and_what_exists_is_kept(broker: str) -> None:
 def test_a_cluster_that_refuses_a_topic_is_quoted(broker: str) -> None:
     """Zero partitions are none."""
     with pytest.raises(UnavailableError, match=r"refused-test\.transactions"):
-        create_topics(broker, bank_plan("refused-test", partitions=0))
+        create_topics(broker, [TopicPlan("refused-test.transactions", 0)])
