@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from models.features.accounts import ACCOUNT, learn_frauds, new_accounts, observe, rescale
 from models.features.key_index import KeyIndex
+from stream.growth import grow
 from stream.recent_rows import RecentRows
 from stream.touched import TouchedPages
 
@@ -41,24 +42,14 @@ class AccountTable:
         keys = np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
         rows = self._index.add(keys)
         first, self.size = self.size, self._index.next_number
-        self._reserve(self.size)
+        if self.size > len(self.state):
+            for name in ("state", "keys"):
+                grow(vars(self), name, self.size + self.size // 8 + 1_024)
         self.state[first : self.size] = new_accounts(self.size - first)
         self.keys[rows] = keys
         self._touched_keys.span(first, self.size)
         self._touched.span(first, self.size)
         return rows
-
-    def _reserve(self, n: int) -> None:
-        """Make room, in place where nobody looks at the arrays: a copy would hold decisions up."""
-        if n <= len(self.state):
-            return
-        capacity = n + n // 8 + 1_024
-        try:
-            self.state.resize(capacity)
-            self.keys.resize(capacity)
-        except ValueError:  # somebody does
-            self.state = np.resize(self.state, capacity)
-            self.keys = np.resize(self.keys, capacity)
 
     def observe(
         self,

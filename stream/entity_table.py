@@ -27,6 +27,7 @@ from models.features.entities import (
 )
 from models.features.name_index import NameIndex
 from models.named_arrays import under
+from stream.growth import grow
 from stream.recent_rows import RecentRows
 from stream.touched import TouchedPages
 
@@ -102,16 +103,9 @@ class EntityTable:
         for pages in self._written.values():
             pages.span(size, self.size)
         if self.size > len(self.state):
-            self._reserve(self.size + self.size // 8 + 1_024)
+            grow(vars(self), "state", self.size + self.size // 8 + 1_024)
         self.state[size : self.size] = new_entities(self.size - size)
         return rows
-
-    def _reserve(self, capacity: int) -> None:
-        """Make room, in place where nobody looks at the array: a copy would hold decisions up."""
-        try:
-            self.state.resize(capacity)
-        except ValueError:  # somebody does
-            self.state = np.resize(self.state, capacity)
 
     def learn(
         self,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.features.accounts import N_FEATURES as N_ACCOUNT
 from models.features.key_index import ABSENT, KeyIndex
+from stream.growth import grow
 from stream.touched import TouchedPages
 
 PENDING, LEGIT, FRAUD = 0, 1, 2
@@ -70,15 +71,11 @@ class RowLog:
         self._reserve(_FIRST_CAPACITY)
 
     def _reserve(self, capacity: int) -> None:
-        """Make room, in place where nobody looks at a column: a copy would hold decisions up."""
         for name, (dtype, shape) in self._layout.items():
-            if name not in self.columns:
+            if name in self.columns:
+                grow(self.columns, name, capacity)
+            else:
                 self.columns[name] = np.zeros((capacity, *shape), dtype)
-                continue
-            try:
-                self.columns[name].resize((capacity, *shape))
-            except ValueError:  # somebody does
-                self.columns[name] = np.resize(self.columns[name], (capacity, *shape))
 
     @property
     def hash(self) -> NDArray[np.uint64]:

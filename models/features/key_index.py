@@ -12,22 +12,25 @@ _FIRST_CAPACITY = 2_048
 
 
 @nb.njit(cache=True)
-def _find(slot_keys, slot_numbers, keys, numbers):  # type: ignore[no-untyped-def]  # compiled
+def _slot(slot_keys, slot_numbers, key):  # type: ignore[no-untyped-def]  # compiled
+    """Return where a key lies, or would."""
     mask = np.uint64(len(slot_keys) - 1)
+    slot = key & mask
+    while slot_numbers[slot] >= 0 and slot_keys[slot] != key:
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
+@nb.njit(cache=True)
+def _find(slot_keys, slot_numbers, keys, numbers):  # type: ignore[no-untyped-def]  # compiled
     for i in range(len(keys)):
-        slot = keys[i] & mask
-        while slot_numbers[slot] >= 0 and slot_keys[slot] != keys[i]:
-            slot = (slot + np.uint64(1)) & mask
-        numbers[i] = slot_numbers[slot]
+        numbers[i] = slot_numbers[_slot(slot_keys, slot_numbers, keys[i])]
 
 
 @nb.njit(cache=True)
 def _add(slot_keys, slot_numbers, keys, numbers, next_number):  # type: ignore[no-untyped-def]  # compiled
-    mask = np.uint64(len(slot_keys) - 1)
     for i in range(len(keys)):
-        slot = keys[i] & mask
-        while slot_numbers[slot] >= 0 and slot_keys[slot] != keys[i]:
-            slot = (slot + np.uint64(1)) & mask
+        slot = _slot(slot_keys, slot_numbers, keys[i])
         if slot_numbers[slot] < 0:
             slot_keys[slot], slot_numbers[slot] = keys[i], next_number
             next_number += 1
