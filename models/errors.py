@@ -10,7 +10,8 @@
     |-- IncompatibleSummaryError
     |-- QuarantinedError
     |-- StateError
-    |   `-- StateHeldError
+    |   |-- StateHeldError
+    |   `-- NoRoomError
     |-- SupersededError
     `-- UnavailableError
 """
@@ -85,6 +86,10 @@ class StateError(AmalgamError):
 
 class StateHeldError(StateError):
     """Another process has the state open; nothing is wrong with it, stop that process first."""
+
+
+class NoRoomError(StateError):
+    """The disk takes no more; what was stored before is whole."""
 
 
 class SupersededError(AmalgamError):

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from models.errors import (
     AmalgamError,
+    NoRoomError,
     SettingsError,
     StateError,
     StateHeldError,
@@ -32,8 +33,9 @@ from models.json_log import log_as_json
 from models.mapping import Mapping, load_mapping
 from models.topics import BankTopics
 from stream.anew import read_marker
-from stream.app import BankApp
+from stream.app import BankApp, Clients
 from stream.changelog_topic import ChangelogTopic
+from stream.checkpointing import Checkpoints
 from stream.drift import DETECTORS_HOME
 from stream.exchange import Exchange
 from stream.followed import Followed, read_followed
@@ -42,6 +44,7 @@ from stream.outputs import OutputProducer
 from stream.pipeline_config import PipelineConfig
 from stream.settings import Membership, Settings, pipeline_config, read_membership, read_settings
 from stream.share import check_partitions
+from stream.sources import Sources, described_by
 from stream.store import STORE, StateStore
 from stream.take_over import Found, Places, changelog_of, take_over
 from stream.take_up import Taken, take_up
@@ -106,7 +109,7 @@ def _ended(settings: Settings, place: str, run: Coroutine[Any, Any, int]) -> int
     """Run to the end and return the exit code."""
     try:
         return uvloop.run(run)
-    except StateHeldError as error:
+    except (StateHeldError, NoRoomError) as error:
         log.error("%s", error)  # noqa: TRY400  # one line says it all
         return 1
     except SettingsError as error:
@@ -201,16 +204,19 @@ def _app(
     settings: Settings, membership: Membership, mapping: Mapping, places: Places, taken: Taken
 ) -> BankApp:
     telemetry = Telemetry(CollectorRegistry(), taken.pipeline.panel.names)
-    bootstrap = settings.consortium_bootstrap
+    bootstrap, topics = settings.consortium_bootstrap, BankTopics(settings.member)
     return BankApp(
         settings,
-        BankWorker(taken.pipeline, mapping, BankTopics(settings.member), telemetry),
-        places=places,
+        BankWorker(taken.pipeline, mapping, topics, telemetry),
+        checkpoints=Checkpoints(places, telemetry, settings.checkpoint_s),
         taken=taken,
-        exchange=Exchange(
-            settings.member, settings.worker, bootstrap, membership, taken.outbox, telemetry
+        clients=Clients(
+            Exchange(
+                settings.member, settings.worker, bootstrap, membership, taken.outbox, telemetry
+            ),
+            OutputProducer(settings.bank_bootstrap),
+            Sources(topics, taken.topic_ids, described_by(settings.bank_bootstrap), telemetry),
         ),
-        outputs=OutputProducer(settings.bank_bootstrap),
         telemetry=telemetry,
         now_s=time.time,
     )
@@ -272,7 +278,7 @@ async def _work(app: BankApp) -> None:
     await app.outputs.start()
     await _check_share(app)
     await app.faust.start()
-    loops = [app.checkpoint_regularly(), app.exchange.run()]
+    loops = [app.checkpoint_regularly(), app.exchange.run(), app.watch_topics()]
     if app.settings.mode == "live":
         loops += [app.publish_live(), app.install_live()]
     if app.settings.drift_watch:

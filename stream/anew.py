@@ -72,6 +72,24 @@ def clear_marker(state_dir: Path) -> None:
     (state_dir / _MARKER).unlink(missing_ok=True)
 
 
+def first_places(
+    anew: Anew, offsets: Mapping[Partition, int], assigned: frozenset[Partition]
+) -> dict[Partition, int]:
+    """Return where to read from after a rebuild; partitions of other workers are not ours.
+
+    Parameters
+    ----------
+    anew
+        What the rebuild left.
+    offsets
+        By the new state: none at first, then what it has read.
+    assigned
+        To this worker.
+    """
+    known = offsets or (dict.fromkeys(assigned, 0) if anew.places is None else {})
+    return {place: at for place, at in known.items() if at > 0 or place in assigned}
+
+
 def set_aside(state_dir: Path, name: str, anew: Anew | None) -> Path:
     """Leave a marker and move the store to ``name`` beside it; return where it is now.
 

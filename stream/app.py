@@ -10,24 +10,25 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from faust.types import TP
 
-from models.errors import AmalgamError, SupersededError
+from models.errors import AmalgamError, StateError, SupersededError
 from models.release import Release
 from stream.agents import build_faust
-from stream.anew import Anew, clear_marker
+from stream.anew import clear_marker, first_places
+from stream.checkpointing import Checkpoints
 from stream.exchange import Exchange
 from stream.gauges import show, tell_drift
 from stream.outputs import OutputProducer, Outputs
-from stream.page_table import Copied
 from stream.pipeline_state import dump, stored
 from stream.sequencer import Sequencer, Step
 from stream.settings import Settings
-from stream.take_over import Places
+from stream.sources import LOOK_EVERY_S, Partition, Sources
 from stream.take_up import Taken, shell_arrays
 from stream.telemetry import Telemetry
+from stream.transport import BatchConsumer
 from stream.worker import BankWorker
 
 log = logging.getLogger(__name__)
@@ -35,9 +36,14 @@ log = logging.getLogger(__name__)
 _LOOK_S = 5.0  # for a look into the changelog between two assignments
 _CATCH_UP_S = 1.0  # between looks whether everything has been read again
 _IDLE_S = 30.0  # without a chunk, what is there has been read
-_CHECKPOINT_SHARE = 0.1  # of the time at most goes into copying and writing what changed
-_MAX_CHECKPOINT_S = 30.0  # and still the next one comes so soon: a restart repeats no more
-Partition = tuple[str, int]
+
+
+class Clients(NamedTuple):
+    """The consortium's exchange, and of the bank's cluster what is written and where from."""
+
+    exchange: Exchange
+    outputs: OutputProducer
+    sources: Sources
 
 
 class BankApp:
@@ -49,12 +55,12 @@ class BankApp:
         Of this worker.
     worker
         The pure part, its pipeline new or restored.
-    places
-        Where state and offsets go.
+    checkpoints
+        Take state and offsets.
     taken
         What was found there.
-    exchange, outputs
-        Clients of the two clusters, not yet started.
+    clients
+        Of the two clusters, not yet started.
     telemetry
         Metrics.
     now_s
@@ -66,94 +72,97 @@ class BankApp:
         settings: Settings,
         worker: BankWorker,
         *,
-        places: Places,
+        checkpoints: Checkpoints,
         taken: Taken,
-        exchange: Exchange,
-        outputs: OutputProducer,
+        clients: Clients,
         telemetry: Telemetry,
         now_s: Callable[[], float],
     ) -> None:
         self.settings = settings
         self.worker = worker
         self.outbox = taken.outbox
-        self.exchange = exchange
+        self.exchange, self.outputs, self.sources = clients
         self._awaited = taken.awaited
-        self.outputs = outputs
         self.telemetry = telemetry
-        self._store, self._changelog = places
+        self._checkpoints = checkpoints
         self._offsets = dict(taken.offsets)
         self._anew = taken.anew
         self._now_s = now_s
         self._lock = asyncio.Lock()
         self._unacked: list[Any] = []
-        self._stored_s = self._checkpoint_s = self._chunk_s = 0.0
-        self._writing: asyncio.Future[None] = _done()
+        self._chunk_s = 0.0
         self._sequencer: Sequencer | None = None
-        self._superseded: SupersededError | None = None
+        self._over: AmalgamError | None = None
         self.partitions: frozenset[Partition] = frozenset()
         self.faust = build_faust(settings, worker.topics, self.on_chunk, self.positions)
 
+    @property
+    def _consumer(self) -> BatchConsumer:
+        return cast(BatchConsumer, self.faust.consumer)
+
     def unready(self) -> str | None:
-        """Return why not: partitions are not assigned yet, or the bank's cluster is away."""
+        """Return why not: no partitions yet, a topic is not there, the bank's cluster is away."""
+        missing = self.sources.missing()
+        if missing is not None:
+            return f"topic {missing} is not there"
         if not self.partitions:
             return "no partitions assigned yet"
-        consumer = self.faust.consumer
-        return None if consumer.is_in_touch() else "the bank's cluster is not reached"  # type: ignore[attr-defined]  # of BatchConsumer
+        return None if self._consumer.is_in_touch() else "the bank's cluster is not reached"
 
     def failure(self) -> str | None:
         """Return why the process cannot go on, None while it can; asked once it has started."""
-        if self._superseded is not None:
-            return str(self._superseded)
+        if self._over is not None:
+            return str(self._over)
         if self.faust.crashed:
             return "an agent crashed"
-        if self._writing.done() and not self._writing.cancelled() and self._writing.exception():
-            return f"the state is not stored: {self._writing.exception()}"
-        ended = self.faust.consumer.ended_task()  # type: ignore[attr-defined]  # of BatchConsumer
+        if self.sources.replaced_by_now:
+            return f"topic {self.sources.replaced_by_now[0]} was deleted and made anew"
+        unwritten = self._checkpoints.failure()
+        if unwritten is not None:
+            return unwritten
+        ended = self._consumer.ended_task()
         return None if ended is None else f"the client's {ended} has ended"
 
     async def positions(self) -> dict[Partition, int]:
         """Return the stored offsets; called after each assignment, before the flow resumes."""
-        self.partitions = frozenset(
-            (tp.topic, tp.partition) for tp in self.faust.consumer.assignment()
-        )
+        self.partitions = frozenset((tp.topic, tp.partition) for tp in self._consumer.assignment())
+        await self.sources.look()
+        ends = await self._consumer.ends(self.partitions)
         async with self._lock:
             await self._look_for_rival()
             self._unacked.clear()
             self._sequencer = None
             if self._anew is not None:
-                self._begin(self._anew)
+                self._offsets = first_places(self._anew, self._offsets, self.partitions)
+            replaced = self.sources.replaced()
+            if replaced and self.settings.mode == "replay":
+                self._over = StateError(f"replay: {replaced[0]} was deleted and made anew")
+            self._offsets = self.sources.take_up(self._offsets, ends)
         log.info("assigned %d partitions", len(self.partitions))
         return {place: self._offsets[place] for place in self.partitions & self._offsets.keys()}
 
     async def _look_for_rival(self) -> None:
         """Find out whether this is a new assignment because another process took the place."""
-        if self._changelog is None:
+        changelog = self._checkpoints.changelog
+        if changelog is None:
             return
         try:
-            await self._writing
-            await asyncio.wait_for(self._changelog.check(), _LOOK_S)
+            await self._checkpoints.written()
+            await asyncio.wait_for(changelog.check(), _LOOK_S)
         except SupersededError as error:
-            self._superseded = error
+            self._over = error
         except (AmalgamError, TimeoutError) as error:  # the next checkpoint finds out
             log.warning("the changelog was not looked into: %s", error)
-
-    def _begin(self, anew: Anew) -> None:
-        """Choose where to read from after a rebuild; partitions of other workers are not ours."""
-        if anew.places is None and not self._offsets:
-            self._offsets = dict.fromkeys(self.partitions, 0)
-        self._offsets = {
-            place: offset
-            for place, offset in self._offsets.items()
-            if offset > 0 or place in self.partitions
-        }
 
     async def on_chunk(self, event: Any) -> None:
         """Do the four steps of the module's text for one event of the transport."""
         async with self._lock:
-            if self._superseded is not None:
+            if self._over is not None:
                 return
             records = event.value
             place = (records[0].topic, records[0].partition)
+            span = (records[0].offset, records[-1].offset)
+            self.sources.follow(place, span, self._consumer.begin)
             records = [r for r in records if r.offset >= self._offsets.get(place, 0)]
             started_s = time.perf_counter()
             if records and self.settings.mode == "replay":
@@ -162,10 +171,10 @@ class BankApp:
                 await self.outputs.send(self._live(records))
                 self._offsets[place] = records[-1].offset + 1
             self._unacked.append(event)
-            self._chunk_s = self._now_s()
+            self._chunk_s = time.monotonic()
             self.telemetry.chunk_s.observe(time.perf_counter() - started_s)
             tell_drift(self.telemetry, self.worker.pipeline)
-            if self._is_checkpoint_due():
+            if self._checkpoints.is_due():
                 await self._checkpoint()
 
     def _live(self, records: Sequence[Any]) -> list[Outputs]:
@@ -200,7 +209,7 @@ class BankApp:
                 self._offsets |= sequencer.positions()
                 await self._publish(self._awaited)
         if self._awaited is not None:
-            await self._writing
+            await self._checkpoints.written()
             await self.exchange.deliver()
             epoch = self._awaited
             self.install(await self.exchange.wait_for(lambda release: release.epoch >= epoch))
@@ -247,7 +256,7 @@ class BankApp:
         if self.outbox.is_anew:
             await self._caught_up()
         while True:
-            await self._writing
+            await self._checkpoints.written()
             await self.exchange.deliver()
             cadence_s = self.settings.cadence_s
             await asyncio.sleep(cadence_s - self._now_s() % cadence_s)
@@ -276,19 +285,33 @@ class BankApp:
     async def _caught_up(self) -> None:
         """Return once all has been read that was on the broker when this began."""
         ends: dict[Partition, int] = {}
-        self._chunk_s = self._now_s()
+        self._chunk_s = time.monotonic()
         while True:
             await asyncio.sleep(_CATCH_UP_S)
             if not self.partitions:
-                self._chunk_s = self._now_s()
+                self._chunk_s = time.monotonic()
             for place in self.partitions - ends.keys():
-                end = self.faust.consumer.highwater(TP(*place))
+                end = self._consumer.highwater(TP(*place))
                 if end is not None:
                     ends[place] = end
             is_read = all(self._offsets.get(place, 0) >= end for place, end in ends.items())
             is_known = bool(ends) and ends.keys() >= self.partitions
-            if (is_known and is_read) or self._now_s() - self._chunk_s > _IDLE_S:
+            if (is_known and is_read) or time.monotonic() - self._chunk_s > _IDLE_S:
                 return
+
+    async def watch_topics(self) -> None:
+        """Look at the input topics, and at what of them is read, now and then, until cancelled.
+
+        Kafka gives a static member that comes back what it had before, without a look at what
+        topics have become meanwhile.
+        """
+        while True:
+            await self.sources.watch()
+            unread = self.sources.unread(self.settings.share, self.partitions)
+            if self.partitions and unread:
+                log.warning("partitions are not read, the group is joined again: %d", len(unread))
+                await self._consumer.rejoin()
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def checkpoint_regularly(self) -> None:
         """Show the lag; store what is unstored even when no more chunks come; until cancelled.
@@ -298,7 +321,7 @@ class BankApp:
         while True:
             await asyncio.sleep(self.settings.checkpoint_s)
             self.telemetry.lag.set(self._lag())
-            if not self._lock.locked() and self._unacked and self._is_checkpoint_due():
+            if not self._lock.locked() and self._unacked and self._checkpoints.is_due():
                 async with self._lock:
                     await self._checkpoint()
 
@@ -306,33 +329,27 @@ class BankApp:
     async def _unwritten(self) -> AsyncIterator[None]:
         """Hold the lock while nothing is being written, so that decisions need not wait for it."""
         while True:
-            await self._writing
+            await self._checkpoints.written()
             async with self._lock:
-                if self._writing.done():
+                if not self._checkpoints.is_writing:
                     yield
                     return
 
     async def fill_changelog(self) -> None:
         """Send the changelog what it lacks of the state; before the first chunk."""
-        if self._store.n_unsent:
-            log.info("the changelog lacks %d pages", self._store.n_unsent)
+        if self._checkpoints.store.n_unsent:
+            log.info("the changelog lacks %d pages", self._checkpoints.store.n_unsent)
             async with self._lock:
                 await self._checkpoint()
-            await self._writing
+            await self._checkpoints.written()
 
     async def close(self) -> None:
         """Store what is unstored."""
         async with self._lock:
             if self._unacked:
                 await self._checkpoint()
-            await self._writing
-            self._store.close()
-
-    def _is_checkpoint_due(self) -> bool:
-        """Return whether it is time, and the last one is written and has cost its share."""
-        share_s = min(self._checkpoint_s / _CHECKPOINT_SHARE, _MAX_CHECKPOINT_S)
-        pause_s = max(self.settings.checkpoint_s, share_s)
-        return self._writing.done() and self._now_s() - self._stored_s >= pause_s
+            await self._checkpoints.written()
+            self._checkpoints.store.close()
 
     async def _checkpoint(self) -> None:
         """Copy what has changed and begin to write it in another thread; the caller holds the lock.
@@ -342,47 +359,27 @@ class BankApp:
         StateError
             If the last one could not be written.
         """
-        await self._writing
-        started_s = time.perf_counter()
+        await self._checkpoints.written()
         pipeline = self.worker.pipeline
-        state = dump(pipeline)
-        arrays = {**state.arrays, **shell_arrays(self.outbox, self._awaited)}
-        pages = self._store.pages
-        copied = pages.copy(arrays, state.meta, self._offsets, state.touched)
-        stored(pipeline)
+        shell = shell_arrays(self.outbox, self._awaited, self.sources.known)
         events, self._unacked = self._unacked, []
-        self._writing = asyncio.ensure_future(self._write(copied, events))
-        self._stored_s = self._now_s()
+        self._checkpoints.begin(
+            dump(pipeline), shell, self._offsets, lambda: self._acknowledge(events)
+        )
+        stored(pipeline)
         show(self.telemetry, pipeline)
-        self._checkpoint_s = time.perf_counter() - started_s
-        self.telemetry.snapshot_s.observe(self._checkpoint_s)
 
-    async def _write(self, copied: Copied, events: list[Any]) -> None:
-        started_s = time.perf_counter()
-        snapshot = await asyncio.to_thread(self._store.pages.finish, copied)
-        await asyncio.to_thread(self._store.write, snapshot)
-        self._checkpoint_s += time.perf_counter() - started_s
-        if self._changelog is not None:
-            sent_s = time.perf_counter()
-            self.telemetry.changelog_bytes.inc(await self._changelog.send(snapshot))
-            self.telemetry.changelog_s.observe(time.perf_counter() - sent_s)
+    def _acknowledge(self, events: Sequence[Any]) -> None:
+        """Let go of what is stored."""
         if self._anew is not None:
             clear_marker(self.settings.state_dir)
             self._anew = None
         for event in events:
             event.ack()
-        self.telemetry.checkpoint_bytes.inc(snapshot.size_bytes)
-        self.telemetry.checkpoint_s.observe(time.perf_counter() - started_s)
 
     def _lag(self) -> int:
         """Return how many records on the broker are not in the state yet."""
-        consumer = self.faust.consumer
+        consumer = self._consumer
         assigned = self.partitions & {(tp.topic, tp.partition) for tp in consumer.assignment()}
         ends = {place: consumer.highwater(TP(*place)) for place in assigned}
         return sum(max((end or 0) - self._offsets.get(p, 0), 0) for p, end in ends.items())
-
-
-def _done() -> "asyncio.Future[None]":
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    future.set_result(None)
-    return future

@@ -17,7 +17,7 @@ from stream.row_log import FRAUD, PENDING
 from stream.store import Checkpoint
 from stream.take_up import Taken, shell_arrays
 
-_OPTIONAL = ("drift/", "outbox/first_seq")
+_OPTIONAL = ("drift/", "outbox/first_seq", "topics")
 """Switched on and off between starts, or unknown to an older worker."""
 
 
@@ -31,7 +31,10 @@ def check_state(checkpoint: Checkpoint, taken: Taken) -> list[Fault]:
     taken
         What was restored from it.
     """
-    held = {**dump(taken.pipeline).arrays, **shell_arrays(taken.outbox, taken.awaited)}
+    held = {
+        **dump(taken.pipeline).arrays,
+        **shell_arrays(taken.outbox, taken.awaited, taken.topic_ids),
+    }
     return [
         *_layout_faults(checkpoint.arrays, held),
         *_offset_faults(checkpoint),

@@ -12,6 +12,8 @@ manifest holds the hash of every page and is sealed by one of its own, so that a
 on disk is found when it is read, by the name of its array and the number of its page.
 """
 
+import errno
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rocksdict import AccessType, DBCompressionType, Options, Rdict, WriteBatch
 
-from models.errors import StateError, StateHeldError
+from models.errors import NoRoomError, StateError, StateHeldError
 from stream.manifest import (
     Arrays,
     Fault,
@@ -41,6 +43,7 @@ from stream.page_table import PageTable
 STORE = "state"  # folder of the store in a worker's state_dir
 _MANIFEST = b"manifest"
 _BATCH_BYTES = 250_000
+_NO_ROOM = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
 _MAX_FILES = 12  # before they are merged: pages are overwritten soon, so merging early is in vain
 
 
@@ -91,7 +94,7 @@ class StateStore:
         except Exception as error:  # rocksdict raises bare Exception
             if "lock" in str(error).lower():
                 raise StateHeldError(f"state in {path} is held by another process") from error
-            raise StateError(f"state in {path} cannot be opened: {error}") from error
+            raise _error(f"state in {path} cannot be opened", error) from error
         self.pages = PageTable()
 
     @property
@@ -222,7 +225,7 @@ class StateStore:
         try:
             self._db.write(batch)
         except Exception as error:  # rocksdict raises bare Exception
-            raise StateError(f"state cannot be written: {error}") from error
+            raise _error("state cannot be written", error) from error
 
     def _manifest(self) -> Manifest | None:
         try:
@@ -268,6 +271,12 @@ class StateStore:
     def close(self) -> None:
         """Release the directory."""
         self._db.close()
+
+
+def _error(what: str, error: Exception) -> StateError:
+    """Return what is wrong: nothing but room is lacking, or else."""
+    kind = NoRoomError if any(text in str(error) for text in _NO_ROOM) else StateError
+    return kind(f"{what}: {error}")
 
 
 def _batches(pages: Iterable[tuple[bytes, bytes]]) -> Iterator[WriteBatch]:

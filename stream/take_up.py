@@ -1,8 +1,9 @@
 """A worker's start: from a new disk, or from where the last checkpoint left off."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +16,8 @@ from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
 from stream.pipeline_state import State, restore
 from stream.store import StateStore
+
+_TOPICS = "topics"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,6 +36,9 @@ class Taken:
         The epoch whose release a replay was waiting for, None for none.
     anew
         What a rebuild left, until a checkpoint is stored; None usually.
+    topic_ids
+        Topic -> id, of the topics that the offsets belong to; none on a new disk, or where an
+        older worker stored it.
     """
 
     pipeline: Pipeline
@@ -40,6 +46,7 @@ class Taken:
     offsets: Mapping[Partition, int]
     awaited: int | None
     anew: Anew | None = None
+    topic_ids: Mapping[str, str] = field(default_factory=dict)
 
 
 def take_up(
@@ -76,15 +83,32 @@ def take_up(
         outbox.load(under("outbox/", held.arrays))
     except (KeyError, ValueError, IndexError) as error:
         raise StateError("state: part 'outbox': expected other arrays") from error
+    text = np.asarray(held.arrays.get(_TOPICS, _none())).tobytes()
+    try:
+        topic_ids = msgspec.json.decode(text, type=dict[str, str]) if text else {}
+    except msgspec.MsgspecError as error:
+        raise StateError(f"state: array {_TOPICS!r}: expected names and ids") from error
     return Taken(
         pipeline=restore(config, State(held.arrays, held.meta)),
         outbox=outbox,
         offsets=held.offsets,
         awaited=next(iter(np.asarray(held.arrays["awaited"]).tolist()), None),
+        topic_ids=topic_ids,
     )
 
 
-def shell_arrays(outbox: Outbox, awaited: int | None) -> dict[str, NDArray[np.generic]]:
+def shell_arrays(
+    outbox: Outbox, awaited: int | None, topic_ids: Mapping[str, str]
+) -> dict[str, NDArray[np.generic]]:
     """Return what is stored beside the pipeline's arrays, for `take_up`."""
     arrays = {f"outbox/{name}": array for name, array in outbox.arrays().items()}
-    return {**arrays, "awaited": np.array([] if awaited is None else [awaited], np.int64)}
+    text = msgspec.json.encode(dict(sorted(topic_ids.items())))
+    return {
+        **arrays,
+        "awaited": np.array([] if awaited is None else [awaited], np.int64),
+        _TOPICS: np.frombuffer(text, np.uint8) if topic_ids else _none(),
+    }
+
+
+def _none() -> NDArray[np.uint8]:
+    return np.empty(0, np.uint8)

@@ -17,6 +17,7 @@ PIPELINE_REASONS = (
     "bug",
 )
 DEAD_LETTER_REASONS = tuple(dict.fromkeys((*DECODE_REASONS, *PIPELINE_REASONS)))
+STREAMS = ("transactions", "labels")
 LABEL_OUTCOMES = ("joined", "duplicate", "contradicting", "parked_dropped")
 _CHUNK_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 _EXCHANGE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -81,6 +82,12 @@ class Telemetry:
         self.watermark_s = gauge(
             "watermark_timestamp_seconds", "Event time up to which transactions were scored."
         )
+        self.records_missed = counter(
+            "records_missed_total", "Records deleted before they were read.", "stream"
+        )
+        self.topics_replaced = counter(
+            "topics_replaced_total", "Input topics found to be made anew.", "stream"
+        )
         self.lag = gauge("lag_records", "Records on the broker not yet read.")
         self.entities = gauge("entities", "Entities known, own and by releases.")
         self.accounts = gauge("accounts", "Accounts known.")
@@ -95,6 +102,9 @@ class Telemetry:
             self.scored.labels(decision)
         for reason in DEAD_LETTER_REASONS:
             self.dead_letters.labels(reason)
+        for stream in STREAMS:
+            self.records_missed.labels(stream)
+            self.topics_replaced.labels(stream)
         for outcome in LABEL_OUTCOMES:
             self.labels.labels(outcome)
         for expert in experts:

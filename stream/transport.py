@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, cast
 
 import faust
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
@@ -25,6 +26,9 @@ MAX_BATCH = 1_000
 FETCH_MAX_WAIT_MS = 10
 FETCH_MIN_BYTES = 65_536
 
+_ANSWER_S = 5.0
+
+Partition = tuple[str, int]
 PositionSource = Callable[[], Awaitable[dict[tuple[str, int], int]]]
 
 
@@ -99,6 +103,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     logger = logging.getLogger("faust")  # else it takes this module's, and tells of every start
 
+    async def rejoin(self) -> None:
+        """Have the group deal its partitions out anew."""
+        await self.call_thread(self._rejoin)
+
+    async def _rejoin(self) -> None:
+        if self._consumer is not None and self._consumer._coordinator is not None:  # noqa: SLF001  # no public way
+            self._consumer._coordinator.request_rejoin()  # noqa: SLF001  # no public way
+
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # noqa: SLF001  # no public way
@@ -134,6 +146,25 @@ class BatchConsumer(driver.Consumer):
     def is_in_touch(self) -> bool:
         """Return whether the client is in touch with its group."""
         return is_in_touch(self._thread._consumer)  # noqa: SLF001  # no public way
+
+    async def rejoin(self) -> None:
+        """Have the group deal its partitions out anew."""
+        await cast(ConsumerThread, self._thread).rejoin()
+
+    async def ends(self, places: Iterable[Partition]) -> dict[Partition, int]:
+        """Return the end of each of some partitions; none where the cluster does not say."""
+        try:
+            asked = self.highwaters(*(TP(*place) for place in places))
+            ends = await asyncio.wait_for(asked, _ANSWER_S)
+        except (KafkaError, TimeoutError) as error:
+            self.log.warning("the ends of the partitions are not known: %s", error)
+            return {}
+        return {(tp.topic, tp.partition): end for tp, end in ends.items()}
+
+    async def begin(self, place: Partition) -> int:
+        """Return the first offset that a partition still has."""
+        tp = TP(*place)
+        return int((await self.earliest_offsets(tp))[tp])
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         for tp in {*self._acked, *self._in_flight}:

@@ -59,7 +59,7 @@ HOMES = {
         "deploy/chaos/feeder.py",
     ),
     "uvloop": ("stream/__main__.py", "deploy/bench/*"),
-    "kafka": ("amalgamator/kafka_io.py", "deploy/*"),
+    "kafka": ("amalgamator/kafka_io.py", "stream/sources.py", "deploy/*"),
     "prometheus_client": ("*/telemetry.py", "*/__main__.py", "deploy/bench/*"),
     "typer": ("deploy/*",),
     "rich": ("deploy/*",),

@@ -30,7 +30,7 @@ from stream.settings import read_membership, read_settings
 from stream.store import STORE, Checkpoint, StateStore
 
 _TIMEOUT_MS = 30_000
-_SHELL = ("outbox/", "awaited")
+_SHELL = ("outbox/", "awaited", "topics")
 
 
 def read_topic(bootstrap: str, topic: str) -> list[bytes]:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -85,11 +86,13 @@ class BankProcess:
             )
 
     def get(self, path: str) -> str:
-        """Return what the health server answers; empty while it does not."""
+        """Return what the health server answers, be it a refusal; empty while it does not."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
                 text: str = answer.read().decode()
                 return text
+        except urllib.error.HTTPError as refusal:
+            return refusal.read().decode()
         except OSError:
             return ""
 

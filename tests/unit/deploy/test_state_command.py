@@ -96,7 +96,7 @@ def run(settings_file: Path, records: list[list[Record]]) -> Taken:
             worker.score(fresh, clock_ms=2**42)
         offsets[place] = chunk[-1].offset + 1
         state = dump(taken.pipeline)
-        arrays = {**state.arrays, **shell_arrays(taken.outbox, None)}
+        arrays = {**state.arrays, **shell_arrays(taken.outbox, None, {})}
         store.save(arrays, state.meta, offsets, state.touched)
         stored(taken.pipeline)
     store.close()

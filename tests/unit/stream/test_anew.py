@@ -12,7 +12,7 @@ from amalgamator.gate import Accepted
 from models.errors import StateError
 from models.fragments import Splitter
 from models.summary import ContributionKey
-from stream.anew import COUNTED, Anew, Published, leave_marker, read_marker
+from stream.anew import COUNTED, Anew, Published, first_places, leave_marker, read_marker
 from stream.app import BankApp
 from stream.outbox import Outbox
 from stream.pipeline import Pipeline
@@ -196,21 +196,16 @@ def test_every_part_that_counts_is_taken_back_by_what_the_gate_takes() -> None:
 
 def test_partitions_are_read_from_their_first_record_once() -> None:
     """All that are assigned where the old state could not say which; else those that it said."""
-    places = [("north.labels", 0), ("north.transactions", 1)]
-    other = ("north.labels", 9)
+    places = frozenset({("north.labels", 0), ("north.transactions", 1)})
+    own, other = ("north.labels", 0), ("north.labels", 9)
     for anew, known, expected in (
         (Anew(None), {}, dict.fromkeys(places, 0)),
-        (Anew((places[0], other)), {places[0]: 0, other: 0}, {places[0]: 0}),
-        (None, {places[1]: 7}, {places[1]: 7}),
+        (Anew(None), {own: 5}, {own: 5}),
+        (Anew((own, other)), {own: 0, other: 0}, {own: 0}),  # 9 is not read from 0 later
+        (Anew((own, other)), {own: 3, other: 4}, {own: 3, other: 4}),
+        (Anew(()), {}, {}),
     ):
-        app = object.__new__(BankApp)
-        tps = [SimpleNamespace(topic=topic, partition=number) for topic, number in places]
-        app.faust = SimpleNamespace(consumer=SimpleNamespace(assignment=lambda tps=tps: tps))
-        app._lock = asyncio.Lock()
-        app._changelog = None
-        app._unacked, app._offsets, app._anew = [], dict(known), anew
-        assert asyncio.run(app.positions()) == expected
-        assert app._offsets == expected  # another worker's partition is not read from 0 later
+        assert first_places(anew, known, places) == expected
 
 
 def test_a_marker_is_found_again_or_refused(tmp_path: Path) -> None:

@@ -9,9 +9,14 @@ from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from models.errors import SupersededError, UnavailableError
+from models.topics import BankTopics
 from stream.app import BankApp
+from stream.checkpointing import Checkpoints
+from stream.sources import Source, Sources
+from stream.take_over import Places
 from stream.telemetry import Telemetry
 
+FOUND = {"bank.transactions": Source("a", 1), "bank.labels": Source("b", 1)}
 PLACES = frozenset({("bank.transactions", 0), ("bank.labels", 0)})
 
 
@@ -34,6 +39,9 @@ class Consumer:
     def is_in_touch(self) -> bool:
         return self.is_there
 
+    async def ends(self, places: frozenset[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        return dict.fromkeys(places, self.end)
+
     def ended_task(self) -> str | None:
         return self.ended
 
@@ -42,15 +50,16 @@ class Consumer:
 async def app() -> BankApp:
     """Return the shell without its connections."""
     one = object.__new__(BankApp)
-    one.settings = SimpleNamespace(checkpoint_s=0.001)
+    one.settings = SimpleNamespace(checkpoint_s=0.001, mode="live")
     one.faust = SimpleNamespace(consumer=Consumer(), crashed=False)
     one.telemetry = Telemetry(CollectorRegistry())
     one.partitions = PLACES
     one._offsets = {("bank.transactions", 0): 4, ("bank.labels", 0): 10}
     one._lock = asyncio.Lock()
     one._unacked = []
-    one._superseded = one._changelog = None
-    one._writing = asyncio.get_running_loop().create_future()
+    one._over = one._anew = None
+    one._checkpoints = Checkpoints(Places(None, None), one.telemetry, 0.001)
+    one.sources = Sources(BankTopics("bank"), {}, lambda topics: FOUND, one.telemetry)
     return one
 
 
@@ -84,7 +93,8 @@ async def test_a_worker_cannot_go_on_after_a_crash_or_without_its_clients_tasks(
 
 async def test_a_worker_whose_state_is_not_stored_cannot_go_on(app: BankApp) -> None:
     """Also while no chunk comes, as where another process has taken over."""
-    app._writing.set_exception(SupersededError("another process"))
+    app._checkpoints._writing = asyncio.get_running_loop().create_future()
+    app._checkpoints._writing.set_exception(SupersededError("another process"))
     assert app.failure() == "the state is not stored: another process"
 
 
@@ -102,8 +112,7 @@ async def test_a_new_assignment_shows_whether_the_place_was_taken(
             if error is not None:
                 raise error
 
-    app._writing.set_result(None)
-    app._changelog, app._anew = Changelog(), None
+    app._checkpoints.changelog = Changelog()
     app._offsets = {}
     await app.positions()
     assert app.failure() == expected
@@ -111,14 +120,14 @@ async def test_a_new_assignment_shows_whether_the_place_was_taken(
 
 async def test_nothing_is_answered_once_the_place_is_taken(app: BankApp) -> None:
     """Whoever has it answers."""
-    app._superseded = SupersededError("epoch 2")
+    app._over = SupersededError("epoch 2")
     await app.on_chunk(SimpleNamespace(value=[]))
     assert app._unacked == []
 
 
 async def test_the_lag_is_followed_while_a_chunk_is_stuck(app: BankApp) -> None:
     """Four and ten records are in the state; who is stuck holds the lock, and much is unstored."""
-    app._unacked, app._is_checkpoint_due = ["event"], lambda: True
+    app._unacked = ["event"]
     async with app._lock:
         showing = asyncio.create_task(app.checkpoint_regularly())
         for end, lag in ((10, 6.0), (25, 36.0)):
@@ -142,7 +151,7 @@ async def test_what_is_unstored_is_stored_while_no_chunk_comes(app: BankApp) -> 
         stored.append(app._unacked)
         app._unacked = []
 
-    app._checkpoint, app._is_checkpoint_due = checkpoint, lambda: True
+    app._checkpoint = checkpoint
     app._unacked = ["event"]
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(app.checkpoint_regularly(), 0.05)

@@ -35,6 +35,7 @@ class App:
         self.faust = SimpleNamespace(finalize=lambda: None, start=start, stop=self._closes("faust"))
         self.fill_changelog = _nothing
         self.exchange = SimpleNamespace(run=_for_ever)
+        self.watch_topics = _for_ever
         self.checkpoint_regularly = loop or _for_ever
         self.close = self._closes("state")
 

@@ -1,0 +1,101 @@
+"""Checkpoints of a running worker: copied under its lock, then written beside its work."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from stream.manifest import Arrays
+from stream.page_table import Copied
+from stream.pipeline_state import State
+from stream.sources import Offsets
+from stream.take_over import Places
+from stream.telemetry import Telemetry
+
+_SHARE = 0.1  # of the time at most goes into copying and writing what changed
+_MAX_PAUSE_S = 30.0  # and still the next one comes so soon: a restart repeats no more
+
+
+class Checkpoints:
+    """Writes copies of the state to the disk and the changelog.
+
+    Pauses are measured by the event loop's clock, which no correction of the time of day moves.
+
+    Parameters
+    ----------
+    places
+        Where they go.
+    telemetry
+        What they cost.
+    every_s
+        Seconds from one to the next, at least.
+    """
+
+    def __init__(self, places: Places, telemetry: Telemetry, every_s: float) -> None:
+        self.store, self.changelog = places
+        self._telemetry = telemetry
+        self._every_s = every_s
+        self._loop = asyncio.get_running_loop()
+        self._began_s = -_MAX_PAUSE_S
+        self._cost_s = 0.0
+        self._writing: asyncio.Future[None] = self._loop.create_future()
+        self._writing.set_result(None)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether the last one is not whole yet."""
+        return not self._writing.done()
+
+    async def written(self) -> None:
+        """Return once the last one is written, here and in the changelog.
+
+        Raises
+        ------
+        StateError
+            If the disk did not take it.
+        SupersededError
+            If another process has taken the worker over.
+        """
+        await self._writing
+
+    def failure(self) -> str | None:
+        """Return why the last one was not written, None if it was, or is not yet."""
+        if self.is_writing or self._writing.cancelled() or not self._writing.exception():
+            return None
+        return f"the state is not stored: {self._writing.exception()}"
+
+    def is_due(self) -> bool:
+        """Return whether it is time, and the last one is written and has cost its share."""
+        pause_s = max(self._every_s, min(self._cost_s / _SHARE, _MAX_PAUSE_S))
+        return not self.is_writing and self._loop.time() - self._began_s >= pause_s
+
+    def begin(
+        self,
+        state: State,
+        shell: Arrays,
+        offsets: Offsets,
+        on_written: Callable[[], None],
+    ) -> None:
+        """Copy what has changed, and begin to write it in another thread.
+
+        The last one must be written. ``shell`` holds the arrays beside the pipeline's own.
+        """
+        started_s = time.perf_counter()
+        arrays = {**state.arrays, **shell}
+        copied = self.store.pages.copy(arrays, state.meta, offsets, state.touched)
+        self._writing = asyncio.ensure_future(self._write(copied, on_written))
+        self._began_s = self._loop.time()
+        self._cost_s = time.perf_counter() - started_s
+        self._telemetry.snapshot_s.observe(self._cost_s)
+
+    async def _write(self, copied: Copied, on_written: Callable[[], None]) -> None:
+        started_s = time.perf_counter()
+        snapshot = await asyncio.to_thread(self.store.pages.finish, copied)
+        await asyncio.to_thread(self.store.write, snapshot)
+        self._cost_s += time.perf_counter() - started_s
+        if self.changelog is not None:
+            sent_s = time.perf_counter()
+            self._telemetry.changelog_bytes.inc(await self.changelog.send(snapshot))
+            self._telemetry.changelog_s.observe(time.perf_counter() - sent_s)
+        on_written()
+        self._telemetry.checkpoint_bytes.inc(snapshot.size_bytes)
+        self._telemetry.checkpoint_s.observe(time.perf_counter() - started_s)
