@@ -29,7 +29,7 @@ from stream.settings import (
     read_settings,
 )
 from stream.state_check import check_state
-from stream.store import STORE, Checkpoint, StateStore
+from stream.store import STORE, Checkpoint, StateStore, read_stored
 from stream.take_over import changelog_of, look
 from stream.take_up import Taken, take_up
 
@@ -43,11 +43,11 @@ def settings_of(file: Path, worker: str | None = None) -> Settings:
     return settings if worker is None else of_worker(settings, worker)
 
 
-def _taken(settings: Settings, store: StateStore) -> Taken:
+def _taken(settings: Settings, checkpoint: Checkpoint) -> Taken:
     membership = read_membership(settings)
     config = pipeline_config(settings, membership, load_mapping(settings.mapping_file))
     parts = membership.consortium, membership.schema, membership.signer
-    return take_up(store, config, Outbox(*parts, now_ms=lambda: 0))
+    return take_up(checkpoint, config, Outbox(*parts, now_ms=lambda: 0))
 
 
 def show_state(settings: Settings) -> Told:
@@ -58,16 +58,13 @@ def show_state(settings: Settings) -> Told:
     StateError
         If there is none, or it cannot be gone on with.
     """
-    store = StateStore(settings.state_dir / STORE, is_read_only=True)
-    try:
-        checkpoint, faults = store.read()
-        if checkpoint is None:
-            raise StateError(f"state in {settings.state_dir / STORE}: no checkpoint yet")
-        if faults:
-            raise StateError(f"state: {faults[0]}; `amalgam state verify` tells all")
-        return _told(settings, checkpoint, _taken(settings, store))
-    finally:
-        store.close()
+    path = settings.state_dir / STORE
+    checkpoint, faults = read_stored(path)
+    if checkpoint is None:
+        raise StateError(f"state in {path}: no checkpoint yet")
+    if faults:
+        raise StateError(f"state: {faults[0]}; `amalgam state verify` tells all")
+    return _told(settings, checkpoint, _taken(settings, checkpoint))
 
 
 def _told(settings: Settings, checkpoint: Checkpoint, taken: Taken) -> Told:
@@ -171,18 +168,12 @@ def _parts(told: Told) -> dict[str, tuple[int, int]]:
 def verify_state(settings: Settings) -> list[str]:
     """Return one line for each fault of a store; nothing is written."""
     try:
-        store = StateStore(settings.state_dir / STORE, is_read_only=True)
-    except StateError as error:
-        return [str(error)]
-    try:
-        checkpoint, faults = store.read()
+        checkpoint, faults = read_stored(settings.state_dir / STORE)
         if checkpoint is None or faults:
             return [str(fault) for fault in faults]
-        return [str(fault) for fault in check_state(checkpoint, _taken(settings, store))]
+        return [str(fault) for fault in check_state(checkpoint, _taken(settings, checkpoint))]
     except StateError as error:
         return [str(error)]
-    finally:
-        store.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,7 +300,9 @@ def earliest_offsets(
     """
     try:
         consumer = KafkaConsumer(
-            bootstrap_servers=settings.bank_bootstrap.split(","), request_timeout_ms=_TIMEOUT_MS
+            bootstrap_servers=settings.bank_bootstrap.split(","),
+            bootstrap_timeout_ms=_TIMEOUT_MS,
+            request_timeout_ms=_TIMEOUT_MS,
         )
     except KafkaError as error:
         raise UnavailableError(

@@ -157,7 +157,7 @@ async def _run(
     store = StateStore(settings.state_dir / STORE)
     async with contextlib.AsyncExitStack() as stack:
         changelog = None
-        taken = take_up(store, config, _outbox(membership), anew=anew)
+        taken = take_up(store.load(), config, _outbox(membership), anew=anew)
         if settings.changelog:
             changelog = changelog_of(settings, membership)
             followed = read_followed(settings.state_dir)
@@ -166,7 +166,7 @@ async def _run(
             if found is None:
                 return 0
             if found.is_restored:
-                taken = take_up(store, config, _outbox(membership))
+                taken = take_up(store.load(), config, _outbox(membership))
             store.begin(changelog.epoch, found.state)
         app = _app(settings, membership, mapping, Places(store, changelog), taken)
         code = await _serve_shown(app, stopped)

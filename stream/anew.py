@@ -7,7 +7,6 @@ and buckets than before, or may be gone from the stream; a key that is not publi
 count them twice, or for ever. So the first publication takes such keys back.
 """
 
-import fcntl
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +17,10 @@ from numpy.typing import NDArray
 
 from models.codec import RULES
 from models.envelope import ContributionHeader, decode_header, open_envelope
-from models.errors import DecodeError, QuarantinedError, StateError, StateHeldError
+from models.errors import DecodeError, QuarantinedError, StateError
 from models.fragments import FragmentRecord, Reassembler
 from models.summary import Contribution, ContributionKey
-from stream.store import STORE
+from stream.store import STORE, held
 
 COUNTED = ("evidence", "histograms", "moments", "statistics")
 """Parts that are sums over transactions; the others are opinions, the newest of which counts."""
@@ -95,7 +94,7 @@ def set_aside(state_dir: Path, name: str, anew: Anew | None) -> Path:
 
     Without a marker the next start restores the state from the worker's changelog.
 
-    RocksDB's lock is held meanwhile, so no worker opens the store halfway.
+    Workers are kept away meanwhile, so none opens the store halfway.
 
     Raises
     ------
@@ -107,11 +106,7 @@ def set_aside(state_dir: Path, name: str, anew: Anew | None) -> Path:
     store, target = state_dir / STORE, state_dir / name
     if target.exists():
         raise StateError(f"{target}: expected nothing of that name, found something")
-    with (store / "LOCK").open("a", encoding="ascii") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StateHeldError(f"state in {store} is held by another process") from error
+    with held(store):
         if anew is None:
             clear_marker(state_dir)
         else:

@@ -48,6 +48,8 @@ class Checkpoints:
     async def written(self) -> None:
         """Return once the last one is written, here and in the changelog.
 
+        Whoever waits may be cancelled, as at a stop; the writing goes on.
+
         Raises
         ------
         StateError
@@ -55,7 +57,7 @@ class Checkpoints:
         SupersededError
             If another process has taken the worker over.
         """
-        await self._writing
+        await asyncio.shield(self._writing)
 
     def failure(self) -> str | None:
         """Return why the last one was not written, None if it was, or is not yet."""

@@ -11,10 +11,11 @@ from pathlib import Path
 import msgspec
 
 from stream.changelog import Pair, heads
-from stream.manifest import Stamp, page_digest, unseal
+from stream.manifest import Stamp, is_older, page_digest, parts_of, unseal
 
 _NOTE = "followed.json"
 _PAGE = b"page/"
+_Place = tuple[str, int, int]
 
 
 class Followed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,21 +65,30 @@ class Copy:
 
     def __init__(self, manifest: bytes | None = None) -> None:
         self._manifest, self._epoch = b"", 0
-        self._digests: dict[bytes, int] = {}
+        self._held: dict[_Place, tuple[int, int]] = {}  # slot and hash
         if manifest is not None:
             state = unseal(manifest)
             self._manifest, self._epoch = manifest, state.epoch
-            self._digests = dict(state.pages())
+            for key, digest in state.pages():
+                place, slot = _place_of(key)
+                self._held[place] = slot, digest
 
     def take(self, pairs: Iterable[Pair]) -> list[tuple[bytes, bytes]]:
-        """Take records of the changelog in, in their order; return the pages to be stored."""
+        """Take records of the changelog in, in their order; return the pages to be stored.
+
+        Even and odd slots of a page have one place each in a store. What a process of an earlier
+        epoch still sends is not to take the place of a later one's page.
+        """
         pages = []
         for key, value in pairs:
             if key.startswith(_PAGE):
+                place, slot = _place_of(key)
+                held = self._held.get(place)
                 if value is None:
-                    self._digests.pop(key, None)
-                else:
-                    self._digests[key] = page_digest(value)
+                    if held is not None and held[0] == slot:
+                        del self._held[place]
+                elif held is None or not is_older(slot, held[0]):
+                    self._held[place] = slot, page_digest(value)
                     pages.append((key, value))
             for head in heads([(key, value)]):
                 if head.epoch >= self._epoch:
@@ -95,9 +105,17 @@ class Copy:
         """
         if not self._manifest:
             return None
-        pages = unseal(self._manifest).pages()
-        is_whole = all(self._digests.get(key) == digest for key, digest in pages)
-        return self._manifest if is_whole else None
+        for key, digest in unseal(self._manifest).pages():
+            place, slot = _place_of(key)
+            if self._held.get(place) != (slot, digest):
+                return None
+        return self._manifest
+
+
+def _place_of(key: bytes) -> tuple[_Place, int]:
+    """Return which of a store's places a page takes, and its slot."""
+    name, index, slot = parts_of(key)
+    return (name, index, slot % 2), slot
 
 
 def note_of(manifest: bytes, offset: int) -> Followed:

@@ -1,8 +1,9 @@
 """What a stored state says of itself: pages of arrays, which slots are in use, their hashes.
 
 A page's key names its array, its number and its slot. A process that writes takes slots of its own
-epoch only, two of them, and never the one in use: so neither a checkpoint that is not finished nor
-a process of another epoch that still writes touches a page that a whole manifest names.
+epoch only, two of them, an even and an odd one, and never that of the evenness in use: so neither a
+checkpoint that is not finished nor a process of another epoch that still writes touches a page that
+a whole manifest names, also where there is but one place for even slots and one for odd ones.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,8 +17,6 @@ from numpy.typing import NDArray
 from models.errors import StateError
 
 VERSION = 4
-UNHASHED_VERSION = 3
-"""Without hashes, still read; its first checkpoint brings it to the version above."""
 N_EPOCHS = 128
 """Epochs whose slots differ; two slots each fit into a byte."""
 
@@ -32,7 +31,7 @@ class Layout(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     shape: tuple[int, ...]
     page_bytes: int
     slots: bytes
-    hashes: bytes = b""
+    hashes: bytes
 
     @property
     def size_bytes(self) -> int:
@@ -67,7 +66,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         return {(topic, partition): offset for topic, partition, offset in self.offsets}
 
     def pages(self) -> Iterator[tuple[bytes, int]]:
-        """Yield key and hash of each page in use; a state from before the hashes has none."""
+        """Yield key and hash of each page in use."""
         for name, layout in self.arrays.items():
             digests = np.frombuffer(layout.hashes, np.uint64).tolist()
             for i, (slot, digest) in enumerate(zip(layout.slots, digests, strict=False)):
@@ -120,14 +119,37 @@ def page_key(name: str, index: int, slot: int) -> bytes:
     return b"page/%b/%d/%d" % (name.encode(), index, slot)
 
 
+def parts_of(key: bytes) -> tuple[str, int, int]:
+    """Return array, number and slot of a page, given its key."""
+    name, index, slot = key.removeprefix(b"page/").rsplit(b"/", 2)
+    return name.decode(), int(index), int(slot)
+
+
 def pair_keys(name: str, pages: Iterable[tuple[int, int]]) -> list[bytes]:
     """Return the keys of both slots of pages, of the epoch that the given slot is of."""
     return [page_key(name, i, slot) for i, held in pages for slot in (held & 254, held | 1)]
 
 
-def first_slot(epoch: int) -> int:
-    """Return the first slot of an epoch; the one above is its other one."""
-    return 2 * (epoch % N_EPOCHS)
+def next_slots(slots: NDArray[np.uint8], epoch: int) -> NDArray[np.uint8]:
+    """Return the slots to write pages to, of an epoch, given those in use; of the other evenness.
+
+    Examples
+    --------
+    >>> next_slots(np.array([2, 3, 1, 0], np.uint8), 1).tolist()
+    [3, 2, 2, 3]
+    """
+    return (np.uint8(2 * (epoch % N_EPOCHS)) | (~slots & np.uint8(1))).astype(np.uint8)
+
+
+def is_of_epoch(slots: NDArray[np.uint8], epoch: int) -> NDArray[np.bool_]:
+    """Return which slots a process of an epoch takes."""
+    return np.asarray(slots >> 1 == epoch % N_EPOCHS, np.bool_)
+
+
+def is_older(slot: int, than: int) -> bool:
+    """Return whether a slot is of an earlier epoch than another; epochs go round."""
+    behind = (than // 2 - slot // 2) % N_EPOCHS
+    return 0 < behind < N_EPOCHS // 2
 
 
 def page_digest(page: bytes | memoryview) -> int:
@@ -162,7 +184,7 @@ def seal(manifest: Manifest) -> bytes:
 
 
 def unseal(stored: bytes) -> Manifest:
-    """Return a manifest of this version or of the one without hashes.
+    """Return a manifest of this version.
 
     Raises
     ------
@@ -171,8 +193,6 @@ def unseal(stored: bytes) -> Manifest:
     """
     try:
         version = msgspec.msgpack.decode(stored, type=_Version).version
-        if version == UNHASHED_VERSION:
-            return msgspec.msgpack.decode(stored, type=Manifest)
         if version != VERSION:
             raise StateError(f"state: expected version {VERSION}, got {version}")
         sealed = msgspec.msgpack.decode(stored, type=_Sealed)

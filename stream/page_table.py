@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.manifest import (
+    N_EPOCHS,
     Arrays,
     Form,
     Manifest,
@@ -20,16 +21,18 @@ from stream.manifest import (
     Snapshot,
     Stamp,
     bytes_of,
-    first_slot,
+    is_of_epoch,
     layout_of,
+    next_slots,
     page_hashes,
     page_key,
     pair_keys,
     seal,
 )
+from stream.page_file import PAGE_BYTES
 from stream.touched import TABLE_PAGE_BYTES
 
-PAGE_BYTES = 256 * 1024
+_UNUSED = 1  # slot of a page that nothing holds yet: its first one is even
 _MAX_KEPT_BYTES = 256 * 1024 * 1024
 
 
@@ -128,20 +131,20 @@ class PageTable:
         """
         views = {name: bytes_of(array) for name, array in arrays.items()}
         parts, gone, start = [], [], 0
-        first = first_slot(self.stamp.epoch)
+        epoch = self.stamp.epoch
         for name, view in views.items():
             size = TABLE_PAGE_BYTES if name in touched else PAGE_BYTES
             n_pages = -(-len(view) // size)
             before = self._slots.get(name, np.empty(0, np.uint8))
             changed = self._changed(name, view, size, touched.get(name))
-            slots = np.full(n_pages, first + 1, np.uint8)
+            slots = np.full(n_pages, _UNUSED | 2 * (epoch % N_EPOCHS), np.uint8)
             slots[: len(before)] = before[:n_pages]
-            other_epoch = changed[slots[changed] & 254 != first]
+            other_epoch = changed[~is_of_epoch(slots[changed], epoch)]
             gone += pair_keys(
                 name, zip(other_epoch.tolist(), slots[other_epoch].tolist(), strict=True)
             )
             gone += pair_keys(name, enumerate(before[n_pages:].tolist(), n_pages))
-            slots[changed] = np.where(slots[changed] == first, first + 1, first)
+            slots[changed] = next_slots(slots[changed], epoch)
             stop = start + len(changed) * size
             if len(changed) and changed[-1] == n_pages - 1:  # the last page may be shorter
                 stop -= n_pages * size - len(view)

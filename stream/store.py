@@ -1,10 +1,10 @@
 """State and input offsets on disk, always written together.
 
-Arrays are cut into pages, and each page has two slots. A checkpoint writes the pages that changed
-into the slot that is not in use, in small batches, and then in one atomic write the manifest, which
-says which slots are in use, with the offsets. So after a crash at any instant the disk holds the
-state of one checkpoint and exactly the offsets that belong to it. The batches are small because
-RocksDB's client keeps Python's lock while it writes one, and decisions wait for that.
+Arrays are cut into pages, and each page has two places. A checkpoint writes the pages that changed
+into the place that is not in use, waits until the disk has them, and then replaces the manifest,
+which says which places are in use, with the offsets, by renaming a file. So after a crash at any
+instant, of the machine too, the disk holds the state of one checkpoint and exactly the offsets that
+belong to it. All that waits for the disk lets other threads run.
 
 Whoever owns a large table says which pages were touched; of other arrays the pages' hashes tell. A
 snapshot copies what is to be written, so that the slow part may go on in another thread. The
@@ -12,16 +12,19 @@ manifest holds the hash of every page and is sealed by one of its own, so that a
 on disk is found when it is read, by the name of its array and the number of its page.
 """
 
+import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TextIO
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from rocksdict import AccessType, DBCompressionType, Options, Rdict, WriteBatch
 
 from models.errors import NoRoomError, StateError, StateHeldError
 from stream.manifest import (
@@ -32,19 +35,17 @@ from stream.manifest import (
     Partition,
     Snapshot,
     Stamp,
-    bytes_of,
     page_digest,
-    page_hashes,
-    page_key,
     unseal,
 )
+from stream.page_file import PageFile, Segments
 from stream.page_table import PageTable
 
 STORE = "state"  # folder of the store in a worker's state_dir
-_MANIFEST = b"manifest"
-_BATCH_BYTES = 250_000
-_NO_ROOM = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
-_MAX_FILES = 12  # before they are merged: pages are overwritten soon, so merging early is in vain
+LAYOUT = 1
+"""Version of the files; what the manifest says has its own."""
+_LOCK, _PAGES, _MANIFEST = "lock", "pages", "manifest"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +57,19 @@ class Checkpoint:
     offsets: Mapping[Partition, int]
 
 
+class _Stored(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What the file of the manifest holds; ``digest`` is that of ``body``, a `_Body`."""
+
+    layout: int
+    digest: int
+    body: bytes
+
+
+class _Body(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    segments: dict[str, Segments]
+    manifest: bytes
+
+
 class StateStore:
     """One worker's state in a directory of its own.
 
@@ -64,37 +78,33 @@ class StateStore:
     path
         Directory; made if it is absent.
     is_read_only
-        Look at what is there, also while a worker has it open; nothing is made or written.
+        Look at what is there, also while a worker has it open; nothing is made or written. What a
+        worker writes meanwhile may show as faults, see `read_stored`.
 
     Raises
     ------
     StateHeldError
         If another process holds it.
+    NoRoomError
+        If the disk is full.
     StateError
         If it cannot be read, or what is to be looked at is not there.
     """
 
     def __init__(self, path: Path, *, is_read_only: bool = False) -> None:
-        is_database = (path / "CURRENT").exists()
-        if not is_database and any(path.glob("*.sst")):  # RocksDB would begin a new one over it
-            raise StateError(f"state in {path}: expected a database, found parts of one")
-        if is_read_only and not is_database:
-            raise StateError(f"state in {path}: expected a database, found none")
-        options = Options(raw_mode=True)
-        options.create_if_missing(not is_read_only)
-        options.set_compression_type(DBCompressionType.lz4())
-        options.set_level_zero_file_num_compaction_trigger(_MAX_FILES)
-        options.set_level_zero_slowdown_writes_trigger(4 * _MAX_FILES)
-        options.set_level_zero_stop_writes_trigger(8 * _MAX_FILES)
-        access = AccessType.read_only() if is_read_only else AccessType.read_write()
-        if not is_read_only:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._db = Rdict(str(path), options, access_type=access)
-        except Exception as error:  # rocksdict raises bare Exception
-            if "lock" in str(error).lower():
-                raise StateHeldError(f"state in {path} is held by another process") from error
-            raise _error(f"state in {path} cannot be opened", error) from error
+        self._path = path
+        self._is_read_only = is_read_only
+        has_manifest = (path / _MANIFEST).exists()
+        if (path / "CURRENT").exists():
+            raise StateError(f"state in {path}: expected files of layout {LAYOUT}, got a database")
+        if is_read_only and not has_manifest:
+            raise StateError(f"state in {path}: expected a manifest, found none")
+        if has_manifest and not (path / _PAGES).exists():
+            raise StateError(f"state in {path}: expected pages beside the manifest, found none")
+        with _told(f"state in {path} cannot be opened"):
+            self._lock = None if is_read_only else _locked(path)
+            segments, self._sealed = self._stored()
+            self._pages = PageFile(path / _PAGES, segments, is_read_only=is_read_only)
         self.pages = PageTable()
 
     @property
@@ -125,21 +135,21 @@ class StateStore:
         offsets: Mapping[Partition, int],
         touched: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
     ) -> Snapshot:
-        """Return what has changed since the last snapshot; it must then be written."""
+        """Return a copy of what has changed since the last one; see `PageTable.copy`."""
         return self.pages.finish(self.pages.copy(arrays, meta, offsets, touched))
 
     def write(self, snapshot: Snapshot) -> None:
-        """Write a snapshot in one atomic batch; snapshots are written in their order.
+        """Write a snapshot; safe in another thread, one after the other.
 
         Raises
         ------
+        NoRoomError
+            If the disk is full.
         StateError
-            If the disk does not take it.
+            If it does not take it for another reason.
         """
         self.put(snapshot.pages)
-        last = _deletion(snapshot.gone)
-        last.put(_MANIFEST, snapshot.manifest)
-        self._written(last)
+        self.take(snapshot.manifest)
 
     def load(self) -> Checkpoint | None:
         """Return the last checkpoint, None on a new disk; the store goes on from there.
@@ -172,8 +182,10 @@ class StateStore:
         for name, layout in manifest.arrays.items():
             arrays[name], of_array = self._array(name, layout)
             faults += of_array
-            slots = np.frombuffer(layout.slots, np.uint8)
-            hashes = _hashes_of(layout, arrays[name])
+            slots, hashes = (
+                np.frombuffer(layout.slots, np.uint8),
+                np.frombuffer(layout.hashes, np.uint64),
+            )
             self.pages.hold(name, slots, layout.page_bytes, hashes)
         return Checkpoint(arrays, manifest.meta, manifest.places()), faults
 
@@ -201,107 +213,148 @@ class StateStore:
 
     def sealed(self) -> bytes | None:
         """Return the manifest as it is stored; None on a new disk."""
-        stored: bytes | None = self._db.get(_MANIFEST)
-        return stored
+        return self._sealed
 
     def forget(self) -> None:
         """Hold no state any more, before one from elsewhere takes its place."""
-        self._written(_deletion([_MANIFEST]))
+        with _told("state cannot be written"):
+            (self._path / _MANIFEST).unlink(missing_ok=True)
+            _sync_folder(self._path)
+        self._sealed = None
 
     def put(self, pages: Iterable[tuple[bytes, bytes]]) -> None:
         """Write pages that no manifest names yet."""
-        for batch in _batches(pages):
-            self._written(batch)
+        with _told("state cannot be written"):
+            self._pages.write(pages)
 
     def take(self, manifest: bytes) -> None:
-        """Switch to a state whose pages were all put; delete what it does not name."""
-        kept = {key for key, _ in unseal(manifest).pages()}
-        held = [key for key in self._db.keys() if isinstance(key, bytes)]  # noqa: SIM118  # no dict
-        last = _deletion(key for key in held if key not in kept)
-        last.put(_MANIFEST, manifest)
-        self._written(last)
-
-    def _written(self, batch: WriteBatch) -> None:
-        try:
-            self._db.write(batch)
-        except Exception as error:  # rocksdict raises bare Exception
-            raise _error("state cannot be written", error) from error
-
-    def _manifest(self) -> Manifest | None:
-        try:
-            stored = self._db.get(_MANIFEST)
-        except Exception as error:  # rocksdict raises bare Exception
-            raise StateError(f"state: the manifest cannot be read: {error}") from error
-        return None if stored is None else unseal(stored)
-
-    def _array(self, name: str, layout: Layout) -> tuple[NDArray[np.generic], list[Fault]]:
-        """Return an array, and what is wrong with its pages; such a page is left at 0."""
-        out = np.zeros(layout.shape, layout.dtype)
-        view, size = out.reshape(-1).view(np.uint8), layout.page_bytes
-        hashes = np.frombuffer(layout.hashes, np.uint64)
-        n_pages = -(-len(view) // size)
-        if n_pages != len(layout.slots) or (layout.hashes and n_pages != len(hashes)):
-            return out, [Fault(name, None, f"expected {n_pages} pages, got {len(layout.slots)}")]
-        faults = []
-        for index, slot in enumerate(layout.slots):
-            start = index * size
-            wanted = min(size, len(view) - start)
-            digest = int(hashes[index]) if layout.hashes else None
-            page, what = self._page(page_key(name, index, slot), wanted, digest)
-            if what:
-                faults.append(Fault(name, index, what))
-            else:
-                view[start : start + wanted] = np.frombuffer(page, np.uint8)
-        return out, faults
-
-    def _page(self, key: bytes, wanted: int, digest: int | None) -> tuple[bytes, str]:
-        """Return a page, and what is wrong with it."""
-        try:
-            page = self._db.get(key)
-        except Exception as error:  # noqa: BLE001  # rocksdict raises bare Exception
-            return b"", f"the database cannot read it: {error}"
-        if page is None:
-            return b"", f"expected {wanted} bytes, found none"
-        if len(page) != wanted:
-            return b"", f"expected {wanted} bytes, got {len(page)}"
-        if digest is not None and page_digest(page) != digest:
-            return b"", "its bytes have changed: expected the hash that the manifest names"
-        return page, ""
+        """Switch to a state whose pages were all put, once the disk has them."""
+        body = msgspec.msgpack.encode(_Body(self._pages.segments(), manifest))
+        stored = _Stored(LAYOUT, page_digest(body), body)
+        with _told("state cannot be written"):
+            self._pages.sync()
+            _replaced(self._path / _MANIFEST, msgspec.msgpack.encode(stored))
+        self._sealed = manifest
 
     def close(self) -> None:
         """Release the directory."""
-        self._db.close()
+        self._pages.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _stored(self) -> tuple[Mapping[str, Segments], bytes | None]:
+        """Return the segments of the file of pages, and the manifest, None on a new disk."""
+        path = self._path / _MANIFEST
+        if not path.exists():
+            return {}, None
+        try:
+            stored = msgspec.msgpack.decode(path.read_bytes(), type=_Stored)
+            if stored.layout != LAYOUT:
+                raise StateError(f"state: expected layout {LAYOUT}, got {stored.layout}")
+            if page_digest(stored.body) != stored.digest:
+                raise StateError("state: the manifest's bytes have changed")
+            body = msgspec.msgpack.decode(stored.body, type=_Body)
+        except msgspec.MsgspecError as error:
+            raise StateError(f"state: expected a manifest of layout {LAYOUT}") from error
+        return body.segments, body.manifest
+
+    def _manifest(self) -> Manifest | None:
+        return None if self._sealed is None else unseal(self._sealed)
+
+    def _array(self, name: str, layout: Layout) -> tuple[NDArray[np.generic], list[Fault]]:
+        """Return an array, and what is wrong with its pages; such a page is left as it was read."""
+        out = np.zeros(layout.shape, layout.dtype)
+        view, size = out.reshape(-1).view(np.uint8).data, layout.page_bytes
+        hashes = np.frombuffer(layout.hashes, np.uint64).tolist()
+        n_pages = -(-len(view) // size)
+        if not n_pages == len(layout.slots) == len(hashes):
+            return out, [Fault(name, None, f"expected {n_pages} pages, got {len(layout.slots)}")]
+        faults = []
+        for index, slot in enumerate(layout.slots):
+            page = view[index * size : (index + 1) * size]
+            n = self._pages.read(name, index, slot, page)
+            if n < len(page):
+                found = f"got {n}" if n else "found none"
+                faults.append(Fault(name, index, f"expected {len(page)} bytes, {found}"))
+            elif page_digest(page) != hashes[index]:
+                faults.append(Fault(name, index, _CHANGED))
+        return out, faults
 
 
-def _error(what: str, error: Exception) -> StateError:
-    """Return what is wrong: nothing but room is lacking, or else."""
-    kind = NoRoomError if any(text in str(error) for text in _NO_ROOM) else StateError
-    return kind(f"{what}: {error}")
+_CHANGED = "its bytes have changed: expected the hash that the manifest names"
 
 
-def _batches(pages: Iterable[tuple[bytes, bytes]]) -> Iterator[WriteBatch]:
-    """Yield writes of a few milliseconds each."""
-    batch, size_bytes = WriteBatch(raw_mode=True), 0
-    for key, page in pages:
-        batch.put(key, page)
-        size_bytes += len(page)
-        if size_bytes >= _BATCH_BYTES:
-            yield batch
-            batch, size_bytes = WriteBatch(raw_mode=True), 0
-    if size_bytes:
-        yield batch
+def read_stored(path: Path) -> tuple[Checkpoint | None, list[Fault]]:
+    """Return what a store holds, as `StateStore.read` does, also while a worker writes to it.
+
+    A page that is written over while it is read looks damaged; then there is a newer checkpoint.
+    """
+    while True:
+        store = StateStore(path, is_read_only=True)
+        try:
+            stamp, found = store.stamp(), store.read()
+        finally:
+            store.close()
+        if not found[1] or stamp == _newest_stamp(path):
+            return found
 
 
-def _deletion(keys: Iterable[bytes]) -> WriteBatch:
-    batch = WriteBatch(raw_mode=True)
-    for key in keys:
-        batch.delete(key)
-    return batch
+def _newest_stamp(path: Path) -> Stamp | None:
+    store = StateStore(path, is_read_only=True)
+    try:
+        return store.stamp()
+    finally:
+        store.close()
 
 
-def _hashes_of(layout: Layout, array: NDArray[np.generic]) -> NDArray[np.uint64]:
-    """Return the hashes of pages that were read: those that they were held against, if any."""
-    if layout.hashes:
-        return np.frombuffer(layout.hashes, np.uint64)
-    pages = range(len(layout.slots))
-    return np.array(page_hashes(bytes_of(array), layout.page_bytes, pages), np.uint64)
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep workers away from a store that is there.
+
+    Raises
+    ------
+    StateHeldError
+        If one has it open.
+    """
+    with _locked(path):
+        yield
+
+
+def _locked(path: Path) -> TextIO:
+    path.mkdir(parents=True, exist_ok=True)
+    lock = (path / _LOCK).open("a", encoding="ascii")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise StateHeldError(f"state in {path} is held by another process") from error
+    return lock
+
+
+def _replaced(path: Path, content: bytes) -> None:
+    """Put a file in the place of another, whole or not at all."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Tell a full disk from a broken one."""
+    try:
+        yield
+    except OSError as error:
+        kind = NoRoomError if error.errno in _NO_ROOM else StateError
+        raise kind(f"{what}: {error}") from error

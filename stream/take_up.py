@@ -15,7 +15,7 @@ from stream.outbox import Outbox
 from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
 from stream.pipeline_state import State, restore
-from stream.store import StateStore
+from stream.store import Checkpoint
 
 _TOPICS = "topics"
 
@@ -50,27 +50,26 @@ class Taken:
 
 
 def take_up(
-    store: StateStore, config: PipelineConfig, outbox: Outbox, *, anew: Anew | None = None
+    held: Checkpoint | None, config: PipelineConfig, outbox: Outbox, *, anew: Anew | None = None
 ) -> Taken:
-    """Return what a store holds; ``outbox`` is filled from it.
+    """Return what a store held; ``outbox`` is filled from it.
 
     Parameters
     ----------
-    store
-        Of the worker.
+    held
+        What was read, None on a new disk.
     config
         Of its pipeline.
     outbox
         New.
     anew
-        What a rebuild left; counts only while the store is empty.
+        What a rebuild left; counts only on a new disk.
 
     Raises
     ------
     StateError
-        If the state is of another version, member or schema, or damaged.
+        If the state is of another version, member or schema.
     """
-    held = store.load()
     if held is None:
         if anew is not None:
             outbox.begin_anew()

@@ -39,7 +39,6 @@ HOMES = {
         "stream/entity_table.py",
         "models/categories.py",
     ),
-    "rocksdict": ("stream/store.py",),
     "faust": (
         "stream/app.py",
         "stream/agents.py",

@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from rocksdict import AccessType, Options, Rdict
 
 from deploy.state_command import (
     plan_rebuild,
@@ -22,6 +21,7 @@ from models.topics import BankTopics, ConsortiumTopics
 from stream.anew import Published, read_marker
 from tests.integration.bank_process import BankProcess, a_bank, eventually, read_topic
 from tests.integration.test_bank_worker import MAPPING, payment, verdict
+from tests.store_files import change_page
 
 pytestmark = pytest.mark.integration
 TOPICS = BankTopics("rebuilt")
@@ -44,16 +44,8 @@ def learnt(broker: str) -> tuple[int, int]:
 
 
 def damaged(settings: Path) -> None:
-    """Change a byte of a page of the log, whichever of its slots is in use."""
-    path = str(settings.parent / "state" / "state")
-    held = Rdict(path, Options(raw_mode=True), access_type=AccessType.read_write())
-    keys = [key for key in held.keys() if isinstance(key, bytes)]  # noqa: SIM118  # no dict
-    for key in keys:
-        if key.startswith(b"page/log/hash/0/"):
-            page = bytearray(held[key])
-            page[0] ^= 1
-            held[key] = bytes(page)
-    held.close()
+    """Change a byte of a page of the log."""
+    change_page(settings.parent / "state" / "state", "log/hash", 0)
 
 
 def send(broker: str) -> None:

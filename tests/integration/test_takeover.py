@@ -62,7 +62,7 @@ def stored(settings: Path) -> dict[str, tuple[str, bytes]]:
     return {
         name: (f"{array.dtype} {array.shape}", array.tobytes())
         for name, array in held.arrays.items()
-        if not name.startswith("outbox/")
+        if not name.startswith(("outbox/", "topics"))
     }
 
 

@@ -1,9 +1,9 @@
 """A changelog, wherever it ends and whatever compaction took: one whole state, or a refusal."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import StateError
-from stream import store as store_module
 from stream.changelog import Harvest, Head, Owner, Pair, check_owner, head_pair, heads, newer
 from stream.manifest import N_EPOCHS, Snapshot
 from stream.page_table import PAGE_BYTES
@@ -23,47 +22,13 @@ PLACE = ("bank.transactions", 0)
 Arrays = dict[str, np.ndarray]
 
 
-class Batch:
-    """A write of the database, as far as the store uses it."""
-
-    def __init__(self, *, raw_mode: bool) -> None:
-        assert raw_mode
-        self.todo: list[Pair] = []
-
-    def put(self, key: bytes, value: bytes) -> None:
-        self.todo.append((key, value))
-
-    def delete(self, key: bytes) -> None:
-        self.todo.append((key, None))
-
-
-class Database:
-    """One in memory, since a real one takes a while to open; they are kept by their path."""
-
-    held: ClassVar[dict[str, dict[bytes, bytes]]] = {}
-
-    def __init__(self, path: str, *_: object, **__: object) -> None:
-        self._pages = self.held.setdefault(path, {})
-        self.get, self.keys = self._pages.get, self._pages.keys
-
-    def write(self, batch: Batch) -> None:
-        for key, value in batch.todo:
-            if value is None:
-                self._pages.pop(key, None)
-            else:
-                self._pages[key] = value
-
-    def close(self) -> None:
-        """Keep it."""
-
-
 @pytest.fixture(autouse=True, scope="module")
-def _in_memory() -> Iterator[None]:
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Hundreds of stores are made and thrown away."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_module, "Rdict", Database)
-        patch.setattr(store_module, "WriteBatch", Batch)
+        for name in ("fsync", "fdatasync"):
+            patch.setattr(os, name, lambda file: None)
         yield
-    Database.held.clear()
 
 
 def head(manifest: bytes, epoch: int = 1, owner: Owner = OWNER) -> Head:
@@ -283,4 +248,3 @@ def test_a_restored_store_keeps_nothing_of_what_was_there_before(tmp_path: Path)
     stale.store.close()
     other.store.close()
     assert state_of(log, tmp_path / "s") == ({"b": arrays_of(2, {"b": 1})["b"].tolist()}, 2)
-    assert Database.held[str(tmp_path / "s")].keys() == {b"manifest", b"page/b/0/0"}

@@ -4,10 +4,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stream.changelog import Head, Owner, Pair, head_pair
 from stream.followed import Copy, Followed, note_of, read_followed, write_followed
-from stream.manifest import Manifest, Stamp, page_digest, seal, unseal
+from stream.manifest import (
+    Manifest,
+    Stamp,
+    is_of_epoch,
+    is_older,
+    next_slots,
+    page_digest,
+    seal,
+    unseal,
+)
 from stream.store import StateStore
 
 OWNER = Owner("bank", "0", "abc")
@@ -134,3 +145,17 @@ def test_a_note_is_found_again_or_passed_over(tmp_path: Path) -> None:
 def test_a_note_has_the_age_of_its_state(tmp_path: Path) -> None:
     """And counts for no other."""
     assert note_of(seal(Manifest({}, b"", [], 2, 9)), 5) == Followed(2, 9, 5)
+
+
+@given(st.integers(0, 1_000), st.lists(st.integers(0, 3), min_size=1, max_size=20))
+def test_slots_alternate_between_two_places_across_epochs(epoch: int, steps: list[int]) -> None:
+    """A page goes to the other place each time, and a later epoch's slot is never the older one."""
+    slots = np.array([1], np.uint8)
+    for step in steps:
+        found = next_slots(slots, epoch + step)
+        assert int(found[0]) % 2 != int(slots[0]) % 2
+        assert bool(is_of_epoch(found, epoch + step)[0])
+        epoch, slots = epoch + step, found
+    later = next_slots(slots, epoch + 1)
+    assert is_older(int(slots[0]), int(later[0]))
+    assert not is_older(int(later[0]), int(slots[0]))

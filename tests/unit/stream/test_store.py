@@ -1,22 +1,24 @@
 """State on disk: whatever happens, what is found is one checkpoint with the offsets of it."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rocksdict import AccessType, Options, Rdict
 
-from models.errors import StateError, StateHeldError
-from stream.manifest import UNHASHED_VERSION, VERSION
-from stream.page_table import PAGE_BYTES
-from stream.store import StateStore
+from models.errors import NoRoomError, StateError, StateHeldError
+from stream.manifest import VERSION
+from stream.page_file import PAGE_BYTES
+from stream.store import LAYOUT, StateStore, read_stored
+from tests.store_files import change_manifest, change_page, with_fields
 
 ROOT = Path(__file__).parents[3]
 PLACE = ("bank.transactions", 0)
@@ -28,22 +30,22 @@ from pathlib import Path
 import numpy as np
 from stream.store import StateStore
 
-class Mortal:
-    """A database that dies just before one of its calls."""
+def mortal(name, calls=[int(sys.argv[2])]):
+    """Have a call to the system be the last of this process, just before it is done."""
+    call = getattr(os, name)
 
-    def __init__(self, database, n_calls):
-        self.database, self.n_calls = database, n_calls
+    def counted(*given, **named):
+        calls[0] -= 1
+        if calls[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*given, **named)
 
-    def __getattr__(self, name):
-        if name in ("put", "write", "delete", "__setitem__"):
-            self.n_calls -= 1
-            if self.n_calls == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return getattr(self.database, name)
+    setattr(os, name, counted)
 
 
+for name in ("pwrite", "fdatasync", "fsync", "replace"):
+    mortal(name)
 store = StateStore(Path(sys.argv[1]))
-store._db = Mortal(store._db, int(sys.argv[2]))
 held = store.load()
 i = 0 if held is None else held.offsets[("bank.transactions", 0)]
 while True:
@@ -54,25 +56,11 @@ while True:
 '''
 
 
-def raw(path: Path) -> Rdict:
-    """Open the database behind a store."""
-    options = Options(raw_mode=True)
-    return Rdict(str(path), options, access_type=AccessType.read_write())
-
-
 def saved(path: Path, arrays: dict[str, np.ndarray], offset: int = 1) -> None:
     """Store once and close."""
     store = StateStore(path)
     store.save(arrays, b"meta", {PLACE: offset})
     store.close()
-
-
-def edited(path: Path, **changes: object) -> None:
-    """Change fields of the manifest on disk."""
-    database = raw(path)
-    manifest = msgspec.msgpack.decode(database[b"manifest"])
-    database[b"manifest"] = msgspec.msgpack.encode(manifest | changes)
-    database.close()
 
 
 def refusal(path: Path) -> str:
@@ -147,7 +135,7 @@ def test_the_last_of_many_checkpoints_is_found(
     checkpoints: list[dict[str, int]],
     restarts: set[int],
 ) -> None:
-    """Arrays that grow, shrink, go or come again leave nothing behind, with or without restarts."""
+    """Also where arrays grow, shrink, go or come again, with or without restarts."""
     path = tmp_path_factory.mktemp("store")
     store = StateStore(path)
     for i, sizes in enumerate(checkpoints):
@@ -158,13 +146,6 @@ def test_the_last_of_many_checkpoints_is_found(
         arrays = {name: np.full(n * PAGE_BYTES // 16, i) for name, n in sizes.items()}
         store.save(arrays, b"%d" % i, {PLACE: i})
     store.close()
-    database = raw(path)
-    keys = {key for key in database.keys() if key != b"manifest"}  # noqa: SIM118  # no dict
-    database.close()
-    n_pages = {name: -(-n * PAGE_BYTES // 16 * 8 // PAGE_BYTES) for name, n in sizes.items()}
-    pages = {f"page/{name}/{p}".encode() for name, n in n_pages.items() for p in range(n)}
-    assert {key[:-2] for key in keys} == pages
-    assert {key[-2:] for key in keys} <= {b"/0", b"/1"}
     store = StateStore(path)
     held = store.load()
     store.close()
@@ -216,58 +197,57 @@ def test_a_directory_that_is_held_cannot_be_opened_again(tmp_path: Path) -> None
     StateStore(tmp_path / "s").close()
 
 
-def test_another_version_is_refused_with_both_versions(tmp_path: Path) -> None:
+def test_another_version_or_layout_is_refused_with_both(tmp_path: Path) -> None:
     """Whoever reads the message knows what to move away."""
-    saved(tmp_path / "s", {"a": np.arange(3)})
-    edited(tmp_path / "s", version=VERSION + 1)
-    assert refusal(tmp_path / "s") == f"state: expected version {VERSION}, got {VERSION + 1}"
+    path = tmp_path / "s"
+    saved(path, {"a": np.arange(3)})
+    change_manifest(path, with_fields(version=VERSION + 1))
+    assert refusal(path) == f"state: expected version {VERSION}, got {VERSION + 1}"
+    change_manifest(path, with_fields(version=VERSION), layout=LAYOUT + 1)
+    with pytest.raises(StateError, match=f"expected layout {LAYOUT}, got {LAYOUT + 1}"):
+        StateStore(path)
+    (path / "CURRENT").touch()
+    with pytest.raises(StateError, match="got a database"):
+        StateStore(path)
 
 
 def test_an_unknown_field_or_no_manifest_at_all_is_refused(tmp_path: Path) -> None:
     """A later layout is not guessed at."""
-    saved(tmp_path / "s", {"a": np.arange(3)})
-    edited(tmp_path / "s", more=1)
-    assert "manifest" in refusal(tmp_path / "s")
-    database = raw(tmp_path / "s")
-    database[b"manifest"] = b"\xff\x00"
-    database.close()
-    assert "manifest" in refusal(tmp_path / "s")
+    path = tmp_path / "s"
+    saved(path, {"a": np.arange(3)})
+    change_manifest(path, with_fields(more=1))
+    assert "manifest" in refusal(path)
+    (path / "manifest").write_bytes(b"\xff\x00")
+    with pytest.raises(StateError, match="expected a manifest"):
+        StateStore(path)
 
 
-@pytest.mark.parametrize("page", [None, b"", b"short"])
+@pytest.mark.parametrize(("left", "found"), [(0, "none"), (5, "5")])
 def test_a_missing_or_short_page_is_refused_by_its_arrays_name(
-    tmp_path: Path, page: bytes | None
+    tmp_path: Path, left: int, found: str
 ) -> None:
     """No array is made up of what is left."""
-    saved(tmp_path / "s", {"good": np.arange(3), "bad": np.zeros(PAGE_BYTES)})
-    database = raw(tmp_path / "s")
-    if page is None:
-        del database[b"page/bad/3/0"]
-    else:
-        database[b"page/bad/3/0"] = page
-    database.close()
-    found = "none" if page is None else f"{len(page)}"
-    said = f"state: array 'bad', page 3: expected {PAGE_BYTES} bytes, "
-    assert refusal(tmp_path / "s").startswith(said)
-    assert found in refusal(tmp_path / "s").removeprefix(said)
+    path = tmp_path / "s"
+    saved(path, {"good": np.arange(3), "the bad": np.zeros(PAGE_BYTES)})
+    os.truncate(path / "pages", (path / "pages").stat().st_size - PAGE_BYTES + left)
+    said = f"state: array 'the bad', page 7: expected {PAGE_BYTES} bytes, "
+    assert refusal(path).startswith(said)
+    assert found in refusal(path).removeprefix(said)
 
 
 def test_a_byte_that_changed_is_found_by_array_and_page(tmp_path: Path) -> None:
     """In any page, of a table whose pages are told as of any other; all are named, no value is."""
     arrays = {"a": np.arange(2 * PAGE_BYTES // 8), "table": np.arange(2_000)}
-    store = StateStore(tmp_path / "s")
+    path = tmp_path / "s"
+    store = StateStore(path)
     marks = {"table": np.ones(4, np.bool_)}
     store.save(arrays, b"", {}, marks)
     arrays["table"][-1] = 7
     store.save(arrays, b"", {}, {"table": np.array([False, False, False, True])})
     store.close()
-    database = raw(tmp_path / "s")
-    for key in (b"page/a/1/0", b"page/table/2/0", b"page/table/3/1"):
-        page = bytearray(database[key])
-        page[5] ^= 1
-        database[key] = bytes(page)
-    database.close()
-    store = StateStore(tmp_path / "s", is_read_only=True)
+    for name, index in (("a", 1), ("table", 2), ("table", 3)):
+        change_page(path, name, index, byte=5)
+    store = StateStore(path, is_read_only=True)
     _, faults = store.read()
     with pytest.raises(StateError, match=r"array 'a', page 1: its bytes.*, and 2 more faults"):
         store.load()
@@ -277,49 +257,91 @@ def test_a_byte_that_changed_is_found_by_array_and_page(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", [1, 9])
 def test_a_manifest_that_is_cut_or_changed_is_refused(tmp_path: Path, cut: int) -> None:
-    """Also where what is left could be decoded."""
+    """Also where what is left could be decoded; the file around it, and what it seals."""
+    path = tmp_path / "s"
+    saved(path, {"a": np.arange(3)})
+    whole = (path / "manifest").read_bytes()
+    for content in (whole[:-cut], whole.replace(PLACE[0].encode(), b"bank.transactionz")):
+        (path / "manifest").write_bytes(content)
+        with pytest.raises(StateError, match="manifest"):
+            StateStore(path)
+    (path / "manifest").write_bytes(whole)
+    change_manifest(path, lambda sealed: sealed[:-cut])
+    assert "manifest" in refusal(path)
+    (path / "manifest").write_bytes(whole)
+    change_manifest(path, lambda sealed: sealed.replace(b"bank.t", b"bank.x"))
+    assert refusal(path) == "state: the manifest's bytes have changed"
+
+
+def test_a_manifest_without_pages_is_not_begun_anew_over(tmp_path: Path) -> None:
+    """What is left of a state is refused, not overwritten."""
     saved(tmp_path / "s", {"a": np.arange(3)})
-    database = raw(tmp_path / "s")
-    whole = database[b"manifest"]
-    database[b"manifest"] = whole[:-cut]
-    database.close()
-    assert "manifest" in refusal(tmp_path / "s")
-    database = raw(tmp_path / "s")
-    database[b"manifest"] = whole.replace(PLACE[0].encode(), b"bank.transactionz")
-    database.close()
-    assert refusal(tmp_path / "s") == "state: the manifest's bytes have changed"
-
-
-def test_a_state_from_before_the_hashes_is_gone_on_with_and_gets_them(tmp_path: Path) -> None:
-    """Version 3 had four fields an array; the next checkpoint writes hashes of all its pages."""
-    array = np.arange(2 * PAGE_BYTES // 8)
-    saved(tmp_path / "s", {"a": array, "gone": array})
-    database = raw(tmp_path / "s")
-    body = msgspec.msgpack.decode(msgspec.msgpack.decode(database[b"manifest"])["body"])
-    body["arrays"] = {name: layout[:4] for name, layout in body["arrays"].items()}
-    database[b"manifest"] = msgspec.msgpack.encode(body | {"version": UNHASHED_VERSION})
-    database.close()
-    store = StateStore(tmp_path / "s")
-    held = store.load()
-    assert held is not None
-    assert held.arrays["a"].tobytes() == array.tobytes()
-    assert store.save({"a": array}, b"meta", {PLACE: 2}) == 0
-    store.close()
-    database = raw(tmp_path / "s")
-    database[b"page/a/1/0"] = bytes(PAGE_BYTES)
-    database.close()
-    assert "page 1: its bytes have changed" in refusal(tmp_path / "s")
-
-
-def test_parts_of_a_database_are_not_begun_anew_over(tmp_path: Path) -> None:
-    """RocksDB would make an empty one where the file that names the current one is gone."""
-    saved(tmp_path / "s", {"a": np.arange(3)})
-    database = raw(tmp_path / "s")
-    database.flush()
-    database.close()
-    (tmp_path / "s" / "CURRENT").unlink()
-    with pytest.raises(StateError, match="parts of one"):
+    (tmp_path / "s" / "pages").unlink()
+    with pytest.raises(StateError, match="expected pages beside the manifest"):
         StateStore(tmp_path / "s")
+
+
+def test_a_page_has_two_places_and_what_is_small_takes_little_room(tmp_path: Path) -> None:
+    """However often it is written; a restart in a later epoch takes the place not in use."""
+    path, table = tmp_path / "s", np.zeros(1_000 * 4_096, np.uint8)
+    some = np.zeros(1_000, np.bool_)
+    some[::3] = True
+    sizes = []
+    for epoch in range(1, 6):
+        store = StateStore(path)
+        held = store.load()
+        assert held is None or bool((held.arrays["table"] == table).all())
+        store.begin(epoch, None)
+        for value in range(4):
+            table.reshape(1_000, -1)[some] = 10 * epoch + value
+            store.save({"table": table, "n": np.array([value])}, b"", {}, {"table": some})
+        store.close()
+        sizes.append((path / "pages").stat().st_blocks * 512)
+    assert sizes[-1] == sizes[-2] <= 2 * 4_096 * 1_000 + 100_000
+
+
+def test_what_is_read_while_it_is_written_is_one_checkpoint(tmp_path: Path) -> None:
+    """A writer in this process stores on and on beside the reader."""
+    path, stop = tmp_path / "s", threading.Event()
+    store = StateStore(path)
+
+    def write() -> None:
+        i = 0
+        while not stop.is_set():
+            i += 1
+            store.save({"a": np.full(3 * PAGE_BYTES, i)}, b"", {PLACE: i})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        while not (path / "manifest").exists():
+            time.sleep(0.01)
+        for _ in range(20):
+            found, faults = read_stored(path)
+            assert faults == []
+            assert found is not None
+            assert bool((found.arrays["a"] == found.offsets[PLACE]).all())
+    finally:
+        stop.set()
+        writer.join()
+        store.close()
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, NoRoomError), (errno.EIO, StateError)])
+def test_a_full_disk_is_told_from_a_broken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[StateError]
+) -> None:
+    """Only one of them makes a state worth giving up."""
+
+    def refused(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    store = StateStore(tmp_path / "s")
+    monkeypatch.setattr(os, "pwrite", refused)
+    with pytest.raises(StateError, match=os.strerror(number)) as caught:
+        store.save({"a": np.arange(3)}, b"", {})
+    assert type(caught.value) is kind
+    store.close()
 
 
 def test_looking_makes_and_writes_nothing(tmp_path: Path) -> None:
