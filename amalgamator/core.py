@@ -104,13 +104,14 @@ class Amalgamator:
         """Return the epoch that can be closed now, None if there is nothing to close.
 
         In lockstep: the latest that all registered workers have closed, once. Live: the highest
-        that any contribution names.
+        that any contribution named so far.
         """
         state = FoldState(self._newest)
-        if not self._lockstep:
-            return state.newest_epoch()
-        epoch = state.closed_epoch(self.registry.workers())
         last = None if self.previous is None else self.previous.epoch
+        if not self._lockstep:
+            epoch = state.newest_epoch()
+            return epoch if epoch is None or last is None else max(epoch, last)
+        epoch = state.closed_epoch(self.registry.workers())
         return epoch if epoch is not None and (last is None or epoch > last) else None
 
     def close_epoch(self, epoch: int, now_ms: int = 0) -> Release | None:

@@ -14,6 +14,8 @@ from models.errors import InvalidInputError
 from models.families.mlp_parameters import MlpSummary
 from models.probes import check_probes
 
+Age = tuple[int, int]
+"""Epoch and number of a release; the later one replaces the earlier one."""
 MAX_FORMER = 8
 """Former scorers of a release, at most."""
 
@@ -206,7 +208,8 @@ class Release:
     Parameters
     ----------
     number
-        Position in the consortium's sequence of releases, >= 1; higher replaces lower.
+        Position in the consortium's sequence of releases, >= 1, which begins anew where the topic
+        of releases was lost.
     epoch
         Cadence index that the fold closed.
     created_ms
@@ -248,3 +251,8 @@ class Release:
     personal: PersonalWeights | None = None
     former: tuple[Former, ...] = ()
     net: MergedNet | None = None
+
+    @property
+    def age(self) -> Age:
+        """By which the newer of two is told; no loss of the consortium's topic sets it back."""
+        return self.epoch, self.number

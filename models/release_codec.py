@@ -25,6 +25,7 @@ from models.errors import InvalidInputError, QuarantinedError
 from models.families.mlp_parameters import MlpSummary
 from models.keys import Signer, Verifier
 from models.release import (
+    Age,
     Former,
     FormerWeights,
     MergedNet,
@@ -106,8 +107,12 @@ def encode_release(
     return records
 
 
+def _age_of(manifest: ReleaseManifestHeader | None) -> Age:
+    return (-1, 0) if manifest is None else (manifest.epoch, manifest.number)
+
+
 class ReleaseAssembler:
-    """Collects a release's parts and manifest; gives it out once it is whole and higher.
+    """Collects a release's parts and manifest; gives it out once it is whole and newer.
 
     Parameters
     ----------
@@ -125,7 +130,7 @@ class ReleaseAssembler:
         self._verifiers = {verifier.key_id: verifier for verifier in verifiers}
         self._parts: dict[str, Part] = {}
         self._waiting: ReleaseManifestHeader | None = None
-        self._number = 0
+        self._age: Age = (-1, 0)
 
     def add(self, raw: bytes) -> Release | None:
         """Return the release that this envelope completes, None if there is none or an older one.
@@ -145,8 +150,7 @@ class ReleaseAssembler:
         elif envelope.kind is Kind.RELEASE_MANIFEST:
             manifest = self._verified(envelope, ReleaseManifestHeader)
             check_body_hash(envelope, manifest.body_sha256)
-            newest = max(self._number, self._waiting.number if self._waiting else 0)
-            if manifest.number > newest:
+            if _age_of(manifest) > max(self._age, _age_of(self._waiting)):
                 self._waiting = manifest
         else:
             raise QuarantinedError("kind", "expected a release part or manifest")
@@ -184,7 +188,7 @@ class ReleaseAssembler:
             return None
         self._waiting = None
         release = self._assemble(manifest, hashes)
-        self._number = release.number
+        self._age = release.age
         self._parts = {address: self._parts[address] for address in sorted(hashes.all())}
         return release
 

@@ -238,7 +238,7 @@ class BankApp:
 
     def install(self, release: Release) -> None:
         """Swap a release in; the caller holds the lock."""
-        if release.number <= self.worker.pipeline.release_number:
+        if release.age <= self.worker.pipeline.release_age:
             return
         started_s = time.perf_counter()
         self.worker.pipeline.install(release)
@@ -266,9 +266,9 @@ class BankApp:
     async def install_live(self) -> None:
         """Install every release as it comes, until cancelled."""
         while True:
-            held = self.worker.pipeline.release_number
+            held = self.worker.pipeline.release_age
             release = await self.exchange.wait_for(
-                lambda r, held=held: r.number > held and self._knows_own(r)  # type: ignore[misc]  # bound default
+                lambda r, held=held: r.age > held and self._knows_own(r)  # type: ignore[misc]  # bound default
             )
             async with self._lock:
                 self.install(release)

@@ -21,7 +21,7 @@ from models.features.entities import N_FEATURES as N_ENTITY
 from models.features.entities import read
 from models.matured import Matured
 from models.records import Alert, Label, TransactionBatch
-from models.release import Release
+from models.release import Age, Release
 from models.summary import Contribution
 from stream.account_table import AccountTable
 from stream.admission import admit, segments
@@ -106,7 +106,7 @@ class Pipeline:
         self.watermark_ms = -1
         self.newest_ms: dict[int, int] = {}
         self.tick_ms = -1
-        self.release_number = 0
+        self.release_age: Age = (-1, 0)
         self.summaries = Summaries(config.member, config.worker, config.statistics_cadence_ms)
         self.units = UnitAlignment(is_known=config.is_unit_known)
         columns = watched_columns(schema)
@@ -165,7 +165,7 @@ class Pipeline:
             alert=alert,
             alerts=[one for segment in scored for one in segment[3]],
             rejected=rejected,
-            release=self.release_number,
+            release=self.release_age[1],
         )
 
     def _score_segment(
@@ -207,7 +207,7 @@ class Pipeline:
             (mine[chosen], features[chosen]),
             logit[chosen],
             threshold=threshold[chosen],
-            release=self.release_number,
+            release=self.release_age[1],
         )
         return scores, logit, alert, alerts
 
@@ -370,9 +370,9 @@ class Pipeline:
 
     def install(self, release: Release) -> None:
         """Swap a release in; an older one than the installed is ignored."""
-        if release.number <= self.release_number:
+        if release.age <= self.release_age:
             return
-        self.release_number = release.number
+        self.release_age = release.age
         mine = (self.config.member, self.config.worker)
         own = [s for s in release.sources if (s.member, s.worker) == mine]
         self.entities.install(

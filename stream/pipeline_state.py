@@ -77,6 +77,7 @@ class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     statistics_due_ms: int
     first_pending: int
     workers: int = 1
+    release_epoch: int = -1
 
 
 def dump(pipeline: Pipeline) -> State:
@@ -96,10 +97,11 @@ def dump(pipeline: Pipeline) -> State:
         watermark_ms=pipeline.watermark_ms,
         newest_ms=pipeline.newest_ms,
         tick_ms=pipeline.tick_ms,
-        release_number=pipeline.release_number,
+        release_number=pipeline.release_age[1],
         statistics_due_ms=pipeline.summaries.due_ms,
         first_pending=pipeline.log.first_pending,
         workers=config.workers,
+        release_epoch=pipeline.release_age[0],
     )
     touched = {
         f"{part}/{name}": marks
@@ -158,7 +160,7 @@ def restore(config: PipelineConfig, state: State) -> Pipeline:
     pipeline.watermark_ms = meta.watermark_ms
     pipeline.newest_ms = meta.newest_ms
     pipeline.tick_ms = meta.tick_ms
-    pipeline.release_number = meta.release_number
+    pipeline.release_age = (meta.release_epoch, meta.release_number)
     pipeline.summaries.due_ms = meta.statistics_due_ms
     pipeline.log.first_pending = meta.first_pending
     for expert, (basis, weights) in pipeline.panel.scorers().items():

@@ -119,6 +119,15 @@ def test_a_restart_from_the_log_goes_on_with_the_same_hash_and_numbers() -> None
     assert (release.number, release.release_id) == (2, BY_BYTES[1].release_id)
 
 
+def test_a_live_epoch_does_not_go_back_when_whoever_named_it_leaves() -> None:
+    """Releases are told apart by their epochs: one that went back would not be taken."""
+    one = amalgamator(previous=replace(BY_BYTES[1], epoch=9), lockstep=False)
+    for raw in RAW:
+        one.receive(raw, NOW_MS)
+    assert one.state.newest_epoch() == 2
+    assert one.due_epoch() == 9
+
+
 def test_a_restart_after_the_last_release_folds_to_the_same_hash() -> None:
     """Only the newest of each key, as after compaction."""
     compacted = {

@@ -57,7 +57,7 @@ def test_while_a_bank_is_away_the_others_go_on_and_it_keeps_its_last_release(dat
     np.testing.assert_array_equal(found.merged[before], usual.merged[before])
     assert not np.array_equal(found.merged[~before], usual.merged[~before], equal_nan=True)
     assert found.n_releases == usual.n_releases
-    assert run.pipelines[SOUTH].release_number == run.pipelines[NORTH].release_number
+    assert run.pipelines[SOUTH].release_age == run.pipelines[NORTH].release_age
 
 
 @pytest.mark.slow

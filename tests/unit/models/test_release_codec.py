@@ -172,6 +172,15 @@ def test_a_lower_or_repeated_number_changes_nothing() -> None:
     assert [r.number for r in received(encoded(a_release(6)), by)] == [6]
 
 
+def test_numbers_that_begin_anew_are_taken_from_a_later_epoch() -> None:
+    """As after the topic of releases was lost; what an earlier epoch still sends is not."""
+    by = assembler()
+    received(encoded(a_release(5)), by)
+    later = seal_release(replace(a_release(1), epoch=18))
+    assert [r.age for r in received(encoded(later), by)] == [(18, 1)]
+    assert received(encoded(a_release(6)), by) == []
+
+
 def test_number_and_time_are_not_part_of_the_release_id() -> None:
     """A rebuilt release has the same id."""
     release = a_release()

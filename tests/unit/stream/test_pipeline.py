@@ -21,7 +21,7 @@ from models.schema import Schema, attribute_specs
 from stream.alerts import alert_id_of
 from stream.label_join import hash_ids
 from stream.pipeline import Pipeline
-from stream.pipeline_state import dump
+from stream.pipeline_state import dump, restore
 from stream.row_log import FRAUD
 from tests.unit.stream.small_bank import (
     HORIZON_MS,
@@ -326,6 +326,19 @@ def test_installing_a_release_twice_or_an_older_one_changes_nothing() -> None:
     after = {name: array.tobytes() for name, array in dump(pipeline).arrays.items()}
     assert after == before
     assert dump(pipeline).meta == meta
+
+
+def test_a_release_of_a_later_epoch_is_installed_whatever_its_number() -> None:
+    """The consortium's topic was made anew; the state goes on from there."""
+    pipeline = Pipeline(a_config())
+    feed(pipeline, BATCH, LOG, RELEASES)
+    last = max(RELEASES.values(), key=lambda release: release.age)
+    assert pipeline.release_age == last.age
+    assert last.number > 1
+    anew = replace(last, epoch=last.epoch + 1, number=1)
+    pipeline.install(anew)
+    assert pipeline.release_age == anew.age
+    assert restore(a_config(), dump(pipeline)).release_age == anew.age
 
 
 def test_alerts_are_the_rows_marked_and_carry_the_release_that_scored_them() -> None:
