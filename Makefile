@@ -34,7 +34,7 @@ demo: $(STAMPS)/core  ## five banks on a real Kafka, live, then a final table
 
 test: $(STAMPS)/core $(STAMPS)/mlp  ## everything, a real Kafka and the neural families included
 	$(BIN)/python -m pytest $(SPREAD) -m "not integration"
-	$(BIN)/python -m pytest -m "integration and not long"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "integration and not long"
 
 check: $(STAMPS)/core  ## format, lint, types, tests without a broker
 	$(BIN)/ruff format --check .
