@@ -170,8 +170,21 @@ def _loss_recovered(known: Outcome, unaligned: Outcome, aligned: Outcome) -> flo
     if not banks or banks != set(aligned.subjects):
         raise NoFigureError("expected one bank in another currency in both runs")
     others = [bank.name for bank in known.banks if bank.name not in banks]
-    ((lost, without),) = _pairs((unaligned, "blend"), (known, "blend"), others)
-    ((kept, _),) = _pairs((aligned, "blend"), (known, "blend"), others)
+    return _recovered(known, unaligned, aligned, others)
+
+
+def _loss_recovered_by_all(known: Outcome, unaligned: Outcome, aligned: Outcome) -> float:
+    """Return the same of all banks: wrong amounts of one spoil the statistics of all."""
+    return _recovered(known, unaligned, aligned, ())
+
+
+def _recovered(
+    known: Outcome, unaligned: Outcome, aligned: Outcome, left_out: Sequence[str]
+) -> float:
+    without, lost, kept = (
+        float(np.mean([ap for ap, _ in _pairs((run, "blend"), (known, "blend"), left_out)]))
+        for run in (known, unaligned, aligned)
+    )
     if not without > lost:
         raise NoFigureError("the other currency cost nothing")
     return (kept - lost) / (without - lost)
@@ -244,6 +257,9 @@ _SPLIT_FIGURES: Mapping[str, _Figure] = {
     "probe_only_macro": _Figure(("probe_only", "pooled"), _macro_to_pooled),
     "currency_loss_recovered": _Figure(
         ("all_scorecard", "currency_unaligned", "currency_aligned"), _loss_recovered
+    ),
+    "currency_loss_recovered_by_all": _Figure(
+        ("all_scorecard", "currency_unaligned", "currency_aligned"), _loss_recovered_by_all
     ),
     "cold_bank_day21": _Figure(("cold",), _cold_settled),
     "one_poisoner_honest": _Figure(("one_poisoner", "clean_undefended"), _honest_to_clean),

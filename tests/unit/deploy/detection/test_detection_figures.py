@@ -102,6 +102,12 @@ def test_recovered_is_what_alignment_gives_back_of_the_loss_at_that_bank():
     assert found["currency_loss_recovered"] == pytest.approx(0.05 / 0.06)
 
 
+def test_recovered_by_all_is_the_same_of_the_mean_over_all_banks():
+    """Known .9 + .9 + .77 + .9, unaligned .1 + .2 + .71 + .3, aligned .5 + .4 + .76 + .6."""
+    found = currency(0.77, 0.71, 0.76).values
+    assert found["currency_loss_recovered_by_all"] == pytest.approx(0.95 / 2.16)
+
+
 def test_nothing_is_recovered_where_nothing_was_lost():
     """A share of no loss is not a number: it is left out, and says so."""
     found = currency(0.71, 0.71, 0.76)
