@@ -9,7 +9,9 @@ loss. What is lost is told and counted, by topic and number, never in silence.
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from kafka.admin import KafkaAdminClient
@@ -24,8 +26,10 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 15.0
 _ANSWER_S = 3.0
+_PATIENCE_S = 8.0
 Partition = tuple[str, int]
 Offsets = Mapping[Partition, int]
+Answer = asyncio.Future[Mapping[str, "Source"]]
 
 
 class Source(NamedTuple):
@@ -120,15 +124,32 @@ class Sources:
         self._found: Mapping[str, Source] | None = None
         self._next: dict[Partition, int] = {}
         self._asking: set[asyncio.Task[None]] = set()
+        self._looking: Answer | None = None
         self.known = dict(known)
         self.replaced_by_now: tuple[str, ...] = ()
 
     async def look(self) -> None:
         """Ask the cluster which topics it has; where it does not answer, what is known stays."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_future()
+            asked = (asyncio.get_running_loop(), self._looking)
+            threading.Thread(target=self._answer, args=asked, name="topics", daemon=True).start()
         try:
-            self._found = await asyncio.to_thread(self._ask, tuple(self._streams))
-        except UnavailableError as error:
-            log.warning("the input topics were not looked at: %s", error)
+            self._found = await asyncio.wait_for(asyncio.shield(self._looking), _PATIENCE_S)
+        except (UnavailableError, TimeoutError) as error:
+            why = str(error) or f"no answer within {_PATIENCE_S:.0f} s"
+            log.warning("the input topics were not looked at: %s", why)
+
+    def _answer(self, loop: asyncio.AbstractEventLoop, asked: Answer) -> None:
+        """Ask in a thread of one's own, which kafka-python may keep for ever."""
+        try:
+            found = self._ask(tuple(self._streams))
+        except Exception as error:  # noqa: BLE001  # whoever waits takes or raises it
+            then = partial(_settle, asked, error=error)
+        else:
+            then = partial(_settle, asked, found=found)
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(then)
 
     def missing(self) -> str | None:
         """Return the name of an input topic that is not there, None while all are."""
@@ -228,3 +249,15 @@ class Sources:
         topic = self.missing()
         if topic is not None:
             log.error("topic %s is not there: `amalgam topics create`", topic)
+
+
+def _settle(
+    asked: Answer, *, found: Mapping[str, Source] | None = None, error: Exception | None = None
+) -> None:
+    if asked.done():
+        return
+    if error is not None:
+        asked.set_exception(error)
+        asked.exception()  # nobody may be waiting any more
+    else:
+        asked.set_result(found or {})

@@ -1,6 +1,7 @@
 """Input topics that are gone, came anew or lack records: what is read on from, and what is told."""
 
 import asyncio
+import threading
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from models.errors import UnavailableError
 from models.topics import BankTopics
+from stream import sources as module
 from stream.share import Share
 from stream.sources import Source, Sources, n_missed
 from stream.telemetry import Telemetry
@@ -100,6 +102,31 @@ async def test_what_is_known_stays_while_the_cluster_is_away(
     assert (sources.missing(), sources.replaced()) == (None, ())
     assert sources.take_up({PAYMENTS: 7}, {}) == {PAYMENTS: 7}
     assert sources.known == IDS
+
+
+async def test_cluster_that_never_answers_holds_nothing_up(
+    cluster: Cluster, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread waits for it, however often it is asked; a late answer is taken."""
+    answered = threading.Event()
+
+    def ask(topics: object) -> dict[str, Source]:
+        asked.append(topics)
+        answered.wait()
+        return OLD
+
+    asked: list[object] = []
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.02)
+    sources = Sources(BankTopics("bank"), IDS, ask, telemetry)
+    for _ in range(3):
+        await sources.look()
+    assert len(asked) == 1
+    assert sources.missing() is None
+    answered.set()
+    monkeypatch.setattr(module, "_PATIENCE_S", 5.0)
+    await sources.look()
+    assert len(asked) == 1
+    assert sources.take_up({PAYMENTS: 7}, {}) == {PAYMENTS: 7}
 
 
 async def test_topic_that_is_not_there_is_named_and_unread_partitions_too(
