@@ -1,9 +1,10 @@
-"""``python -m deploy.bench [pieces|job|latency|recovery|all]``: measures.
+"""``python -m deploy.bench [pieces|job|latency|scale|recovery|all]``: measures.
 
-``pieces`` needs no broker. The others start a Kafka of their own in a temporary folder, and stop it
-and whatever else they started, also when they fail. ``all`` writes ``results/pieces.json``,
-``results/speed.json`` and the plot ``results/speed.svg``; ``recovery``, which ``all`` leaves out,
-puts its figures into ``results/chaos.json`` beside those of a chaos run.
+``pieces`` and ``scale`` need no broker. The others start a Kafka of their own in a temporary
+folder, and stop it and whatever else they started, also when they fail. ``all`` writes
+``results/pieces.json``, ``results/speed.json`` and the plot ``results/speed.svg``; ``scale`` alone
+puts its figures into ``results/speed.json`` beside the rest, ``recovery``, which ``all`` leaves
+out, into ``results/chaos.json`` beside those of a chaos run.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from deploy.bench.job import ROOT, measure_job
 from deploy.bench.latency import measure_latency
 from deploy.bench.pieces import make_workload, measure_pieces
 from deploy.bench.recovery import config_of, many_accounts, measure_recovery
+from deploy.bench.scale import measure_scale
 from deploy.kafka_server import local_kafka
 from deploy.results import merge_results, write_results
 from models.errors import AmalgamError
@@ -74,6 +76,13 @@ def run_recovery() -> Figures:
     return figures
 
 
+def run_scale() -> Figures:
+    """Measure what accounts and members cost, and write it down beside the other costs."""
+    figures = measure_scale()
+    merge_results(RESULTS / "speed.json", "python -m deploy.bench scale", figures, now=now())
+    return figures
+
+
 def show(figures: Mapping[str, float]) -> None:
     """Print figures."""
     for name, value in figures.items():
@@ -86,7 +95,7 @@ def run_all(config: BenchConfig) -> Figures:
     pieces = run_pieces()
     show(pieces)
     write_results(RESULTS / "pieces.json", command, pieces, now=now())
-    speed = run_on_kafka(config, measure_job, latency_of)
+    speed = run_on_kafka(config, measure_job, latency_of) | measure_scale()
     write_results(RESULTS / "speed.json", command, speed, now=now())
     draw_speed(speed, RESULTS / "speed.svg")
     return speed
@@ -96,7 +105,10 @@ def main() -> int:
     """Measure what was asked for, print it, and with ``all`` write it down."""
     parser = argparse.ArgumentParser(prog="python -m deploy.bench", description=__doc__)
     parser.add_argument(
-        "part", nargs="?", default="all", choices=("pieces", "job", "latency", "recovery", "all")
+        "part",
+        nargs="?",
+        default="all",
+        choices=("pieces", "job", "latency", "scale", "recovery", "all"),
     )
     parser.add_argument("--rounds", type=int, default=3, help="of the job beside its peers")
     given = parser.parse_args()
@@ -106,6 +118,7 @@ def main() -> int:
         "pieces": run_pieces,
         "job": lambda: run_on_kafka(config, measure_job),
         "latency": lambda: run_on_kafka(config, latency_of),
+        "scale": run_scale,
         "recovery": run_recovery,
         "all": lambda: run_all(config),
     }
