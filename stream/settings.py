@@ -87,7 +87,8 @@ class Settings:
     drift_watch
         Whether calibration and features are watched for drift.
     checkpoint_s
-        Seconds between stores of state and offsets.
+        Seconds between stores of state and offsets. A page that changes all the time is copied and
+        written once in that time, and so much is answered again after a crash, under the same ids.
     changelog
         Whether each of them goes to the worker's changelog on the bank's cluster, too, from which
         another host takes the worker over.
@@ -126,7 +127,7 @@ class Settings:
     runs_scorecard: bool = True
     answers_probes: bool = False
     drift_watch: bool = True
-    checkpoint_s: float = 2.0
+    checkpoint_s: float = 5.0
     changelog: bool = False
     standby: bool = False
     health_host: str = "127.0.0.1"
