@@ -133,9 +133,9 @@ def split_runs(banks: Sequence[str], first_ms: int) -> tuple[DetectionRun, ...]:
     own = dict(zip(banks, cycle(MIXED)))
     paces = dict(zip(banks, cycle(PACES_D)))
     usual = [run for run in usual_runs() if run.kind != "local_lightgbm"]
-    return (
+    return (  # the longest first
+        DetectionRun(name="probe_only", plan=replace(PLAN, usual=PROBE_ONLY, probes=ProbePolicy())),
         *usual,
-        DetectionRun(name="pooled", kind="pooled_scorecard"),
         _run("mixed", {bank: replace(USUAL, families=families) for bank, families in own.items()}),
         _run("paces", {bank: BankPlan(statistics_s=86_400.0 * d) for bank, d in paces.items()}),
         _about("cold", banks[-1], replace(USUAL, joins_ms=first_ms), needs=BASE),
@@ -143,7 +143,7 @@ def split_runs(banks: Sequence[str], first_ms: int) -> tuple[DetectionRun, ...]:
         DetectionRun(name="drift_watched", plan=replace(PLAN, drift=DriftPolicy()), is_once=True),
         *currency_runs(banks[2]),
         *poison_runs(banks),
-        DetectionRun(name="probe_only", plan=replace(PLAN, usual=PROBE_ONLY, probes=ProbePolicy())),
+        DetectionRun(name="pooled", kind="pooled_scorecard"),
     )
 
 
