@@ -83,7 +83,7 @@ def _told(settings: Settings, checkpoint: Checkpoint, taken: Taken) -> Told:
         "schema": pipeline.config.schema.hash,
         "tick": _utc(pipeline.tick_ms),
         "watermark": _utc(pipeline.watermark_ms),
-        "release": pipeline.release_age[1],
+        "release": pipeline.release_age.number,
         "accounts": pipeline.accounts.size,
         "entities": dict(zip(pipeline.entities.kinds, kinds, strict=False)),
         "rows": {"matured": pipeline.log.size - waiting, "waiting": waiting},

@@ -14,10 +14,15 @@ from models.errors import InvalidInputError
 from models.families.mlp_parameters import MlpSummary
 from models.probes import check_probes
 
-Age = tuple[int, int]
-"""Epoch and number of a release; the later one replaces the earlier one."""
 MAX_FORMER = 8
 """Former scorers of a release, at most."""
+
+
+class Age(NamedTuple):
+    """Epoch and number of a release; the later one replaces the earlier one. First: before any."""
+
+    epoch: int = -1
+    number: int = 0
 
 
 class Source(NamedTuple):
@@ -255,4 +260,4 @@ class Release:
     @property
     def age(self) -> Age:
         """By which the newer of two is told; no loss of the consortium's topic sets it back."""
-        return self.epoch, self.number
+        return Age(self.epoch, self.number)

@@ -108,7 +108,7 @@ def encode_release(
 
 
 def _age_of(manifest: ReleaseManifestHeader | None) -> Age:
-    return (-1, 0) if manifest is None else (manifest.epoch, manifest.number)
+    return Age() if manifest is None else Age(manifest.epoch, manifest.number)
 
 
 class ReleaseAssembler:
@@ -130,7 +130,7 @@ class ReleaseAssembler:
         self._verifiers = {verifier.key_id: verifier for verifier in verifiers}
         self._parts: dict[str, Part] = {}
         self._waiting: ReleaseManifestHeader | None = None
-        self._age: Age = (-1, 0)
+        self._age = Age()
 
     def add(self, raw: bytes) -> Release | None:
         """Return the release that this envelope completes, None if there is none or an older one.

@@ -20,13 +20,13 @@ from models.envelope import ContributionHeader, decode_header, open_envelope
 from models.errors import DecodeError, QuarantinedError, StateError
 from models.fragments import FragmentRecord, Reassembler
 from models.summary import Contribution, ContributionKey
+from stream.manifest import Partition
 from stream.store import STORE, held
 
 COUNTED = ("evidence", "histograms", "moments", "statistics")
 """Parts that are sums over transactions; the others are opinions, the newest of which counts."""
 _VARIES = ("evidence", "histograms")
 _MARKER = "anew.json"
-Partition = tuple[str, int]
 
 
 class Anew(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

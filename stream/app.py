@@ -21,11 +21,11 @@ from stream.anew import clear_marker, first_places
 from stream.checkpointing import Checkpoints
 from stream.exchange import Exchange
 from stream.gauges import show, tell_drift
+from stream.manifest import Partition
 from stream.outputs import OutputProducer, Outputs
-from stream.pipeline_state import dump, stored
 from stream.sequencer import Sequencer, Step
 from stream.settings import Settings
-from stream.sources import LOOK_EVERY_S, Partition, Sources
+from stream.sources import LOOK_EVERY_S, Sources
 from stream.take_up import Taken, shell_arrays
 from stream.telemetry import Telemetry
 from stream.transport import BatchConsumer
@@ -363,10 +363,7 @@ class BankApp:
         pipeline = self.worker.pipeline
         shell = shell_arrays(self.outbox, self._awaited, self.sources.known)
         events, self._unacked = self._unacked, []
-        self._checkpoints.begin(
-            dump(pipeline), shell, self._offsets, lambda: self._acknowledge(events)
-        )
-        stored(pipeline)
+        self._checkpoints.begin(pipeline, shell, self._offsets, lambda: self._acknowledge(events))
         show(self.telemetry, pipeline)
 
     def _acknowledge(self, events: Sequence[Any]) -> None:

@@ -1,12 +1,14 @@
 """Checkpoints of a running worker: copied under its lock, then written beside its work."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
 from stream.manifest import Arrays
 from stream.page_table import Copied
-from stream.pipeline_state import State
+from stream.pipeline import Pipeline
+from stream.pipeline_state import dump, stored
 from stream.sources import Offsets
 from stream.take_over import Places
 from stream.telemetry import Telemetry
@@ -35,7 +37,7 @@ class Checkpoints:
         self._telemetry = telemetry
         self._every_s = every_s
         self._loop = asyncio.get_running_loop()
-        self._began_s = -_MAX_PAUSE_S
+        self._began_s = -math.inf
         self._cost_s = 0.0
         self._writing: asyncio.Future[None] = self._loop.create_future()
         self._writing.set_result(None)
@@ -72,18 +74,20 @@ class Checkpoints:
 
     def begin(
         self,
-        state: State,
+        pipeline: Pipeline,
         shell: Arrays,
         offsets: Offsets,
         on_written: Callable[[], None],
     ) -> None:
-        """Copy what has changed, and begin to write it in another thread.
+        """Copy what has changed of a pipeline, and begin to write it in another thread.
 
         The last one must be written. ``shell`` holds the arrays beside the pipeline's own.
         """
         started_s = time.perf_counter()
+        state = dump(pipeline)
         arrays = {**state.arrays, **shell}
         copied = self.store.pages.copy(arrays, state.meta, offsets, state.touched)
+        stored(pipeline)
         self._writing = asyncio.ensure_future(self._write(copied, on_written))
         self._began_s = self._loop.time()
         self._cost_s = time.perf_counter() - started_s

@@ -18,9 +18,6 @@ from stream.touched import TABLE_PAGE_BYTES
 
 PAGE_BYTES = 256 * 1024
 _SEGMENT_BYTES = 2 * PAGE_BYTES
-_SMALL, _LARGE = "small", "large"
-_PAGES_PER_SEGMENT = {_SMALL: PAGE_BYTES // TABLE_PAGE_BYTES, _LARGE: 1}
-_STRIDE = {_SMALL: TABLE_PAGE_BYTES, _LARGE: PAGE_BYTES}
 
 
 class Segments(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -41,6 +38,11 @@ class PageFile:
         Array -> its segments, as they were stored.
     is_read_only
         Look at what is there.
+
+    Attributes
+    ----------
+    segments
+        As given, and those that arrays have got since; to be stored.
     """
 
     def __init__(
@@ -48,19 +50,9 @@ class PageFile:
     ) -> None:
         flags = os.O_RDONLY if is_read_only else os.O_RDWR | os.O_CREAT
         self._file = os.open(path, flags | os.O_CLOEXEC, 0o600)
-        self._segments: dict[tuple[str, str], list[int]] = {}
-        for name, held in segments.items():
-            self._segments[name, _SMALL] = list(held.small)
-            self._segments[name, _LARGE] = list(held.large)
-        self._n = 1 + max((n for held in self._segments.values() for n in held), default=-1)
-
-    def segments(self) -> dict[str, Segments]:
-        """Return which segments are whose, to be stored."""
-        names = {name for name, _ in self._segments}
-        return {
-            name: Segments(*(self._segments.get((name, kind), []) for kind in (_SMALL, _LARGE)))
-            for name in sorted(names)
-        }
+        self.segments = dict(segments)
+        given = (n for held in segments.values() for n in (*held.small, *held.large))
+        self._n = 1 + max(given, default=-1)
 
     def write(self, pages: Iterable[tuple[bytes, bytes]]) -> None:
         """Write pages, given by their keys, each in the place that its slot has.
@@ -78,10 +70,6 @@ class PageFile:
 
     def read(self, name: str, index: int, slot: int, out: memoryview) -> int:
         """Fill ``out`` from a page's place, and return how many bytes there were."""
-        kind = _kind(len(out))
-        segments = self._segments.get((name, kind), [])
-        if index // _PAGES_PER_SEGMENT[kind] >= len(segments):
-            return 0
         at, found = self._place(name, index, slot, len(out)), 0
         while found < len(out):
             n = os.preadv(self._file, [out[found:]], at + found)
@@ -92,13 +80,15 @@ class PageFile:
 
     def _place(self, name: str, index: int, slot: int, size_bytes: int) -> int:
         """Return where a page of a length lies; an array gets segments as it grows."""
-        kind = _kind(size_bytes)
-        which, within = divmod(index, _PAGES_PER_SEGMENT[kind])
-        segments = self._segments.setdefault((name, kind), [])
+        held, is_small = self.segments.get(name), size_bytes <= TABLE_PAGE_BYTES
+        if held is None:
+            held = self.segments[name] = Segments([], [])
+        segments, stride = (held.small, TABLE_PAGE_BYTES) if is_small else (held.large, PAGE_BYTES)
+        which, within = divmod(index, PAGE_BYTES // stride)
         while len(segments) <= which:
             segments.append(self._n)
             self._n += 1
-        return segments[which] * _SEGMENT_BYTES + (2 * within + slot % 2) * _STRIDE[kind]
+        return segments[which] * _SEGMENT_BYTES + (2 * within + slot % 2) * stride
 
     def sync(self) -> None:
         """Return once everything is on the disk, a loss of power included."""
@@ -107,7 +97,3 @@ class PageFile:
     def close(self) -> None:
         """Release the file."""
         os.close(self._file)
-
-
-def _kind(size_bytes: int) -> str:
-    return _SMALL if size_bytes <= TABLE_PAGE_BYTES else _LARGE

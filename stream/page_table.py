@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.manifest import (
-    N_EPOCHS,
     Arrays,
     Form,
     Manifest,
@@ -32,7 +31,6 @@ from stream.manifest import (
 from stream.page_file import PAGE_BYTES
 from stream.touched import TABLE_PAGE_BYTES
 
-_UNUSED = 1  # slot of a page that nothing holds yet: its first one is even
 _MAX_KEPT_BYTES = 256 * 1024 * 1024
 
 
@@ -137,7 +135,7 @@ class PageTable:
             n_pages = -(-len(view) // size)
             before = self._slots.get(name, np.empty(0, np.uint8))
             changed = self._changed(name, view, size, touched.get(name))
-            slots = np.full(n_pages, _UNUSED | 2 * (epoch % N_EPOCHS), np.uint8)
+            slots = next_slots(np.zeros(n_pages, np.uint8), epoch)  # odd: a first one is even
             slots[: len(before)] = before[:n_pages]
             other_epoch = changed[~is_of_epoch(slots[changed], epoch)]
             gone += pair_keys(

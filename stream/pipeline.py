@@ -106,7 +106,7 @@ class Pipeline:
         self.watermark_ms = -1
         self.newest_ms: dict[int, int] = {}
         self.tick_ms = -1
-        self.release_age: Age = (-1, 0)
+        self.release_age = Age()
         self.summaries = Summaries(config.member, config.worker, config.statistics_cadence_ms)
         self.units = UnitAlignment(is_known=config.is_unit_known)
         columns = watched_columns(schema)
@@ -165,7 +165,7 @@ class Pipeline:
             alert=alert,
             alerts=[one for segment in scored for one in segment[3]],
             rejected=rejected,
-            release=self.release_age[1],
+            release=self.release_age.number,
         )
 
     def _score_segment(
@@ -207,7 +207,7 @@ class Pipeline:
             (mine[chosen], features[chosen]),
             logit[chosen],
             threshold=threshold[chosen],
-            release=self.release_age[1],
+            release=self.release_age.number,
         )
         return scores, logit, alert, alerts
 

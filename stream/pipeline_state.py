@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.errors import StateError
 from models.named_arrays import under
+from models.release import Age
 from stream.account_table import AccountTable
 from stream.entity_table import EntityTable
 from stream.pipeline import Pipeline
@@ -97,11 +98,11 @@ def dump(pipeline: Pipeline) -> State:
         watermark_ms=pipeline.watermark_ms,
         newest_ms=pipeline.newest_ms,
         tick_ms=pipeline.tick_ms,
-        release_number=pipeline.release_age[1],
+        release_number=pipeline.release_age.number,
         statistics_due_ms=pipeline.summaries.due_ms,
         first_pending=pipeline.log.first_pending,
         workers=config.workers,
-        release_epoch=pipeline.release_age[0],
+        release_epoch=pipeline.release_age.epoch,
     )
     touched = {
         f"{part}/{name}": marks
@@ -160,7 +161,7 @@ def restore(config: PipelineConfig, state: State) -> Pipeline:
     pipeline.watermark_ms = meta.watermark_ms
     pipeline.newest_ms = meta.newest_ms
     pipeline.tick_ms = meta.tick_ms
-    pipeline.release_age = (meta.release_epoch, meta.release_number)
+    pipeline.release_age = Age(meta.release_epoch, meta.release_number)
     pipeline.summaries.due_ms = meta.statistics_due_ms
     pipeline.log.first_pending = meta.first_pending
     for expert, (basis, weights) in pipeline.panel.scorers().items():

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
-from functools import partial
+from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
 from kafka.admin import KafkaAdminClient
@@ -19,6 +19,7 @@ from kafka.errors import KafkaError
 
 from models.errors import UnavailableError
 from models.topics import BankTopics
+from stream.manifest import Partition
 from stream.share import Share
 from stream.telemetry import Telemetry
 
@@ -27,9 +28,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 15.0
 _ANSWER_S = 3.0
 _PATIENCE_S = 8.0
-Partition = tuple[str, int]
 Offsets = Mapping[Partition, int]
-Answer = asyncio.Future[Mapping[str, "Source"]]
 
 
 class Source(NamedTuple):
@@ -124,32 +123,32 @@ class Sources:
         self._found: Mapping[str, Source] | None = None
         self._next: dict[Partition, int] = {}
         self._asking: set[asyncio.Task[None]] = set()
-        self._looking: Answer | None = None
+        self._looking: Future[Mapping[str, Source]] | None = None
         self.known = dict(known)
         self.replaced_by_now: tuple[str, ...] = ()
 
     async def look(self) -> None:
         """Ask the cluster which topics it has; where it does not answer, what is known stays."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.get_running_loop().create_future()
-            asked = (asyncio.get_running_loop(), self._looking)
+        if self._looking is None:
+            self._looking = Future()
+            asked = (self._looking,)
             threading.Thread(target=self._answer, args=asked, name="topics", daemon=True).start()
+        looking = self._looking
         try:
-            self._found = await asyncio.wait_for(asyncio.shield(self._looking), _PATIENCE_S)
+            answer = asyncio.shield(asyncio.wrap_future(looking))
+            self._found = await asyncio.wait_for(answer, _PATIENCE_S)
         except (UnavailableError, TimeoutError) as error:
             why = str(error) or f"no answer within {_PATIENCE_S:.0f} s"
             log.warning("the input topics were not looked at: %s", why)
+        if looking.done() and self._looking is looking:
+            self._looking = None
 
-    def _answer(self, loop: asyncio.AbstractEventLoop, asked: Answer) -> None:
+    def _answer(self, asked: Future[Mapping[str, Source]]) -> None:
         """Ask in a thread of one's own, which kafka-python may keep for ever."""
         try:
-            found = self._ask(tuple(self._streams))
+            asked.set_result(self._ask(tuple(self._streams)))
         except Exception as error:  # noqa: BLE001  # whoever waits takes or raises it
-            then = partial(_settle, asked, error=error)
-        else:
-            then = partial(_settle, asked, found=found)
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(then)
+            asked.set_exception(error)
 
     def missing(self) -> str | None:
         """Return the name of an input topic that is not there, None while all are."""
@@ -249,15 +248,3 @@ class Sources:
         topic = self.missing()
         if topic is not None:
             log.error("topic %s is not there: `amalgam topics create`", topic)
-
-
-def _settle(
-    asked: Answer, *, found: Mapping[str, Source] | None = None, error: Exception | None = None
-) -> None:
-    if asked.done():
-        return
-    if error is not None:
-        asked.set_exception(error)
-        asked.exception()  # nobody may be waiting any more
-    else:
-        asked.set_result(found or {})

@@ -71,7 +71,7 @@ def _clock_faults(pipeline: Pipeline) -> Iterator[Fault]:
         yield Fault("tick", None, "expected a tick at or before the watermark")
     if not all(-1 <= newest <= pipeline.watermark_ms for newest in pipeline.newest_ms.values()):
         yield Fault("newest", None, "expected no event time after the watermark")
-    if not pipeline.release_age[1] >= 0:
+    if not pipeline.release_age.number >= 0:
         yield Fault("release", None, "expected a number of 0 or more")
 
 

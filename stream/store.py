@@ -93,7 +93,6 @@ class StateStore:
 
     def __init__(self, path: Path, *, is_read_only: bool = False) -> None:
         self._path = path
-        self._is_read_only = is_read_only
         has_manifest = (path / _MANIFEST).exists()
         if (path / "CURRENT").exists():
             raise StateError(f"state in {path}: expected files of layout {LAYOUT}, got a database")
@@ -182,10 +181,8 @@ class StateStore:
         for name, layout in manifest.arrays.items():
             arrays[name], of_array = self._array(name, layout)
             faults += of_array
-            slots, hashes = (
-                np.frombuffer(layout.slots, np.uint8),
-                np.frombuffer(layout.hashes, np.uint64),
-            )
+            slots = np.frombuffer(layout.slots, np.uint8)
+            hashes = np.frombuffer(layout.hashes, np.uint64)
             self.pages.hold(name, slots, layout.page_bytes, hashes)
         return Checkpoint(arrays, manifest.meta, manifest.places()), faults
 
@@ -217,21 +214,21 @@ class StateStore:
 
     def forget(self) -> None:
         """Hold no state any more, before one from elsewhere takes its place."""
-        with _told("state cannot be written"):
+        with self._writing():
             (self._path / _MANIFEST).unlink(missing_ok=True)
             _sync_folder(self._path)
         self._sealed = None
 
     def put(self, pages: Iterable[tuple[bytes, bytes]]) -> None:
         """Write pages that no manifest names yet."""
-        with _told("state cannot be written"):
+        with self._writing():
             self._pages.write(pages)
 
     def take(self, manifest: bytes) -> None:
         """Switch to a state whose pages were all put, once the disk has them."""
-        body = msgspec.msgpack.encode(_Body(self._pages.segments(), manifest))
+        body = msgspec.msgpack.encode(_Body(self._pages.segments, manifest))
         stored = _Stored(LAYOUT, page_digest(body), body)
-        with _told("state cannot be written"):
+        with self._writing():
             self._pages.sync()
             _replaced(self._path / _MANIFEST, msgspec.msgpack.encode(stored))
         self._sealed = manifest
@@ -241,6 +238,13 @@ class StateStore:
         self._pages.close()
         if self._lock is not None:
             self._lock.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        if self._lock is None:
+            raise StateError("state cannot be written: it was opened to be looked at")
+        with _told("state cannot be written"):
+            yield
 
     def _stored(self) -> tuple[Mapping[str, Segments], bytes | None]:
         """Return the segments of the file of pages, and the manifest, None on a new disk."""
@@ -287,24 +291,16 @@ _CHANGED = "its bytes have changed: expected the hash that the manifest names"
 def read_stored(path: Path) -> tuple[Checkpoint | None, list[Fault]]:
     """Return what a store holds, as `StateStore.read` does, also while a worker writes to it.
 
-    A page that is written over while it is read looks damaged; then there is a newer checkpoint.
+    A page that is written over while it is read looks damaged; then there is a newer checkpoint by
+    the time that it is read once more.
     """
+    before: bytes | None = None
     while True:
-        store = StateStore(path, is_read_only=True)
-        try:
-            stamp, found = store.stamp(), store.read()
-        finally:
-            store.close()
-        if not found[1] or stamp == _newest_stamp(path):
-            return found
-
-
-def _newest_stamp(path: Path) -> Stamp | None:
-    store = StateStore(path, is_read_only=True)
-    try:
-        return store.stamp()
-    finally:
-        store.close()
+        with contextlib.closing(StateStore(path, is_read_only=True)) as store:
+            (checkpoint, faults), sealed = store.read(), store.sealed()
+        if not faults or sealed == before:
+            return checkpoint, faults
+        before = sealed
 
 
 @contextlib.contextmanager

@@ -17,7 +17,9 @@ from stream.pipeline_config import PipelineConfig
 from stream.pipeline_state import State, restore
 from stream.store import Checkpoint
 
-_TOPICS = "topics"
+_OUTBOX, _AWAITED, _TOPICS = "outbox/", "awaited", "topics"
+SHELL = (_OUTBOX, _AWAITED, _TOPICS)
+"""How the names of arrays beside the pipeline's begin, see `shell_arrays`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,10 +78,10 @@ def take_up(
         offsets = dict.fromkeys((anew and anew.places) or (), 0)
         new = Pipeline(config)
         return Taken(pipeline=new, outbox=outbox, offsets=offsets, awaited=None, anew=anew)
-    if "awaited" not in held.arrays:
-        raise StateError("state: expected an array 'awaited', found none")
+    if _AWAITED not in held.arrays:
+        raise StateError(f"state: expected an array {_AWAITED!r}, found none")
     try:
-        outbox.load(under("outbox/", held.arrays))
+        outbox.load(under(_OUTBOX, held.arrays))
     except (KeyError, ValueError, IndexError) as error:
         raise StateError("state: part 'outbox': expected other arrays") from error
     text = np.asarray(held.arrays.get(_TOPICS, _none())).tobytes()
@@ -91,7 +93,7 @@ def take_up(
         pipeline=restore(config, State(held.arrays, held.meta)),
         outbox=outbox,
         offsets=held.offsets,
-        awaited=next(iter(np.asarray(held.arrays["awaited"]).tolist()), None),
+        awaited=next(iter(np.asarray(held.arrays[_AWAITED]).tolist()), None),
         topic_ids=topic_ids,
     )
 
@@ -100,11 +102,11 @@ def shell_arrays(
     outbox: Outbox, awaited: int | None, topic_ids: Mapping[str, str]
 ) -> dict[str, NDArray[np.generic]]:
     """Return what is stored beside the pipeline's arrays, for `take_up`."""
-    arrays = {f"outbox/{name}": array for name, array in outbox.arrays().items()}
+    arrays = {f"{_OUTBOX}{name}": array for name, array in outbox.arrays().items()}
     text = msgspec.json.encode(dict(sorted(topic_ids.items())))
     return {
         **arrays,
-        "awaited": np.array([] if awaited is None else [awaited], np.int64),
+        _AWAITED: np.array([] if awaited is None else [awaited], np.int64),
         _TOPICS: np.frombuffer(text, np.uint8) if topic_ids else _none(),
     }
 

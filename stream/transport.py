@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import faust
@@ -20,6 +20,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
+from stream.manifest import Partition
 from stream.share import Share
 
 MAX_BATCH = 1_000
@@ -27,9 +28,6 @@ FETCH_MAX_WAIT_MS = 10
 FETCH_MIN_BYTES = 65_536
 
 _ANSWER_S = 5.0
-
-Partition = tuple[str, int]
-PositionSource = Callable[[], Awaitable[dict[tuple[str, int], int]]]
 
 
 def ended_task(client: AIOKafkaConsumer | None) -> str | None:

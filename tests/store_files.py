@@ -4,9 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import xxhash
 
-from stream.manifest import unseal
+from stream.manifest import page_digest, unseal
 from stream.store import LAYOUT, StateStore
 
 
@@ -32,7 +31,7 @@ def change_manifest(path: Path, change: Callable[[bytes], bytes], layout: int = 
     _, _, body = msgspec.msgpack.decode(file.read_bytes())
     segments, manifest = msgspec.msgpack.decode(body)
     body = msgspec.msgpack.encode([segments, change(manifest)])
-    file.write_bytes(msgspec.msgpack.encode([layout, xxhash.xxh3_64_intdigest(body), body]))
+    file.write_bytes(msgspec.msgpack.encode([layout, page_digest(body), body]))
 
 
 def with_fields(**changes: object) -> Callable[[bytes], bytes]:

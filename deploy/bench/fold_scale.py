@@ -28,9 +28,7 @@ from deploy.bench.own_process import in_own_process, resident_bytes, with_peak_g
 from deploy.demo import KINDS
 from models.basis import Basis
 from models.basis_builder import BasisShape
-from models.codec import Context, encode_contribution
 from models.entity_risk import PSEUDONYM_BYTES, EvidenceCells, aggregate
-from models.envelope import open_envelope
 from models.errors import UnavailableError
 from models.features.accounts import DAY_MS
 from models.histograms import to_cells
@@ -40,6 +38,7 @@ from models.release import Release
 from models.schema import Schema
 from models.summary import Contribution, ContributionKey, Part
 from stream.experts import LearningPolicy, SharedExpert
+from stream.outbox import Outbox
 
 CONSORTIUM = "bench"
 SCHEMA = Schema(entity_kinds=KINDS)
@@ -92,14 +91,13 @@ class MadeMember:
 
     def __init__(self, number: int, names: NDArray[np.uint8], size: FoldSize) -> None:
         self.name = _name(number)
-        self._signer = _signer(number)
+        self._outbox = Outbox(CONSORTIUM, SCHEMA, _signer(number), _now_ms)
         self._rng = np.random.default_rng(number)
         self._names = names
         self._size = size
         self._rows = _matured(size.rows, self._rng)
         self._expert = SharedExpert(SCHEMA, LearningPolicy())
         self._expert.learn(self._rows)
-        self._last = (0, b"")
 
     def histograms(self) -> bytes:
         """Return the envelope of its histograms."""
@@ -146,14 +144,6 @@ class MadeMember:
         *,
         basis: int = 0,
     ) -> bytes:
-        seq, prev_hash = self._last[0] + 1, self._last[1]
-        context = Context(
-            consortium=CONSORTIUM,
-            seq=seq,
-            prev_hash=prev_hash,
-            schema_hash=SCHEMA.hash,
-            created_ms=_now_ms(),
-        )
         contribution = Contribution(
             key=ContributionKey(self.name, _WORKER, part, bucket),
             epoch=1,
@@ -161,9 +151,10 @@ class MadeMember:
             n=n,
             arrays=arrays,
         )
-        raw = encode_contribution(contribution, context, self._signer)
-        self._last = (seq, open_envelope(raw).hash)
-        return raw
+        self._outbox.put([contribution])
+        (letter,) = self._outbox.letters
+        self._outbox.confirm(letter)
+        return letter.raw
 
 
 def _name(number: int) -> str:

@@ -28,9 +28,9 @@ from models.topics import BankTopics, ConsortiumTopics
 from stream.manifest import Fault
 from stream.settings import read_membership, read_settings
 from stream.store import STORE, Checkpoint, StateStore
+from stream.take_up import SHELL
 
 _TIMEOUT_MS = 30_000
-_SHELL = ("outbox/", "awaited", "topics")
 
 
 def read_topic(bootstrap: str, topic: str) -> list[bytes]:
@@ -165,7 +165,7 @@ def _bank(bootstrap: str, bank: str, path: Path) -> BankOutcome:
         decisions=decisions,
         alerts=alerts,
         repeated=repeated,
-        arrays={n: a for n, a in checkpoint.arrays.items() if not n.startswith(_SHELL)},
+        arrays={n: a for n, a in checkpoint.arrays.items() if not n.startswith(SHELL)},
         meta=checkpoint.meta,
         seq=int(outbox["seq"][0]),
         letters=sum(name.startswith("key/") for name in outbox),

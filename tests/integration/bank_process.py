@@ -7,16 +7,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from kafka import KafkaProducer
 
 from deploy.chaos import collect
 from deploy.consortium_files import ConsortiumFiles, ConsortiumPlan, write_consortium
 from deploy.kafka_server import free_port
 from deploy.topics import bank_plan, consortium_plan, create_topics
+from models.topics import BankTopics
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
@@ -61,6 +63,18 @@ def a_bank(
     return write_consortium(directory, plan)
 
 
+def answer_of(port: int, path: str) -> str:
+    """Return what a process's health server answers, be it a refusal; empty while it does not."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+            text: str = answer.read().decode()
+            return text
+    except urllib.error.HTTPError as refusal:
+        return refusal.read().decode()
+    except OSError:
+        return ""
+
+
 class BankProcess:
     """A worker under test.
 
@@ -87,14 +101,7 @@ class BankProcess:
 
     def get(self, path: str) -> str:
         """Return what the health server answers, be it a refusal; empty while it does not."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
-                text: str = answer.read().decode()
-                return text
-        except urllib.error.HTTPError as refusal:
-            return refusal.read().decode()
-        except OSError:
-            return ""
+        return answer_of(self.port, path)
 
     def metric(self, name: str) -> float:
         """Return one sample, 0 while there is none."""
@@ -113,6 +120,15 @@ class BankProcess:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(PATIENCE_S)
+
+
+def send(broker: str, bank: str, records: Iterable[tuple[str, bytes]]) -> None:
+    """Send payments, given with their accounts, to a bank's topic."""
+    producer = KafkaProducer(bootstrap_servers=broker)
+    for account, raw in records:
+        producer.send(BankTopics(bank).transactions, raw, key=account.encode())
+    producer.flush()
+    producer.close()
 
 
 def read_topic(broker: str, topic: str, kind: Any) -> list[Any]:

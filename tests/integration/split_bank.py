@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +38,8 @@ from stream.pipeline_state import dump
 from stream.settings import Settings, pipeline_config, read_membership, read_settings
 from stream.share import Share
 from stream.store import STORE, Checkpoint, StateStore
+from stream.take_up import SHELL
+from tests.integration.bank_process import answer_of
 
 ROOT = Path(__file__).parents[2]
 MAPPING = ROOT / "deploy" / "demo_banks" / "costabanco.toml"
@@ -261,7 +262,7 @@ def collect_split(
             decisions=said,
             alerts=said_of(one for one in alerts if one.transaction_id in ids)[0],
             repeated=repeated,
-            arrays={n: a for n, a in checkpoint.arrays.items() if not n.startswith(collect._SHELL)},
+            arrays={n: a for n, a in checkpoint.arrays.items() if not n.startswith(SHELL)},
             meta=checkpoint.meta,
             seq=int(outbox["seq"][0]),
             letters=sum(key.startswith("key/") for key in outbox),
@@ -337,12 +338,7 @@ class HostProcess:
 
     def get(self, path: str) -> str:
         """Return what the host answers; empty while it does not."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
-                text: str = answer.read().decode()
-                return text
-        except OSError:
-            return ""
+        return answer_of(self.port, path)
 
     def lines(self) -> list[str]:
         """Return what the host, and its workers, have said."""

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from tests.consortium import (
     registry_of,
     statistics,
 )
+from tests.integration.bank_process import answer_of
 
 pytestmark = pytest.mark.integration
 
@@ -95,12 +95,7 @@ class Process:
 
     def get(self, path: str) -> str:
         """Return what the health server answers; empty while it does not."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
-                text: str = answer.read().decode()
-                return text
-        except OSError:
-            return ""
+        return answer_of(self.port, path)
 
     def is_ready(self) -> bool:
         """Return whether the topics were read; fail if the process has ended."""

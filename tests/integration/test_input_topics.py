@@ -4,7 +4,6 @@ import contextlib
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from kafka.admin import KafkaAdminClient
 from deploy.topics import bank_plan, create_topics
 from models.records import DeadLetter, Decision
 from models.topics import BankTopics
-from tests.integration.bank_process import BankProcess, a_bank, eventually, read_topic
+from tests.integration.bank_process import BankProcess, a_bank, eventually, read_topic, send
 from tests.integration.test_bank_worker import MAPPING, payment
 
 pytestmark = pytest.mark.integration
@@ -25,19 +24,20 @@ REPLACED = 'topics_replaced_total{stream="transactions"}'
 Start = Callable[[Path], BankProcess]
 
 
-def send(broker: str, bank: str, numbers: range) -> None:
-    producer = KafkaProducer(bootstrap_servers=broker)
-    for number in numbers:
-        producer.send(BankTopics(bank).transactions, payment(number))
-    producer.flush()
-    producer.close()
+def some(numbers: range) -> list[tuple[str, bytes]]:
+    """Return payments of one account."""
+    return [("a", payment(number)) for number in numbers]
 
 
-@contextmanager
-def admin_of(broker: str) -> Iterator[KafkaAdminClient]:
-    admin = KafkaAdminClient(bootstrap_servers=broker)
-    yield admin
-    admin.close()
+def begun(
+    broker: str, directory: Path, started: Start, bank: str, n: int
+) -> tuple[Path, BankProcess]:
+    """Return the settings of a bank of one partition, and its worker that has answered n."""
+    settings = a_bank(directory, broker, bank, MAPPING, partitions=1).settings[bank]
+    worker = started(settings)
+    send(broker, bank, some(range(n)))
+    eventually(lambda: worker.metric(SCORED) == n, f"{n} decisions")
+    return settings, worker
 
 
 def answered(broker: str, bank: str) -> set[str]:
@@ -49,14 +49,10 @@ def test_records_that_were_deleted_unread_are_counted_and_the_rest_is_answered(
     broker: str, tmp_path: Path, started: Start
 ) -> None:
     """Of 80 payments 70 are deleted, of which 50 had been read."""
-    files = a_bank(tmp_path, broker, "forgetful", MAPPING, partitions=1)
-    settings = files.settings["forgetful"]
-    worker = started(settings)
-    send(broker, "forgetful", range(50))
-    eventually(lambda: worker.metric(SCORED) == 50, "fifty decisions")
+    settings, worker = begun(broker, tmp_path, started, "forgetful", 50)
     assert worker.stop() == 0
-    send(broker, "forgetful", range(50, 80))
-    with admin_of(broker) as admin:
+    send(broker, "forgetful", some(range(50, 80)))
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker)) as admin:
         admin.delete_records({TopicPartition(BankTopics("forgetful").transactions, 0): 70})
     worker = started(settings)
     eventually(lambda: worker.metric(SCORED) == 10, "the ten that are left")
@@ -95,17 +91,14 @@ def test_topic_made_anew_between_two_runs_is_read_from_its_start(
 ) -> None:
     """Also where it has more records by then than had been read of the old one."""
     bank = f"anew-{n_new}"
-    files = a_bank(tmp_path, broker, bank, MAPPING, partitions=1)
-    worker = started(files.settings[bank])
-    send(broker, bank, range(20))
-    eventually(lambda: worker.metric(SCORED) == 20, "twenty decisions")
+    settings, worker = begun(broker, tmp_path, started, bank, 20)
     assert worker.stop() == 0
     make_anew(broker, bank)
-    send(broker, bank, range(100, 100 + n_new))
-    worker = started(files.settings[bank])
+    send(broker, bank, some(range(100, 100 + n_new)))
+    worker = started(settings)
     eventually(lambda: worker.metric(SCORED) == n_new, "the new payments")
     assert worker.metric(REPLACED) == 1
-    send(broker, bank, range(200, 203))
+    send(broker, bank, some(range(200, 203)))
     eventually(lambda: worker.metric(SCORED) == n_new + 3, "those after them")
     assert worker.stop() == 0
     wanted = {*range(20), *range(100, 100 + n_new), *range(200, 203)}
@@ -116,7 +109,7 @@ def test_topic_made_anew_between_two_runs_is_read_from_its_start(
 def make_anew(broker: str, bank: str) -> None:
     """Delete the topic of transactions and create it again."""
     topic = BankTopics(bank).transactions
-    with admin_of(broker) as admin:
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker)) as admin:
         admin.delete_topics([topic])
         eventually(lambda: topic not in admin.list_topics(), "the topic gone")
     assert create_topics(broker, bank_plan(bank, partitions=1)) == [topic]
@@ -126,17 +119,13 @@ def test_topic_deleted_under_a_worker_is_told_and_its_successor_is_read(
     broker: str, tmp_path: Path, started: Start
 ) -> None:
     """Without it the worker is not ready; the new one is read from its start, after a restart."""
-    files = a_bank(tmp_path, broker, "bereft", MAPPING, partitions=1)
-    settings = files.settings["bereft"]
-    worker = started(settings)
-    send(broker, "bereft", range(20))
-    eventually(lambda: worker.metric(SCORED) == 20, "twenty decisions")
+    settings, worker = begun(broker, tmp_path, started, "bereft", 20)
     topic = BankTopics("bereft").transactions
-    with admin_of(broker) as admin:
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker)) as admin:
         admin.delete_topics([topic])
     eventually(lambda: topic in worker.get("/readyz"), "not ready, and why")
     create_topics(broker, bank_plan("bereft", partitions=1))
-    send(broker, "bereft", range(100, 130))
+    send(broker, "bereft", some(range(100, 130)))
     wanted = {f"p{number}" for number in (*range(20), *range(100, 130))}
 
     def all_answered() -> bool:
@@ -171,12 +160,12 @@ def test_full_disk_ends_a_worker_which_goes_on_once_there_is_room(
     there = f'state_dir = "{small_disk}"'
     settings.write_text(re.sub(r"^state_dir = .*$", there, settings.read_text(), flags=re.M))
     worker = started(settings)
-    send(broker, "crammed", range(20))
+    send(broker, "crammed", some(range(20)))
     eventually(lambda: worker.metric("checkpoint_duration_seconds_count") > 0, "a checkpoint")
     fill(small_disk / "ballast")
     n_sent = 20
     while worker.process.poll() is None and n_sent < 2_000:
-        send(broker, "crammed", range(n_sent, n_sent + 100))
+        send(broker, "crammed", some(range(n_sent, n_sent + 100)))
         n_sent += 100
     eventually(lambda: worker.process.poll() is not None, "the end")
     assert worker.process.returncode == 1

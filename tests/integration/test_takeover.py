@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from kafka import KafkaProducer
 
 from deploy.bank_formats import BankFormat
 from deploy.simulator import SimulationConfig, bank_parts
@@ -24,7 +23,14 @@ from models.mapping import load_mapping
 from models.records import Decision, concatenate_batches
 from models.topics import BankTopics
 from stream.store import STORE, StateStore
-from tests.integration.bank_process import PATIENCE_S, BankProcess, a_bank, eventually, read_topic
+from tests.integration.bank_process import (
+    PATIENCE_S,
+    BankProcess,
+    a_bank,
+    eventually,
+    read_topic,
+    send,
+)
 from tests.integration.test_bank_worker import MAPPING, payment
 from tests.integration.test_state_rebuild import damaged
 
@@ -38,14 +44,6 @@ def some_payments() -> Records:
     parts = bank_parts(SimulationConfig(n_days=10, n_customers=800), 1, mapping, seed=5)
     batch = concatenate_batches([part.batch for part in parts])
     return list(zip(batch.account_id, BankFormat(mapping).transactions(batch), strict=True))
-
-
-def send(broker: str, bank: str, records: Records) -> None:
-    producer = KafkaProducer(bootstrap_servers=broker)
-    for account, raw in records:
-        producer.send(BankTopics(bank).transactions, raw, key=account.encode())
-    producer.flush()
-    producer.close()
 
 
 def moved(files: Path, to: Path) -> None:

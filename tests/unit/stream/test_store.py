@@ -355,5 +355,8 @@ def test_looking_makes_and_writes_nothing(tmp_path: Path) -> None:
     assert other.offsets() == {PLACE: 4}
     with pytest.raises(StateError):
         other.save({"a": np.arange(4)}, b"meta", {PLACE: 5})
+    other.load()
+    with pytest.raises(StateError):  # also where no page has changed
+        other.save({"a": np.arange(3)}, b"meta", {PLACE: 5})
     other.close()
     store.close()
