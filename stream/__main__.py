@@ -37,6 +37,7 @@ from stream.app import BankApp, Clients
 from stream.changelog_topic import ChangelogTopic
 from stream.checkpointing import Checkpoints
 from stream.drift import DETECTORS_HOME
+from stream.ending import end, end_within, run_all
 from stream.exchange import Exchange
 from stream.followed import Followed, read_followed
 from stream.outbox import Outbox
@@ -55,7 +56,8 @@ log = logging.getLogger("stream")
 STATE_EXIT = 3
 SUPERSEDED_EXIT = 4
 ResultT = TypeVar("ResultT")
-_STOP_TIMEOUT_S = 9.0
+_STOP_TIMEOUT_S = 7.0
+_END_S = 20.0  # after a stop, whatever hangs; what is not stored is read again
 _SWITCH_S = 0.0005  # decisions wait no longer for Python's lock while a checkpoint is written
 _STDIN = 0
 _TALKATIVE = ("faust", "mode", "aiokafka", "kafka")
@@ -101,8 +103,7 @@ def _stop_at_eof() -> None:
     while os.read(_STDIN, 1):  # not `sys.stdin`, whose lock would be held at the exit
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_STOP_TIMEOUT_S + 1.0)
-    os._exit(1)  # it did not come to an end by itself
+    end_within(_END_S)  # also where the loop does not hear the signal
 
 
 def _ended(settings: Settings, place: str, run: Coroutine[Any, Any, int]) -> int:
@@ -151,8 +152,14 @@ async def _run(
     What is on disk is read first, so that damage is told whether or not the cluster is there.
     """
     stopped = asyncio.Event()
+
+    def stop() -> None:
+        if not stopped.is_set():
+            end_within(_END_S)
+            stopped.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     anew = read_marker(settings.state_dir)
     store = StateStore(settings.state_dir / STORE)
     async with contextlib.AsyncExitStack() as stack:
@@ -172,7 +179,8 @@ async def _run(
         code = await _serve_shown(app, stopped)
         if code and changelog is not None:
             with contextlib.suppress(UnavailableError, TimeoutError):
-                await asyncio.wait_for(changelog.check(), _STOP_TIMEOUT_S)
+                async with asyncio.timeout(_STOP_TIMEOUT_S):
+                    await changelog.check()
         return code
 
 
@@ -193,8 +201,7 @@ async def _unless(stopped: asyncio.Event, work: Coroutine[Any, Any, ResultT]) ->
     stop, task = asyncio.create_task(stopped.wait()), asyncio.create_task(work)
     await asyncio.wait([stop, task], return_when=asyncio.FIRST_COMPLETED)
     if not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=_STOP_TIMEOUT_S)
+        await end([task])
         return None
     stop.cancel()
     return task.result()
@@ -246,9 +253,7 @@ async def _serve(app: BankApp, stopped: asyncio.Event) -> int:
     tasks = [asyncio.create_task(_work(app)), asyncio.create_task(_until_crashed(app)), stop]
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     failed = [task for task in done if task is not stop]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await end(tasks)
     has_closed = await _has_closed(app)
     for task in failed:
         error = None if task.cancelled() else task.exception()
@@ -262,14 +267,19 @@ async def _serve(app: BankApp, stopped: asyncio.Event) -> int:
 
 async def _has_closed(app: BankApp) -> bool:
     """Close and return whether everything is stored, as far as it goes within the time."""
-    try:
-        await asyncio.wait_for(_close(app), _STOP_TIMEOUT_S)
-    except TimeoutError:
+    closing = asyncio.create_task(_close(app))
+    await asyncio.wait([closing], timeout=_STOP_TIMEOUT_S)
+    if not closing.done():
+        log.warning("not closed within %.0f s: it is left, and read again", _STOP_TIMEOUT_S)
+        closing.cancel()
+        await asyncio.wait([closing], timeout=1.0)
         return True
-    except AmalgamError as error:
-        log.error("not stored at the stop: %s", error)  # noqa: TRY400  # one line says it all
-        return False
-    return True
+    error = closing.exception()
+    if isinstance(error, AmalgamError):
+        log.error("not stored at the stop: %s", error)
+    elif error is not None:
+        raise error
+    return error is None
 
 
 async def _work(app: BankApp) -> None:
@@ -283,9 +293,7 @@ async def _work(app: BankApp) -> None:
         loops += [app.publish_live(), app.install_live()]
     if app.settings.drift_watch:
         loops.append(_load_detectors(app))
-    async with asyncio.TaskGroup() as group:
-        for loop in loops:
-            group.create_task(loop)
+    await run_all(loops)
 
 
 async def _check_share(app: BankApp) -> None:

@@ -148,7 +148,8 @@ class BankApp:
             return
         try:
             await self._checkpoints.written()
-            await asyncio.wait_for(changelog.check(), _LOOK_S)
+            async with asyncio.timeout(_LOOK_S):
+                await changelog.check()
         except SupersededError as error:
             self._over = error
         except (AmalgamError, TimeoutError) as error:  # the next checkpoint finds out

@@ -135,8 +135,8 @@ class Sources:
             threading.Thread(target=self._answer, args=asked, name="topics", daemon=True).start()
         looking = self._looking
         try:
-            answer = asyncio.shield(asyncio.wrap_future(looking))
-            self._found = await asyncio.wait_for(answer, _PATIENCE_S)
+            async with asyncio.timeout(_PATIENCE_S):
+                self._found = await asyncio.shield(asyncio.wrap_future(looking))
         except (UnavailableError, TimeoutError) as error:
             why = str(error) or f"no answer within {_PATIENCE_S:.0f} s"
             log.warning("the input topics were not looked at: %s", why)

@@ -152,8 +152,8 @@ class BatchConsumer(driver.Consumer):
     async def ends(self, places: Iterable[Partition]) -> dict[Partition, int]:
         """Return the end of each of some partitions; none where the cluster does not say."""
         try:
-            asked = self.highwaters(*(TP(*place) for place in places))
-            ends = await asyncio.wait_for(asked, _ANSWER_S)
+            async with asyncio.timeout(_ANSWER_S):
+                ends = await self.highwaters(*(TP(*place) for place in places))
         except (KafkaError, TimeoutError) as error:
             self.log.warning("the ends of the partitions are not known: %s", error)
             return {}
@@ -220,7 +220,8 @@ class BatchConsumer(driver.Consumer):
         if waits_for_room:  # Faust would sleep a whole second here
             self._room.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._room.wait(), timeout)
+                async with asyncio.timeout(timeout):
+                    await self._room.wait()
             return {}, self._get_active_partitions()
         return await super()._wait_next_records(timeout)
 

@@ -138,6 +138,7 @@ class HostGroup(ConsumerRebalanceListener):  # type: ignore[misc]  # untyped
         """
         place = TopicPartition(self._topic, self._names.index(worker))
         with contextlib.suppress(KafkaError, OSError, TimeoutError):
-            await asyncio.wait_for(self._consumer.commit({place: 0}), _ASK_S)
+            async with asyncio.timeout(_ASK_S):
+                await self._consumer.commit({place: 0})
             return True
         return False

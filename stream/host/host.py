@@ -1,12 +1,11 @@
 """A host at work: hears of assignments and ends, asks the core, and does what it says."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from models.errors import AmalgamError
+from stream.ending import end
 from stream.host.core import (
     Answered,
     Assigned,
@@ -145,10 +144,7 @@ class Host:
             if member.done():
                 member.result()
         finally:
-            for task in (member, probing, *self._asking, *self._starting.values()):
-                task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, AmalgamError):
-                await asyncio.gather(member, probing, return_exceptions=True)
+            await end((member, probing, *self._asking, *self._starting.values()))
             if self._copies is not None:
                 await self._copies.close()
 

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 
 from models.errors import StateError
 from models.topics import BankTopics
+from stream.ending import end
 from stream.followed import Copy, note_of, read_followed, write_followed
 from stream.settings import Settings, of_worker
 from stream.store import STORE, StateStore
@@ -77,8 +78,7 @@ class _Follower:
     async def finish(self, within_s: float) -> None:
         self._finishing.set()
         await asyncio.wait([self._task], timeout=within_s)
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end([self._task])
         self._disk.shutdown(wait=False)
 
     async def _done(self, work: Callable[[], ResultT]) -> ResultT:
@@ -93,7 +93,8 @@ class _Follower:
             except (KafkaError, OSError, StateError) as error:
                 log.warning("%s is not followed: %s", self._place.topic, error)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._finishing.wait(), _RETRY_S)
+                    async with asyncio.timeout(_RETRY_S):
+                        await self._finishing.wait()
 
     async def _follow(self) -> None:
         consumer = AIOKafkaConsumer(

@@ -198,3 +198,17 @@ def test_missed_records_are_those_that_the_broker_no_longer_has(
         found += n_missed(expected, got, begins)
         expected = got + 1
     assert found == (min(begins, held[0]) if held else 0)
+
+
+async def test_a_stop_that_comes_with_the_answer_is_heard(
+    cluster: Cluster, telemetry: Telemetry
+) -> None:
+    """In one turn of the loop; else who looks for ever would never end."""
+    sources = sources_of(cluster, telemetry, IDS)
+    looking = asyncio.create_task(sources.look())
+    while sources._looking is None:  # noqa: ASYNC110  # begun by the first step of `look`
+        await asyncio.sleep(0)
+    answered = asyncio.wrap_future(sources._looking)
+    answered.add_done_callback(lambda _: looking.cancel())
+    with pytest.raises(asyncio.CancelledError):
+        await looking
