@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from amalgamator.policy import TrustPolicy
 from amalgamator.state import Pairs
 from models.codec import cell_keys
 from models.entity_risk import STEP
 
-_BLOCK = 4_096
 Square = NDArray[np.float64]
 
 
@@ -48,7 +48,7 @@ def count_flags(pairs: Pairs, members: Sequence[str], policy: TrustPolicy) -> Fl
     """Count outcomes where others had flagged, over the days of ``pairs``.
 
     Only entities that two members saw and one flagged are looked at. Sums are of whole numbers,
-    so their order does not matter; memory is bounded by blocks of entities.
+    so their order does not matter.
 
     Parameters
     ----------
@@ -60,19 +60,17 @@ def count_flags(pairs: Pairs, members: Sequence[str], policy: TrustPolicy) -> Fl
         Its ``flag_d``.
     """
     size = len(members)
-    flags = Flags(np.zeros((size, size)), np.zeros((size, size)))
     outcomes = _shared(_outcomes(pairs, members), size)
     if not len(outcomes.entity):
-        return flags
+        return Flags(np.zeros((size, size)), np.zeros((size, size)))
     n_days = int(outcomes.day.max()) + 1
-    order = np.argsort(outcomes.entity, kind="stable")
-    outcomes = outcomes.take(order)
-    for first in range(0, int(outcomes.entity[-1]) + 1, _BLOCK):
-        rows = slice(*np.searchsorted(outcomes.entity, [first, first + _BLOCK]).tolist())
-        shape = (size, min(_BLOCK, int(outcomes.entity[-1]) + 1 - first), n_days)
-        block = outcomes.take(rows)
-        _add_block(block._replace(entity=block.entity - first), shape, policy.flag_d, flags)
-    return flags
+    shape = (size, (int(outcomes.entity.max()) + 1) * n_days)
+    place = (outcomes.member, outcomes.entity * n_days + outcomes.day)
+    flagged = _flagged_before(
+        outcomes.take(np.flatnonzero(outcomes.f > 0.0)), n_days, policy.flag_d, shape
+    )
+    n, f = (csr_array((counts, place), shape=shape) for counts in (outcomes.n, outcomes.f))
+    return Flags((flagged @ n.T).toarray(), (flagged @ f.T).toarray())
 
 
 def _outcomes(pairs: Pairs, members: Sequence[str]) -> _Outcomes:
@@ -109,34 +107,25 @@ def _shared(outcomes: _Outcomes, n_members: int) -> _Outcomes:
     if not len(outcomes.entity):
         return outcomes
     n_entities = int(outcomes.entity.max()) + 1
-    seen = np.zeros((n_entities, n_members), np.bool_)
-    seen[outcomes.entity, outcomes.member] = True
     is_flagged = np.bincount(outcomes.entity, outcomes.f, n_entities) > 0.0
-    is_used = is_flagged & (seen.sum(axis=1) >= 2)
+    flagged = outcomes.take(np.flatnonzero(is_flagged[outcomes.entity]))
+    seen = np.unique(flagged.entity * n_members + flagged.member)
+    is_used = np.bincount(seen // n_members, minlength=n_entities) >= 2
     number = np.cumsum(is_used) - 1
-    rows = np.flatnonzero(is_used[outcomes.entity])
-    kept = outcomes.take(rows)
+    kept = flagged.take(np.flatnonzero(is_used[flagged.entity]))
     return kept._replace(entity=number[kept.entity])
 
 
-def _add_block(block: _Outcomes, shape: tuple[int, int, int], flag_d: int, flags: Flags) -> None:
-    n, f = np.zeros(shape), np.zeros(shape)
-    place = (block.member, block.entity, block.day)
-    np.add.at(n, place, block.n)
-    np.add.at(f, place, block.f)
-    for sender in range(shape[0]):
-        had = _flagged_before(f[sender] > 0.0, flag_d)
-        where = np.nonzero(had)
-        for receiver in range(shape[0]):
-            flags.n[sender, receiver] += n[receiver][where].sum()
-            flags.f[sender, receiver] += f[receiver][where].sum()
-
-
-def _flagged_before(fraud: NDArray[np.bool_], flag_d: int) -> NDArray[np.bool_]:
-    """Return whether one of the ``flag_d`` days before had a fraud; shape (n_entities, n_days)."""
-    flagged = np.zeros(fraud.shape, np.bool_)
-    for lag in range(1, min(flag_d, fraud.shape[1] - 1) + 1):
-        flagged[:, lag:] |= fraud[:, :-lag]
+def _flagged_before(
+    frauds: _Outcomes, n_days: int, flag_d: int, shape: tuple[int, int]
+) -> csr_array:
+    """Return 1 where a member had a fraud at an entity on one of the ``flag_d`` days before."""
+    lags = np.arange(1, min(flag_d, n_days - 1) + 1)[:, None]
+    member, entity, day = np.broadcast_arrays(frauds.member, frauds.entity, frauds.day + lags)
+    inside = day < n_days
+    place = (member[inside], entity[inside] * n_days + day[inside])
+    flagged = csr_array((np.ones(int(inside.sum())), place), shape=shape)
+    flagged.data[:] = 1.0  # where several of the days had one, too
     return flagged
 
 
@@ -150,31 +139,38 @@ def voices(flags: Flags, policy: TrustPolicy) -> Square:
     """
     size = len(flags.n)
     rate = np.divide(flags.f, flags.n, out=np.full((size, size), np.nan), where=flags.n > 0.0)
-    said = np.full((size, size), np.nan)
-    for s in range(size):
-        for r in range(size):
-            if s == r:
-                continue
-            others = [q for q in range(size) if q not in (s, r)]
-            said[s, r] = min(
-                _ratio(flags, (s, r), rate[[r, *others], r], policy),
-                _ratio(flags, (r, s), rate[r, [r, *others]], policy),
-            )
+    own = np.diagonal(rate)
+    to_receiver = np.fmin(own, _medians_of_others(rate.T).T)
+    by_receiver = np.fmin(own, _medians_of_others(rate).T)
+    said = np.minimum(
+        _ratios(flags.n, flags.f, to_receiver, policy),
+        _ratios(flags.n.T, flags.f.T, by_receiver, policy),
+    )
+    np.fill_diagonal(said, np.nan)
     return said
 
 
-def _ratio(
-    flags: Flags, place: tuple[int, int], rates: NDArray[np.float64], policy: TrustPolicy
-) -> float:
-    """Return found / expected frauds at one place; ``rates``: r's own, then those of others."""
-    others = rates[1:][~np.isnan(rates[1:])]
-    known = [rates[0], *([np.median(others)] if len(others) else [])]
-    known = [one for one in known if not np.isnan(one)]
-    if not known:
-        return 1.0
-    expected = float(flags.n[place] * min(known))
+def _medians_of_others(rates: Square) -> Square:
+    """Return in row r, column s the median of row r without columns r and s, NaN of nothing."""
+    known = rates.copy()
+    np.fill_diagonal(known, np.nan)
+    order = np.argsort(known, axis=1, kind="stable")  # those that are NaN last
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.arange(len(rates))[None, :], axis=1)
+    ordered = np.take_along_axis(known, order, axis=1)
+    is_known = ~np.isnan(known)
+    n_left = is_known.sum(axis=1, keepdims=True) - is_known
+    middle = []
+    for left in (np.maximum(n_left - 1, 0) // 2, n_left // 2):
+        place = left + (is_known & (left >= rank))  # s itself is passed over
+        middle.append(np.take_along_axis(ordered, np.minimum(place, len(rates) - 1), axis=1))
+    return np.where(n_left > 0, (middle[0] + middle[1]) / 2.0, np.nan)
+
+
+def _ratios(n: Square, f: Square, rate: Square, policy: TrustPolicy) -> Square:
+    """Return found / expected frauds, 1 where nothing is expected to be known."""
     prior = policy.prior_frauds
-    return (float(flags.f[place]) + prior) / (expected + prior)
+    return np.where(np.isnan(rate), 1.0, (f + prior) / (n * rate + prior))
 
 
 def evidence_trust(said: Square) -> NDArray[np.float64]:
@@ -187,8 +183,8 @@ def evidence_trust(said: Square) -> NDArray[np.float64]:
     size = len(said)
     if size < 3:
         return np.ones(size)
-    votes = [np.sort(np.delete(said[s], s)) for s in range(size)]
-    return np.array([one[len(one) // 2] for one in votes])
+    votes = np.sort(said, axis=1)[:, :-1]  # its own, NaN, is the last
+    return votes[:, (size - 1) // 2]
 
 
 def evidence_weight(ratio: float, policy: TrustPolicy) -> float:

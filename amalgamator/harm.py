@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from amalgamator.narrow import is_narrow
 from amalgamator.policy import FoldConfig, TrustPolicy
 from models.families.cholesky import solve_positive
-from models.families.conjugate import multiply, solve_packed
+from models.families.conjugate import multiply, quadratics, solve_packed
 from models.families.scorecard import DULL_P, MAX_LOGIT
 from models.families.solver import unpack
 from models.packed import add_scaled, diagonal
@@ -126,10 +126,9 @@ def prior_weights(config: FoldConfig, n_weights: int) -> NDArray[np.float64]:
     return weights
 
 
-def loss(sums: MemberSums, weights: NDArray[np.float64]) -> float:
-    """Return w'Aw / 2 - b'w, log-loss in nats up to a constant."""
-    image = multiply(sums.curvature, weights)
-    return float(np.sum(weights * (0.5 * image - sums.gradient)))
+def losses(sums: MemberSums, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return w'Aw / 2 - b'w, log-loss in nats up to a constant, for the weights in each column."""
+    return quadratics(sums.curvature, sums.gradient, points)
 
 
 def _impossible(sums: MemberSums) -> str | None:
@@ -162,7 +161,8 @@ def _model(
     )
     if not own.is_positive:
         return None
-    return _Model(sums, max(loss(sums, prior) - loss(sums, own.x), 0.0))
+    before, after = losses(sums, np.column_stack([prior, own.x])).tolist()
+    return _Model(sums, max(before - after, 0.0))
 
 
 def _is_positive(sums: MemberSums, ridge: float) -> bool:
@@ -222,20 +222,22 @@ def _most_harmful(
         start=prior,
         tolerance=_TOLERANCE,
     ).x
-    losses = {member: loss(model.sums, start) for member, model in models.items()}
     others = _room_for_others(curvature, len(gradient), config)
-    harm = {}
-    for sender, model in models.items():
+    points = np.empty((len(gradient), len(models) + 1))
+    points[:, -1] = start
+    for column, model in enumerate(models.values()):
         pull = multiply(model.sums.curvature, start) - model.sums.gradient
         # In float64, then rounded: the difference of what was rounded could be indefinite.
         np.subtract(curvature, model.sums.curvature, out=others, casting="same_kind")
         step = solve_packed(others, pull, ridge=config.ridge, tolerance=_STEP_TOLERANCE).x
-        said = sorted(
-            (losses[voter] - loss(other.sums, start + step)) / (other.best_gain + policy.prior_gain)
-            for voter, other in models.items()
-            if voter != sender
-        )
-        harm[sender] = said[(len(said) - 1) // 2]
+        points[:, column] = start + step
+    said = np.empty((len(models), len(models)))  # a row for each voter
+    for row, model in enumerate(models.values()):
+        *without, with_all = losses(model.sums, points)
+        said[row] = (with_all - np.array(without)) / (model.best_gain + policy.prior_gain)
+    np.fill_diagonal(said, np.nan)  # nobody has a voice on itself, and NaN comes last
+    medians = np.sort(said, axis=0)[(len(models) - 2) // 2]
+    harm = dict(zip(models, medians.tolist(), strict=True))
     worst = max(sorted(harm), key=lambda member: harm[member])
     return _Harm(harm, worst if harm[worst] > policy.max_harm else None)
 

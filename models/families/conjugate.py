@@ -62,6 +62,44 @@ def multiply(packed: NDArray[np.floating], x: NDArray[np.float64]) -> NDArray[np
     return out
 
 
+@nb.njit(cache=True)
+def _quadratics(packed, linear, points, out):  # type: ignore[no-untyped-def]  # compiled
+    n, n_points = points.shape
+    above = np.empty(n_points)
+    out[:] = 0.0
+    start = 0
+    for i in range(n):
+        half = 0.5 * packed[start]
+        for c in range(n_points):
+            above[c] = half * points[i, c] - linear[i]
+        for j in range(i + 1, n):
+            element = np.float64(packed[start + j - i])
+            for c in range(n_points):
+                above[c] += element * points[j, c]
+        for c in range(n_points):
+            out[c] += points[i, c] * above[c]
+        start += n - i
+
+
+def quadratics(
+    packed: NDArray[np.floating], linear: NDArray[np.float64], points: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return x'A x / 2 - b'x at each of some points, for one reading of A.
+
+    Parameters
+    ----------
+    packed
+        Upper triangle of A, as in `multiply`.
+    linear
+        b, shape (w,).
+    points
+        x, one a column: shape (w, n).
+    """
+    out = np.empty(points.shape[1])
+    _quadratics(packed, linear, np.ascontiguousarray(points), out)
+    return out
+
+
 def solve_packed(
     packed: NDArray[np.floating],
     target: NDArray[np.float64],

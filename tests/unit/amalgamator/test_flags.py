@@ -1,5 +1,6 @@
 """The trust in a sender's evidence, against counts and ratios written out."""
 
+import math
 from collections.abc import Sequence
 from itertools import product
 
@@ -98,13 +99,42 @@ def test_a_fraud_does_not_flag_its_own_day_nor_one_past_the_window() -> None:
     assert counted(outcomes, "ab", ONE_DAY).n[0, 1] == 10
 
 
-def test_more_entities_than_a_block_are_all_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks are only for memory."""
-    outcomes = [(m, e, d, 3, 1) for m in "ab" for e in range(50) for d in range(3)]
-    whole = counted(outcomes, "ab", POLICY)
-    monkeypatch.setattr("amalgamator.flags._BLOCK", 7)
-    blocks = counted(outcomes, "ab", POLICY)
-    assert blocks.n.tolist() == whole.n.tolist() == [[50 * 2 * 3] * 2] * 2
+def said_by_hand(flags: Flags, s: int, r: int) -> float:
+    """Follow the definition for what one member says of another."""
+    size = len(flags.n)
+    others = [q for q in range(size) if q not in (s, r)]
+
+    def rate(flagging: int, receiving: int) -> float:
+        n = flags.n[flagging, receiving]
+        return float(flags.f[flagging, receiving] / n) if n else math.nan
+
+    def ratio(place: tuple[int, int], rates: list[float]) -> float:
+        known = [one for one in rates if not math.isnan(one)]
+        worth = [*([float(np.median(known))] if known else []), rate(r, r)]
+        worth = [one for one in worth if not math.isnan(one)]
+        if not worth:
+            return 1.0
+        expected = float(flags.n[place]) * min(worth)
+        return (float(flags.f[place]) + POLICY.prior_frauds) / (expected + POLICY.prior_frauds)
+
+    return min(
+        ratio((s, r), [rate(q, r) for q in others]), ratio((r, s), [rate(r, q) for q in others])
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 7), st.integers(0, 2**32 - 1))
+def test_each_says_of_each_what_is_defined(size: int, seed: int) -> None:
+    """Also where pairs share nothing, so that fewer, or no, rates of others are known."""
+    rng = np.random.default_rng(seed)
+    n = rng.integers(0, 4, (size, size)).astype(np.float64)
+    flags = Flags(n, np.minimum(rng.integers(0, 4, (size, size)), n))
+    said = voices(flags, POLICY)
+    for s, r in product(range(size), repeat=2):
+        if s == r:
+            assert math.isnan(said[s, r])
+        else:
+            assert said[s, r] == said_by_hand(flags, s, r)
 
 
 def flags_with(n: float, rate: np.ndarray) -> Flags:
@@ -160,7 +190,7 @@ def test_nothing_known_is_no_reproach() -> None:
 def test_more_than_half_of_the_others_must_find_it_low(votes: list[float], expected: float) -> None:
     """Two of five can neither vouch for one another nor get a third out."""
     size = len(votes) + 1
-    said = np.ones((size, size))
+    said = np.where(np.eye(size) > 0.0, np.nan, 1.0)
     said[0, 1:] = votes
     assert evidence_trust(said)[0] == expected
 

@@ -10,7 +10,7 @@ from amalgamator.harm import (
     Verdict,
     _room_for_others,
     judge_statistics,
-    loss,
+    losses,
     prior_weights,
 )
 from amalgamator.policy import FoldConfig, TrustPolicy
@@ -68,10 +68,11 @@ def judged(sums: dict[str, MemberSums], *, exact: bool = False) -> dict[str, Ver
     return judge_statistics(sums, CONFIG, POLICY, exact=exact)
 
 
-def test_the_loss_is_the_quadratic_model() -> None:
-    """Half of w'Aw, less b'w."""
-    w = np.linspace(-1.0, 1.0, N_WEIGHTS)
-    assert loss(HONEST["a"], w) == pytest.approx(dense_loss(HONEST["a"], w), rel=1e-12)
+def test_losses_are_those_of_the_quadratic_model() -> None:
+    """Half of w'Aw, less b'w, for each w."""
+    points = np.random.default_rng(0).normal(size=(N_WEIGHTS, 5))
+    expected = [dense_loss(HONEST["a"], w) for w in points.T]
+    assert losses(HONEST["a"], points) == pytest.approx(expected, rel=1e-12)
 
 
 def test_honest_members_count_in_full() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.families.conjugate import multiply, solve_near, solve_packed
+from models.families.conjugate import multiply, quadratics, solve_near, solve_packed
 from models.packed import diagonal
 
 
@@ -54,6 +54,32 @@ def test_a_product_has_the_same_bits_on_any_machine(n: int, kind: type) -> None:
     packed = packed_of(symmetric(5, n)).astype(kind)
     x = np.random.default_rng(n).normal(size=n)
     assert multiply(packed, x).tolist() == product_in_order(packed, x)
+
+
+def quadratic_in_order(packed: np.ndarray, linear: np.ndarray, x: np.ndarray) -> float:
+    """Return x'A x / 2 - b'x by plain additions, row by row."""
+    elements, total, start = packed.astype(np.float64).tolist(), 0.0, 0
+    for i, own in enumerate(x.tolist()):
+        above = 0.5 * elements[start] * own - float(linear[i])
+        for j in range(i + 1, len(x)):
+            above += elements[start + j - i] * float(x[j])
+        total += own * above
+        start += len(x) - i
+    return total
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize(("n", "n_points"), [(1, 1), (7, 3), (16, 8), (33, 61)])
+def test_quadratics_have_the_same_bits_on_any_machine(n: int, n_points: int, kind: type) -> None:
+    """Those of sums in one order, however many points there are and however they lie in memory."""
+    packed = packed_of(symmetric(5, n)).astype(kind)
+    rng = np.random.default_rng(n)
+    linear, points = rng.normal(size=n), rng.normal(size=(n_points, n)).T
+    found = quadratics(packed, linear, points)
+    assert found.tolist() == [quadratic_in_order(packed, linear, x) for x in points.T]
+    square = symmetric(5, n).astype(kind)
+    expected = [x @ square @ x / 2 - linear @ x for x in points.T]
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 def test_float32_matrices_are_multiplied_in_float64() -> None:
