@@ -19,7 +19,7 @@ from amalgamator.state import FoldState, Pairs, by_bucket, of_part
 from amalgamator.sums import Stamp
 from amalgamator.target import targets
 from amalgamator.trust import Trust, TrustReport
-from models.entity_risk import EvidenceCells, capped
+from models.entity_risk import MAX_CELLS, EvidenceCells, capped, most_telling
 from models.release import Release, Source
 from models.release_hashes import Digests, seal_release
 from models.summary import Contribution
@@ -131,6 +131,7 @@ class Folder:
         cells = merge_cells(
             [(self._capped(held.contribution), self._weights[key.member]) for key, held in pairs]
         )
+        cells = most_telling(cells, MAX_CELLS)
         self._days[day] = (stamp, cells)
         return cells
 

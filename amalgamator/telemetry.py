@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from amalgamator.gate import DUPLICATE, REASONS, Accepted, Refused
 from models.codec import PART_NAMES
+from models.entity_risk import MAX_CELLS
 from models.release import Release
 
 _PREFIX = "amalgam_amalgamator"
@@ -79,6 +80,11 @@ class Telemetry:
         self._cells = Gauge(
             f"{_PREFIX}_evidence_cells", "Cells of evidence in the last release.", registry=registry
         )
+        self._full_days = Gauge(
+            f"{_PREFIX}_evidence_full_days",
+            "Days whose evidence had to be cut to fit the last release.",
+            registry=registry,
+        )
         self._members = Gauge(
             f"{_PREFIX}_members", "Registered members that count.", registry=registry
         )
@@ -130,6 +136,7 @@ class Telemetry:
         self._basis.set(0 if release.basis is None else release.basis.number)
         self._n_weights.set(0 if release.weights is None else len(release.weights))
         self._cells.set(sum(len(cells) for cells in release.evidence.values()))
+        self._full_days.set(sum(len(day) >= MAX_CELLS for day in release.evidence.values()))
         self._sources.set(len(release.sources))
         self._merged_at.set(release.created_ms / 1_000)
         self._weights.clear()

@@ -14,7 +14,8 @@ from models.histograms import N_CELLS
 from models.trees import TreeList, leaves_of, together
 
 MISSING = -1
-MAX_WEIGHTS = 8_192
+MAX_WEIGHTS = 5_760
+"""So many that their statistics, w (w + 1) / 2 float32 and w float64, fit into an envelope."""
 _LANES = 8
 
 

@@ -13,6 +13,7 @@ from typing import Any, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from models.basis import MAX_WEIGHTS
 from models.copula import THINNING as MOMENTS_THINNING
 from models.copula import check_moments
 from models.envelope import ArrayHeader, ContributionHeader, Kind, seal
@@ -25,7 +26,6 @@ from models.probes import MAX_PROBES, check_answers
 from models.schema import Schema
 from models.summary import Contribution, ContributionKey, Part, proposed_trees
 
-MAX_WEIGHTS = 8_192
 MAX_ELEMENTS = 2**26
 MAX_COUNT = 2**24
 CURVATURE_TOLERANCE = 1e-4

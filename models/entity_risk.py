@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 PSEUDONYM_BYTES = 16
 NEVER_MS = -1
 _HOURS = 24
+MAX_CELLS = 2**20
+"""Of a day, in one envelope: 50 bytes each, so that they fit into what an envelope may have."""
 STEP = 16
 """Capped counts and the weights of evidence are multiples of 1 / 16: their products stay exact."""
 
@@ -88,6 +90,17 @@ def empty_cells() -> EvidenceCells:
     )
 
 
+def _sorted(cells: EvidenceCells) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return a stable order by (name, kind, hour), and from the second on which repeat the last."""
+    halves = np.ascontiguousarray(cells.name).view(">u8").astype(np.uint64)
+    order = np.lexsort((cells.hour, cells.kind, halves[:, 1], halves[:, 0]))
+    is_again = np.ones(max(len(cells) - 1, 0), np.bool_)
+    for key in (halves[:, 0], halves[:, 1], cells.kind, cells.hour):
+        ordered = key[order]
+        is_again &= ordered[1:] == ordered[:-1]
+    return order, is_again
+
+
 def aggregate(cells: EvidenceCells) -> EvidenceCells:
     """Return sorted cells without repeats: counts added, first frauds the least, last the greatest.
 
@@ -95,16 +108,9 @@ def aggregate(cells: EvidenceCells) -> EvidenceCells:
     """
     if not len(cells):
         return cells
-    halves = np.ascontiguousarray(cells.name).view(">u8").astype(np.uint64)
-    order = np.lexsort((cells.hour, cells.kind, halves[:, 1], halves[:, 0]))
+    order, is_again = _sorted(cells)
     sorted_cells = cells.take(order)
-    halves = halves[order]
-    same = (
-        (halves[1:] == halves[:-1]).all(axis=1)
-        & (sorted_cells.kind[1:] == sorted_cells.kind[:-1])
-        & (sorted_cells.hour[1:] == sorted_cells.hour[:-1])
-    )
-    first = np.flatnonzero(np.r_[True, ~same])
+    first = np.flatnonzero(np.r_[True, ~is_again])
     unknown = np.iinfo(np.int64).max
     fraud = np.where(sorted_cells.first_fraud_ms < 0, unknown, sorted_cells.first_fraud_ms)
     first_fraud = np.minimum.reduceat(fraud, first)
@@ -186,6 +192,40 @@ def _count(place, event_ms, is_fraud):  # type: ignore[no-untyped-def]  # compil
     return of_cell[:end], n[:end], f[:end], first_fraud[:end], last_fraud[:end], last_legit[:end]
 
 
+def _entity_starts(cells: EvidenceCells) -> NDArray[np.intp]:
+    """Return the place of each entity's first cell; cells are sorted, and there are some."""
+    same = (cells.name[1:] == cells.name[:-1]).all(axis=1) & (cells.kind[1:] == cells.kind[:-1])
+    return np.flatnonzero(np.r_[True, ~same])
+
+
+def most_telling(cells: EvidenceCells, n: int) -> EvidenceCells:
+    """Return at most ``n`` of a day's cells: those of entities with frauds, then the fullest.
+
+    What is left out is of entities that nobody reported a fraud of on that day, as long as the
+    others fit: it would have lowered their rate a little.
+
+    Parameters
+    ----------
+    cells
+        Sorted.
+    n
+        >= 0.
+    """
+    if len(cells) <= n:
+        return cells
+    first = _entity_starts(cells)
+    sizes = np.diff(np.r_[first, len(cells)])
+    has_frauds = np.repeat(np.add.reduceat(cells.f.astype(np.float64), first) > 0.0, sizes)
+    order = np.lexsort((-cells.n, ~has_frauds))  # stable: of equals the first
+    return cells.take(np.sort(order[:n]))
+
+
+def present_in(cells: EvidenceCells, others: EvidenceCells) -> EvidenceCells:
+    """Return the cells whose entity and hour ``others`` have, too."""
+    order, is_again = _sorted(concatenate([cells, others]))
+    return cells.take(np.sort(order[:-1][is_again]))  # of two that are the same, the first
+
+
 def capped(cells: EvidenceCells, max_frauds: int) -> EvidenceCells:
     """Return a day's cells with at most about ``max_frauds`` frauds of each entity.
 
@@ -202,8 +242,7 @@ def capped(cells: EvidenceCells, max_frauds: int) -> EvidenceCells:
     """
     if max_frauds <= 0 or not len(cells):
         return cells
-    same = (cells.name[1:] == cells.name[:-1]).all(axis=1) & (cells.kind[1:] == cells.kind[:-1])
-    first = np.flatnonzero(np.r_[True, ~same])
+    first = _entity_starts(cells)
     frauds = np.add.reduceat(cells.f.astype(np.float64), first)
     if not (frauds > max_frauds).any():
         return cells

@@ -9,10 +9,12 @@ import xxhash
 from numpy.typing import NDArray
 
 from models.entity_risk import (
+    MAX_CELLS,
     PSEUDONYM_BYTES,
     EvidenceCells,
     capped,
     count_outcomes,
+    present_in,
     pseudonym,
 )
 from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING
@@ -186,7 +188,10 @@ class EntityTable:
             if known is not None and known[0] is evidence[day] and known[1] is own:
                 continue  # the very same values, which need not be hashed to be known again
             self._seen[day] = (evidence[day], own)
-            own = None if own is None else capped(own, max_frauds)
+            if own is not None:
+                own = capped(own, max_frauds)
+                if len(evidence[day]) >= MAX_CELLS:  # others' may have taken the place of ours
+                    own = present_in(own, evidence[day])
             identity = _identity(evidence[day], own)
             if day > newest - RING and self._installed.get(day) != identity:
                 self._install_day(day, evidence[day], own, weight, with_hours=day >= newest - 1)

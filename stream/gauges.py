@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 def show(telemetry: Telemetry, pipeline: Pipeline) -> None:
     """Set every gauge that the pipeline knows the value of."""
     telemetry.watermark_s.set(max(pipeline.watermark_ms, 0) / 1_000)
+    telemetry.evidence_left_out.set(pipeline.summaries.left_out)
     telemetry.entities.set(pipeline.entities.size)
     telemetry.accounts.set(pipeline.accounts.size)
     names = pipeline.panel.names

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from models.entity_risk import EvidenceCells
+from models.entity_risk import MAX_CELLS, EvidenceCells, most_telling
 from models.features.accounts import DAY_MS
 from models.summary import Contribution, ContributionKey
 from stream.entity_table import EntityTable
@@ -25,6 +25,8 @@ class Summaries:
     ----------
     due_ms
         When all but evidence is published next.
+    left_out
+        Cells of evidence that the last `collect` had no room for.
     """
 
     def __init__(self, member: str, worker: str, cadence_ms: int) -> None:
@@ -32,6 +34,7 @@ class Summaries:
         self._cadence_ms = cadence_ms
         self._sent: dict[int, tuple[int, EvidenceCells]] = {}
         self.due_ms = -1
+        self.left_out = 0
 
     def collect(
         self,
@@ -63,7 +66,9 @@ class Summaries:
             self.due_ms = now_ms["tick"] + self._cadence_ms
             pieces += panel.pieces(now_ms["tick"])
         pieces += answers
-        changed = entities.changed_cells()
+        found = entities.changed_cells()
+        changed = {day: most_telling(cells, MAX_CELLS) for day, cells in found.items()}
+        self.left_out = sum(len(found[day]) - len(cells) for day, cells in changed.items())
         self._sent = {day: (len(pieces) + i, c) for i, (day, c) in enumerate(changed.items())}
         pieces += [
             Piece("evidence", day, 0, int(cells.n.sum()), cells.arrays())

@@ -89,6 +89,9 @@ class Telemetry:
             "topics_replaced_total", "Input topics found to be made anew.", "stream"
         )
         self.lag = gauge("lag_records", "Records on the broker not yet read.")
+        self.evidence_left_out = gauge(
+            "evidence_cells_left_out", "Cells of evidence that the last summaries had no room for."
+        )
         self.entities = gauge("entities", "Entities known, own and by releases.")
         self.accounts = gauge("accounts", "Accounts known.")
         self.expert_weight = Gauge(

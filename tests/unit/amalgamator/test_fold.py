@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from amalgamator.evidence import merge_cells
 from amalgamator.fold import BasisPolicy, FoldConfig, Folder, FoldState, fold
 from amalgamator.policy import TrustPolicy
-from models.entity_risk import EvidenceCells
+from models.entity_risk import EvidenceCells, most_telling
 from models.errors import InvalidInputError
 from models.release import Release, Source
 from models.summary import Contribution
@@ -191,6 +191,16 @@ def test_only_the_newest_days_of_evidence_are_kept() -> None:
     log = numbered([evidence("alpha", 20_000 + day, seed=day) for day in (0, 8, 9, 40)])
     release = fold(state_of(log), CONFIG, 1, None)
     assert sorted(release.evidence) == [20_009, 20_040]
+
+
+def test_a_day_with_more_cells_than_an_envelope_takes_keeps_the_most_telling(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else no reader would take it."""
+    whole = fold(state_of(LOG), CONFIG, 2, None).evidence[20_000]
+    monkeypatch.setattr("amalgamator.fold.MAX_CELLS", len(whole) - 3)
+    cut = fold(state_of(LOG), CONFIG, 2, None).evidence[20_000]
+    assert dictionary_of(cut) == dictionary_of(most_telling(whole, len(whole) - 3))
 
 
 def test_days_that_did_not_change_are_the_same_objects() -> None:

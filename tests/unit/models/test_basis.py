@@ -250,7 +250,7 @@ def test_the_number_of_weights_is_bounded() -> None:
         changes = {"edges": edges, "n_edges": np.array([2, n + more, 0], np.int32)}
         changes["ranks"] = np.empty(0, np.float32)  # even ones
         if more:
-            with pytest.raises(InvalidInputError, match="at most 8192 weights"):
+            with pytest.raises(InvalidInputError, match=f"at most {MAX_WEIGHTS} weights"):
                 small_basis(**changes)
         else:
             assert small_basis(**changes).n_weights == MAX_WEIGHTS

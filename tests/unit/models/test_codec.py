@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.basis import MAX_WEIGHTS
 from models.codec import RULES, Context, decode_contribution, encode_contribution
+from models.entity_risk import MAX_CELLS
 from models.envelope import (
     ContributionHeader,
     Kind,
@@ -504,3 +506,18 @@ def test_context_defaults_are_those_of_the_exact_mode() -> None:
     """No privacy budget is spent and no release is named unless said."""
     context = Context(consortium="c", seq=1, prev_hash=b"", schema_hash="s", created_ms=0)
     assert (context.epsilon_spent, context.base_release, context.pseudonym_generation) == (0, "", 0)
+
+
+def test_the_largest_evidence_and_statistics_fit_into_an_envelope() -> None:
+    """A contribution that cannot be sent would end its worker, at each start anew."""
+    zeros = {
+        rule.name: np.zeros([size or MAX_CELLS for size in rule.shape], rule.dtype)
+        for rule in RULES["evidence"]
+    }
+    n_packed = MAX_WEIGHTS * (MAX_WEIGHTS + 1) // 2
+    sums = {"curvature": np.zeros(n_packed, np.float32), "gradient": np.zeros(MAX_WEIGHTS)}
+    largest = {"evidence": zeros, "statistics": sums}
+    for part, arrays in largest.items():
+        one = replace(golden_contributions()[part], arrays=arrays)
+        raw = encode_contribution(one, context_of(), SIGNER)
+        assert len(open_envelope(raw).body) == sum(array.nbytes for array in arrays.values())

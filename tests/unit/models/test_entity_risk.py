@@ -16,6 +16,8 @@ from models.entity_risk import (
     concatenate,
     count_outcomes,
     empty_cells,
+    most_telling,
+    present_in,
     pseudonym,
 )
 
@@ -282,3 +284,39 @@ def test_capped_counts_are_sixteenths_within_the_cap(
         assert found.f[mine].sum() <= cap + mine.sum() / 32
         if cells.f[mine].sum() <= cap:
             assert np.array_equal(found.n[mine], cells.n[mine])
+
+
+def test_the_cells_left_out_are_of_entities_without_frauds_and_the_emptiest_first() -> None:
+    """Entity 2 has a fraud in one of its hours, and keeps both."""
+    all_cells = cells_with([1, 2, 2, 3, 3], [9, 1, 1, 8, 7], [0, 0, 1, 0, 0])
+    kept = {n: most_telling(all_cells, n).hour.tolist() for n in range(6)}
+    # Of entity 2's hours, in the order of the day; 1 and 3 by how many outcomes they have.
+    assert kept == {
+        0: [],
+        1: [1],
+        2: [1, 2],
+        3: [0, 1, 2],
+        4: [0, 1, 2, 3],
+        5: [0, 1, 2, 3, 4],
+    }
+
+
+@given(ROW_LISTS, st.integers(0, 16))
+def test_what_is_kept_is_sorted_and_unchanged(rows: list[Row], n: int) -> None:
+    """As many as there is room for, however they lie in memory."""
+    whole = aggregate(cells(rows))
+    kept = most_telling(whole, n)
+    assert len(kept) == min(n, len(whole))
+    assert same_bits(aggregate(kept), kept)
+    assert set(rows_of(kept)) <= set(rows_of(whole))
+
+
+@given(ROW_LISTS, ROW_LISTS)
+def test_cells_present_in_others_are_those_of_the_same_entity_and_hour(
+    ours: list[Row], theirs: list[Row]
+) -> None:
+    """Whatever the others counted there."""
+    mine, others = aggregate(cells(ours)), aggregate(cells(theirs))
+    places = {row[:3] for row in rows_of(others)}
+    expected = [row for row in rows_of(mine) if row[:3] in places]
+    assert rows_of(present_in(mine, others)) == expected

@@ -6,7 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.entity_risk import EvidenceCells, aggregate, capped, concatenate, pseudonym
+from models.entity_risk import (
+    EvidenceCells,
+    aggregate,
+    capped,
+    concatenate,
+    most_telling,
+    present_in,
+    pseudonym,
+)
 from models.features.accounts import DAY_MS, HOUR_MS
 from models.features.entities import N_FEATURES, read
 from models.schema import ENTITY_FEATURES
@@ -224,6 +232,26 @@ def test_capped_own_counts_are_taken_out_to_the_last_bit(cap: int, weight: float
     for name in ("others_day_n", "others_day_f", "others_hour_n", "others_hour_f"):
         rows = [each.state[name][each.rows(0, NAMES)] for each in (table, alone)]
         assert np.array_equal(*rows)
+
+
+def test_own_cells_that_a_full_release_had_no_room_for_are_not_taken_out_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else what was never added would be missing from the others' counts."""
+    table = a_table()
+    learn(table, NORTH)
+    whole = merged((publish(table, 1), 1.0), (cells_of(SOUTH), 1.0))
+    n = min(len(cells) for cells in whole.values()) // 2
+    monkeypatch.setattr("stream.entity_table.MAX_CELLS", n)
+    cut = {day: most_telling(cells, n) for day, cells in whole.items()}
+    install(table, cut, seq=1)
+    alone = a_table()
+    alone.rows(0, NAMES)
+    install(alone, {day: present_in(cells, cut[day]) for day, cells in cells_of(SOUTH).items()})
+    for name in ("others_day_n", "others_day_f", "others_hour_n", "others_hour_f"):
+        rows = [each.state[name][each.rows(0, NAMES)] for each in (table, alone)]
+        assert np.array_equal(*rows)
+        assert np.all(rows[0] >= 0.0)
 
 
 def test_a_release_that_comes_again_changes_no_bit() -> None:

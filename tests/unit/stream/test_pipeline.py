@@ -255,6 +255,22 @@ def test_a_chargeback_after_the_horizon_is_learnt_as_one_more_outcome() -> None:
     assert outcomes(pipeline) == (1, 1)
 
 
+def test_a_day_with_more_evidence_than_an_envelope_takes_is_cut_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It goes on publishing; how many cells had no room is known."""
+    most = max(len(p.arrays["n"]) for p in WHOLE.contributions if p.key.part == "evidence")
+    monkeypatch.setattr("stream.summaries.MAX_CELLS", most - 2)
+    pipeline, trace, begin, left_out = Pipeline(a_config()), Trace(), 0, []
+    for end in [i + 1 for i, event in enumerate(LOG) if isinstance(event, Exchange)]:
+        feed(pipeline, BATCH, LOG[begin:end], RELEASES, trace=trace)
+        left_out.append(pipeline.summaries.left_out)
+        begin = end
+    sizes = [len(p.arrays["n"]) for p in trace.contributions if p.key.part == "evidence"]
+    assert max(sizes) == most - 2
+    assert max(left_out) == 2
+
+
 def test_evidence_published_is_what_a_count_gives() -> None:
     """Cell by cell: outcomes and frauds of each terminal by the hour in which they were known."""
     newest = {
