@@ -12,8 +12,10 @@ from models.entity_risk import (
     MAX_CELLS,
     PSEUDONYM_BYTES,
     EvidenceCells,
+    added,
     capped,
     count_outcomes,
+    empty_cells,
     present_in,
     pseudonym,
 )
@@ -71,6 +73,7 @@ class EntityTable:
         ]
         self._log: dict[int, list[tuple[NDArray[np.generic], ...]]] = {}
         self._changed: set[int] = set()
+        self._whole: dict[int, EvidenceCells] = {}
         self._published: dict[int, list[tuple[int, EvidenceCells]]] = {}
         self._seen: dict[int, tuple[EvidenceCells, EvidenceCells | None]] = {}
         self._installed: dict[int, int] = {}
@@ -130,11 +133,21 @@ class EntityTable:
         """Return the cells of each day that changed since the last call, as they are now."""
         days = sorted(self._changed)
         self._changed.clear()
-        return {day: self._cells(day) for day in days}
+        for day in days:
+            self._whole[day] = added(self._known_cells(day), self._new_cells(day))
+        return {day: self._whole[day] for day in days}
 
-    def _cells(self, day: int) -> EvidenceCells:
+    def _known_cells(self, day: int) -> EvidenceCells:
+        """Return a day's cells as of the last `changed_cells`."""
+        if day in self._whole:
+            return self._whole[day]
+        versions = self._published.get(day)
+        return versions[-1][1] if versions else empty_cells()
+
+    def _new_cells(self, day: int) -> EvidenceCells:
+        """Return the cells of a day's outcomes since then, and let go of these."""
         row, known_ms, event_ms, is_fraud = (
-            np.concatenate(column) for column in zip(*self._log[day], strict=True)
+            np.concatenate(column) for column in zip(*self._log.pop(day), strict=True)
         )
         hour = (known_ms - day * DAY_MS) // HOUR_MS
         return count_outcomes(self._index.names, self._index.kinds, row, hour, event_ms, is_fraud)
@@ -151,8 +164,10 @@ class EntityTable:
         """
         for day, version in cells.items():
             self._published.setdefault(day, []).append(version)
-        for day in [d for d in self._log if d < open_day and d not in self._changed]:
-            del self._log[day]
+            if self._whole.get(day) is version[1]:  # nothing was cut: the version says it all
+                del self._whole[day]
+        for day in [d for d in self._whole if d < open_day and d not in self._changed]:
+            del self._whole[day]
 
     def install(
         self,
@@ -281,6 +296,8 @@ class EntityTable:
         for day, entries in self._log.items():
             for field, column in zip(_LOG_FIELDS, zip(*entries, strict=True), strict=True):
                 out[f"log/{day}/{field}"] = np.concatenate(column)
+        for day, whole in self._whole.items():
+            out |= {f"whole/{day}/{field}": array for field, array in whole.arrays().items()}
         for day, versions in self._published.items():
             for seq, cells in versions:
                 for field, array in cells.arrays().items():
@@ -320,6 +337,8 @@ class EntityTable:
         logged = {int(key.split("/")[1]) for key in arrays if key.startswith("log/")}
         for day in sorted(logged):
             self._log[day] = [tuple(arrays[f"log/{day}/{field}"] for field in _LOG_FIELDS)]
+        held = {int(key.split("/")[1]) for key in arrays if key.startswith("whole/")}
+        self._whole = {day: EvidenceCells(**under(f"whole/{day}/", arrays)) for day in sorted(held)}  # type: ignore[arg-type]  # dtypes are as they were stored
         versions = {
             (int(day), int(seq))
             for _, day, seq, _ in (k.split("/") for k in arrays if k.startswith("published/"))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from models.entity_risk import (
     EvidenceCells,
+    added,
     aggregate,
     capped,
     concatenate,
@@ -180,6 +181,13 @@ def test_merging_is_associative_and_commutative(
     right = aggregate(concatenate([aggregate(concatenate([c, b])), a]))
     assert same_bits(left, pooled)
     assert same_bits(right, pooled)
+
+
+@given(ROW_LISTS, ROW_LISTS)
+def test_adding_sorted_cells_is_aggregating_them_together(one: list[Row], two: list[Row]) -> None:
+    """To the bit, none of either included."""
+    a, b = aggregate(cells(one)), aggregate(cells(two))
+    assert same_bits(added(a, b), aggregate(concatenate([a, b])))
 
 
 @given(rows=ROW_LISTS)

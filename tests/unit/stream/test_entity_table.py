@@ -175,6 +175,25 @@ def test_a_day_is_published_whole_when_it_changed_and_not_otherwise() -> None:
     assert publish(table, 3) == {}
 
 
+@pytest.mark.parametrize("is_restored", [False, True])
+def test_a_day_of_which_a_part_was_published_goes_on_whole(*, is_restored: bool) -> None:
+    """What had no room the first time counts the next time, also after a restart."""
+    table = a_table()
+    first = np.arange(len(NORTH[0])) % 2 == 0
+    learn(table, part(NORTH, first))
+    cut = {day: most_telling(cells, 2) for day, cells in table.changed_cells().items()}
+    table.published({day: (1, cells) for day, cells in cut.items()}, open_day=DAY)
+    if is_restored:
+        arrays, table = table.arrays(), a_table()
+        table.load(arrays)
+    learn(table, part(NORTH, ~first))
+    found, whole = table.changed_cells(), cells_of(NORTH)
+    for day in found:
+        assert found[day].arrays().keys() == whole[day].arrays().keys()
+        for name, array in found[day].arrays().items():
+            assert array.tobytes() == whole[day].arrays()[name].tobytes()
+
+
 def test_nobody_elses_outcome_is_in_the_own_features() -> None:
     """A release changes what is shared alone."""
     table = a_table()
