@@ -51,7 +51,7 @@ chaos: $(STAMPS)/core  ## a hundred faults under load on a real Kafka: nothing l
 
 backtest: $(STAMPS)/core  ## the Handbook's data through the consortium, figures and report
 	$(BIN)/amalgam backtest $(DATA) --mapping deploy/mappings/handbook.toml --split handbook \
-	  --scored-from 2018-07-15 --scored-to 2018-09-30 --family lightgbm \
+	  --scored-from 2018-07-15 --scored-to 2018-09-30 \
 	  --results deploy/bench/results/backtest.json --report .amalgam/backtest.html
 
 detection: $(STAMPS)/mlp  ## every plan on three splits of the Handbook's data, and foreign data: hours

@@ -109,8 +109,9 @@ def _shared(outcomes: _Outcomes, n_members: int) -> _Outcomes:
     n_entities = int(outcomes.entity.max()) + 1
     is_flagged = np.bincount(outcomes.entity, outcomes.f, n_entities) > 0.0
     flagged = outcomes.take(np.flatnonzero(is_flagged[outcomes.entity]))
-    seen = np.unique(flagged.entity * n_members + flagged.member)
-    is_used = np.bincount(seen // n_members, minlength=n_entities) >= 2
+    seen = np.sort(flagged.entity * n_members + flagged.member)
+    is_other = np.diff(seen, prepend=-1) > 0
+    is_used = np.bincount(seen[is_other] // n_members, minlength=n_entities) >= 2
     number = np.cumsum(is_used) - 1
     kept = flagged.take(np.flatnonzero(is_used[flagged.entity]))
     return kept._replace(entity=number[kept.entity])

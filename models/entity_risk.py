@@ -259,8 +259,12 @@ def _count(place, event_ms, is_fraud):  # type: ignore[no-untyped-def]  # compil
 
 def _entity_starts(cells: EvidenceCells) -> NDArray[np.intp]:
     """Return the place of each entity's first cell; cells are sorted, and there are some."""
-    same = (cells.name[1:] == cells.name[:-1]).all(axis=1) & (cells.kind[1:] == cells.kind[:-1])
-    return np.flatnonzero(np.r_[True, ~same])
+    is_first = np.ones(len(cells), np.bool_)
+    halves = _halves(cells)
+    is_first[1:] = cells.kind[1:] != cells.kind[:-1]
+    for half in (halves[:, 0], halves[:, 1]):
+        is_first[1:] |= half[1:] != half[:-1]
+    return np.flatnonzero(is_first)
 
 
 def most_telling(cells: EvidenceCells, n: int) -> EvidenceCells:

@@ -1,10 +1,11 @@
-"""``python -m deploy.bench [pieces|job|latency|scale|recovery|all]``: measures.
+"""``python -m deploy.bench [pieces|job|latency|scale|backtest|recovery|all]``: measures.
 
-``pieces`` and ``scale`` need no broker. The others start a Kafka of their own in a temporary
+``pieces``, ``scale`` and ``backtest`` need no broker. The others start a Kafka of their own in a temporary
 folder, and stop it and whatever else they started, also when they fail. ``all`` writes
 ``results/pieces.json``, ``results/speed.json`` and the plot ``results/speed.svg``; ``scale`` alone
-puts its figures into ``results/speed.json`` beside the rest, ``recovery``, which ``all`` leaves
-out, into ``results/chaos.json`` beside those of a chaos run.
+and ``backtest``, which needs the Handbook's data and is left out of ``all``, put their figures into
+``results/speed.json`` beside the rest, ``recovery``, which ``all`` leaves out too, into
+``results/chaos.json`` beside those of a chaos run.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from deploy.bench.bank import BenchBank, BenchConfig, BenchStream, make_stream, now
 from deploy.bench.chart import draw_speed
+from deploy.bench.handbook import measure_backtest
 from deploy.bench.job import ROOT, measure_job
 from deploy.bench.latency import measure_latency
 from deploy.bench.pieces import make_workload, measure_pieces
@@ -83,6 +85,13 @@ def run_scale() -> Figures:
     return figures
 
 
+def run_backtest_time(file: Path) -> Figures:
+    """Measure how long a back-test takes, and write it down beside the other costs."""
+    figures = measure_backtest(file)
+    merge_results(RESULTS / "speed.json", "python -m deploy.bench backtest", figures, now=now())
+    return figures
+
+
 def show(figures: Mapping[str, float]) -> None:
     """Print figures."""
     for name, value in figures.items():
@@ -96,7 +105,7 @@ def run_all(config: BenchConfig) -> Figures:
     show(pieces)
     write_results(RESULTS / "pieces.json", command, pieces, now=now())
     speed = run_on_kafka(config, measure_job, latency_of) | measure_scale()
-    write_results(RESULTS / "speed.json", command, speed, now=now())
+    merge_results(RESULTS / "speed.json", command, speed, now=now())
     draw_speed(speed, RESULTS / "speed.svg")
     return speed
 
@@ -108,7 +117,10 @@ def main() -> int:
         "part",
         nargs="?",
         default="all",
-        choices=("pieces", "job", "latency", "scale", "recovery", "all"),
+        choices=("pieces", "job", "latency", "scale", "backtest", "recovery", "all"),
+    )
+    parser.add_argument(
+        "--handbook", type=Path, default=Path("handbook.parquet"), help="data of the back-test"
     )
     parser.add_argument("--rounds", type=int, default=3, help="of the job beside its peers")
     given = parser.parse_args()
@@ -119,6 +131,7 @@ def main() -> int:
         "job": lambda: run_on_kafka(config, measure_job),
         "latency": lambda: run_on_kafka(config, latency_of),
         "scale": run_scale,
+        "backtest": lambda: run_backtest_time(given.handbook),
         "recovery": run_recovery,
         "all": lambda: run_all(config),
     }
