@@ -1,7 +1,7 @@
 """``python -m deploy.bench [pieces|job|latency|scale|backtest|recovery|all]``: measures.
 
-``pieces``, ``scale`` and ``backtest`` need no broker. The others start a Kafka of their own in a temporary
-folder, and stop it and whatever else they started, also when they fail. ``all`` writes
+``pieces``, ``scale`` and ``backtest`` need no broker. The others start a Kafka of their own in a
+temporary folder, and stop it and whatever else they started, also when they fail. ``all`` writes
 ``results/pieces.json``, ``results/speed.json`` and the plot ``results/speed.svg``; ``scale`` alone
 and ``backtest``, which needs the Handbook's data and is left out of ``all``, put their figures into
 ``results/speed.json`` beside the rest, ``recovery``, which ``all`` leaves out too, into

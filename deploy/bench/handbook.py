@@ -1,4 +1,4 @@
-"""How long a back-test of the Handbook's data takes: the consortium and pooled data, side by side."""
+"""How long a back-test of the Handbook's data takes: consortium and pooled data, side by side."""
 
 import sys
 from pathlib import Path
