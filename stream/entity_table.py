@@ -37,6 +37,7 @@ from stream.touched import TouchedPages
 
 _OTHERS_AGES = ("others_last_fraud_ms", "others_last_legit_ms", "others_episode_ms")
 _OTHERS_RINGS = ("others_day_n", "others_day_f", "others_hour_n", "others_hour_f")
+_KEPT_VERSIONS = 64
 _HOUR_DAYS = SHARED_HOURS // 24
 _LOG_FIELDS = ("row", "known_ms", "event_ms", "is_fraud")
 
@@ -155,6 +156,9 @@ class EntityTable:
     def published(self, cells: Mapping[int, tuple[int, EvidenceCells]], *, open_day: int) -> None:
         """Remember what was published of each day and under which number.
 
+        Of many versions that no release has shown to be passed, as while the amalgamator is away,
+        the first, which the last release may hold, and the newest are kept.
+
         Parameters
         ----------
         cells
@@ -163,7 +167,9 @@ class EntityTable:
             Days before it get no more outcomes.
         """
         for day, version in cells.items():
-            self._published.setdefault(day, []).append(version)
+            versions = self._published.setdefault(day, [])
+            versions.append(version)
+            del versions[1:-_KEPT_VERSIONS]
             if self._whole.get(day) is version[1]:  # nothing was cut: the version says it all
                 del self._whole[day]
         for day in [d for d in self._whole if d < open_day and d not in self._changed]:

@@ -273,6 +273,27 @@ def test_own_cells_that_a_full_release_had_no_room_for_are_not_taken_out_of_it(
         assert np.all(rows[0] >= 0.0)
 
 
+def test_versions_stay_few_while_no_release_comes() -> None:
+    """Yet what a release then holds, the last one's or a recent one, is taken out exactly."""
+    first, rest = (part(NORTH, np.arange(len(NORTH[0])) % 2 == k) for k in (0, 1))
+    table, alone = a_table(), a_table()
+    for seq, i in enumerate(range(0, len(first[0])), start=1):
+        learn(table, part(first, np.arange(len(first[0])) == i))
+        publish(table, seq)
+    for seq in range(1_000, 1_200):
+        table.published({DAY: (seq, cells_of(first)[DAY])}, open_day=DAY)
+    kept = {name.split("/")[2] for name in table.arrays() if name.startswith(f"published/{DAY}/")}
+    assert len(kept) <= 65
+    assert {"1", "1199"} <= kept
+    learn(table, rest)
+    learn(alone, joined(first, rest))
+    install(table, merged((cells_of(first), 1.0), (cells_of(SOUTH), 1.0)), seq=1_199)
+    install(alone, cells_of(SOUTH))
+    for name in ("others_day_n", "others_day_f"):
+        rows = [each.state[name][each.rows(0, NAMES)] for each in (table, alone)]
+        assert np.array_equal(*rows)
+
+
 def test_a_release_that_comes_again_changes_no_bit() -> None:
     """Nor does the same content in other arrays, as from the wire."""
     table = a_table()
