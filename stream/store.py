@@ -100,10 +100,11 @@ class StateStore:
             raise StateError(f"state in {path}: expected a manifest, found none")
         if has_manifest and not (path / _PAGES).exists():
             raise StateError(f"state in {path}: expected pages beside the manifest, found none")
-        with _told(f"state in {path} cannot be opened"):
-            self._lock = None if is_read_only else _locked(path)
+        with _told(f"state in {path} cannot be opened"), contextlib.ExitStack() as undo:
+            self._lock = None if is_read_only else undo.enter_context(_locked(path))
             segments, self._sealed = self._stored()
             self._pages = PageFile(path / _PAGES, segments, is_read_only=is_read_only)
+            undo.pop_all()
         self.pages = PageTable()
 
     @property

@@ -273,6 +273,18 @@ def test_a_manifest_that_is_cut_or_changed_is_refused(tmp_path: Path, cut: int) 
     assert refusal(path) == "state: the manifest's bytes have changed"
 
 
+def test_a_store_that_cannot_be_opened_is_let_go(tmp_path: Path) -> None:
+    """Whoever holds on to what was wrong does not hold the store."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "manifest").write_bytes(b"\xff\x00")
+    (tmp_path / "state" / "pages").touch()
+    refusals = []
+    for _ in range(2):
+        with pytest.raises(StateError, match="expected a manifest") as refused:
+            StateStore(tmp_path / "state")
+        refusals.append(refused)
+
+
 def test_a_manifest_without_pages_is_not_begun_anew_over(tmp_path: Path) -> None:
     """What is left of a state is refused, not overwritten."""
     saved(tmp_path / "s", {"a": np.arange(3)})
