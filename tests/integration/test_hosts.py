@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deploy.chaos.compare import compare
@@ -28,6 +30,7 @@ from tests.integration.split_bank import (
 )
 
 pytestmark = pytest.mark.integration
+_LONG_S = 240.0
 
 
 class Scene:
@@ -54,9 +57,9 @@ class Scene:
                 stderr=log,
             )
 
-    def host(self, *, standby: bool = False) -> HostProcess:
-        """Start one more host."""
-        directory = self.directory / f"host-{len(self.hosts)}"
+    def host(self, *, standby: bool = False, disk: Path | None = None) -> HostProcess:
+        """Start one more host, on an empty disk or on that of one before."""
+        directory = disk or self.directory / f"host-{len(self.hosts)}"
         file = self.files.settings[self.name]
         self.hosts.append(HostProcess(file, directory, standby=standby))
         return self.hosts[-1]
@@ -204,6 +207,72 @@ def test_paused_host_does_no_harm_when_it_goes_on(scene: Scene, *, with_its_work
     scene.assert_undisturbed()
     both = [line for host in hosts for line in host.lines() if "ended with code 4" in line]
     assert len(both) <= 2  # of a worker that was taken away, never in turns
+
+
+class Rebalances:
+    """Hosts of a bank that come and go at random.
+
+    Parameters
+    ----------
+    scene
+        Of the bank, two hosts running.
+    rng
+        What decides.
+    """
+
+    def __init__(self, scene: Scene, rng: np.random.Generator) -> None:
+        self._scene, self.rng = scene, rng
+        self._running = list(scene.hosts)
+        self.done: Counter[str] = Counter()
+
+    def befall(self) -> None:
+        """Kill, stop or pause a host, or have one more join; two or three run afterwards."""
+        deed = str(self.rng.choice(["kill", "stop", "pause", "pause all", "join"]))
+        if deed == "join" and len(self._running) == 3:
+            deed = "leave"
+        self.done[deed] += 1
+        if deed == "join":
+            self._running.append(self._scene.host())
+            return
+        host = self._running.pop(int(self.rng.integers(len(self._running))))
+        if deed.startswith("pause"):
+            self._pause(host, with_workers=deed == "pause all")
+        elif deed == "kill":
+            host.stop(signal.SIGKILL)
+        else:
+            assert host.stop() == 0
+        if deed in ("kill", "stop"):
+            time.sleep(self.rng.uniform(0.0, 4.0))
+            disk = host.log_path.parent if self.rng.random() < 0.5 else None
+            self._running.append(self._scene.host(disk=disk))
+
+    def _pause(self, host: HostProcess, *, with_workers: bool) -> None:
+        """Pause for a while, shorter or longer than the group's session, and let it go on."""
+        pids = [host.process.pid]
+        pids += [pid for pid in host.pids() if is_alive(pid)] if with_workers else []
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(self.rng.uniform(1.0, 16.0))
+        for pid in filter(is_alive, pids):
+            os.kill(pid, signal.SIGCONT)
+        self._running.append(host)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [1, 2])
+def test_hosts_that_come_and_go_at_random_lose_nothing(scene: Scene, seed: int) -> None:
+    """Killed, stopped, paused and joined by others under load, on old disks and on empty ones."""
+    hosts = (scene.host(), scene.host())
+    eventually(lambda: all(len(host.workers()) == 1 for host in hosts), "a worker on each host")
+    rebalances = Rebalances(scene, np.random.default_rng(seed))
+    scene.feed(_LONG_S)
+    until_s = time.monotonic() + _LONG_S
+    while time.monotonic() < until_s:
+        time.sleep(rebalances.rng.uniform(1.0, 8.0))
+        rebalances.befall()
+    assert rebalances.done.total() >= 15
+    scene.finish()
+    scene.assert_undisturbed()
 
 
 def test_more_workers_than_there_is_room_for_end_host_and_worker_with_two(
