@@ -73,7 +73,7 @@ HOMES = {
     ),
     "quixstreams": ("deploy/bench/peers.py",),  # in the peers' environment, not in ours
     "lightgbm": ("models/families/batch.py",),
-    "scipy": ("deploy/simulator.py", "tests/*"),
+    "scipy": ("deploy/simulator.py", "amalgamator/flags.py", "tests/*"),
     "torch": ("models/families/mlp.py", "models/families/distilled.py", "amalgamator/distil.py"),
 }
 ENVIRONMENT_HOMES = ("*/__main__.py", "deploy/*")
