@@ -79,7 +79,7 @@ class Scene:
                 began_s = time.monotonic()
                 assert host.stop() == 0
                 assert time.monotonic() - began_s < 15.0  # ten, on a machine with nothing else
-            assert not [pid for pid in host.pids() if is_alive(pid)]
+        assert not [pid for host in self.hosts for pid in host.pids() if is_alive(pid)]
 
     def assert_undisturbed(self) -> None:
         """Every decision, alert, state, contribution and the release are those of one process."""
