@@ -43,6 +43,7 @@ def test_planted_bugs_are_found(tmp_path: Path) -> None:
     plants = {"alpenkasse": "offsets-first", "costabanco": "doubled"}
     verdict = chaos(tmp_path, faults=10, only=("kill-bank",), plants=plants)
     found = {(one.figure, one.where) for one in verdict.differences}
-    assert ("transactions_lost", "alpenkasse") in found
+    # What was skipped had been answered before the kill; later payments are answered otherwise.
+    assert {(name, "alpenkasse") for name in ("transactions_lost", "decisions_changed")} & found
     assert ("learned_twice", "costabanco") in found
     assert {("state_equal", "alpenkasse"), ("state_equal", "costabanco")} <= found
