@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.codec import cell_keys
-from models.entity_risk import NEVER_MS, PSEUDONYM_BYTES, EvidenceCells
+from models.entity_risk import NEVER_MS, PSEUDONYM_BYTES, EvidenceCells, cell_keys
 
 _HOUR_BITS = np.uint64(8)
 _HOUR_MASK = np.uint64(0xFF)

@@ -15,8 +15,7 @@ from scipy.sparse import csr_array
 
 from amalgamator.policy import TrustPolicy
 from amalgamator.state import Pairs
-from models.codec import cell_keys
-from models.entity_risk import STEP
+from models.entity_risk import STEP, cell_keys
 
 Square = NDArray[np.float64]
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.basis import MAX_WEIGHTS
 from models.copula import THINNING as MOMENTS_THINNING
 from models.copula import check_moments
+from models.entity_risk import cell_keys
 from models.envelope import ArrayHeader, ContributionHeader, Kind, seal
 from models.errors import InvalidInputError, InvalidTreesError, QuarantinedError
 from models.families.mlp_parameters import check_net
@@ -266,13 +267,6 @@ def check_cells(arrays: Arrays, n_kinds: int) -> None:
     )
     _demand(bool(np.all(legit >= -1)), "last_legit_ms: expected -1 or later")
     _demand(_is_ascending(cell_keys(arrays)), "cells: expected (name, kind, hour) to ascend")
-
-
-def cell_keys(arrays: Arrays) -> list[NDArray[np.uint64]]:
-    """Return what cells are sorted by, most significant first: two halves of the name, the rest."""
-    halves = np.ascontiguousarray(arrays["name"]).view(">u8").astype(np.uint64)
-    rest = arrays["kind"].astype(np.uint64) * np.uint64(256) + arrays["hour"].astype(np.uint64)
-    return [halves[:, 0], halves[:, 1], rest]
 
 
 def _is_ascending(keys: Sequence[NDArray[np.uint64]]) -> bool:

@@ -1,8 +1,9 @@
 """Evidence on entities (terminals, merchants, devices): keyed pseudonyms and mergeable counts."""
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -90,17 +91,19 @@ def empty_cells() -> EvidenceCells:
     )
 
 
-def _halves(cells: EvidenceCells) -> NDArray[np.uint64]:
-    """Return the names as two numbers each, in the same order."""
-    return np.ascontiguousarray(cells.name).view(">u8").astype(np.uint64)
+def cell_keys(arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[np.uint64]]:
+    """Return what cells are sorted by, most significant first: two halves of the name, the rest."""
+    halves = np.ascontiguousarray(arrays["name"]).view(">u8").astype(np.uint64)
+    rest = arrays["kind"].astype(np.uint64) * np.uint64(256) + arrays["hour"].astype(np.uint64)
+    return [halves[:, 0], halves[:, 1], rest]
 
 
 def _sorted(cells: EvidenceCells) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Return a stable order by (name, kind, hour), and from the second on which repeat the last."""
-    halves = _halves(cells)
-    order = np.lexsort((cells.hour, cells.kind, halves[:, 1], halves[:, 0]))
+    keys = cell_keys(cells.arrays())
+    order = np.lexsort(keys[::-1])
     is_again = np.ones(max(len(cells) - 1, 0), np.bool_)
-    for key in (halves[:, 0], halves[:, 1], cells.kind, cells.hour):
+    for key in keys:
         ordered = key[order]
         is_again &= ordered[1:] == ordered[:-1]
     return order, is_again
@@ -140,7 +143,8 @@ def added(one: EvidenceCells, two: EvidenceCells) -> EvidenceCells:
         for name, array in one.arrays().items()
     }
     columns, columns_two = (tuple(each.arrays().values()) for each in (one, two))
-    n = _add_sorted(_halves(one), _halves(two), columns, columns_two, tuple(out.values()))
+    keys, keys_two = (np.column_stack(cell_keys(each.arrays())) for each in (one, two))
+    n = _add_sorted(keys, keys_two, columns, columns_two, tuple(out.values()))
     return EvidenceCells(**{name: array[:n] for name, array in out.items()})
 
 
@@ -149,7 +153,7 @@ def _add_sorted(keys, keys_two, one, two, out):  # type: ignore[no-untyped-def] 
     """Merge columns in the order of `EvidenceCells`; return how many cells came of it."""
     i = j = k = 0
     while i < len(keys) or j < len(keys_two):
-        order = _order(keys, one, i, keys_two, two, j)
+        order = _order(keys, i, keys_two, j)
         if order <= 0:
             _put(one, i, out, k)
         else:
@@ -168,17 +172,13 @@ def _add_sorted(keys, keys_two, one, two, out):  # type: ignore[no-untyped-def] 
 
 
 @nb.njit(cache=True)
-def _order(keys, one, i, keys_two, two, j):  # type: ignore[no-untyped-def]  # compiled
+def _order(keys, i, keys_two, j):  # type: ignore[no-untyped-def]  # compiled
     """Return -1 where the first's cell comes before the second's, 0 where they are the same, 1."""
     if i == len(keys) or j == len(keys_two):
         return -1 if j == len(keys_two) else 1
-    for half in range(2):
-        if keys[i, half] != keys_two[j, half]:
-            return -1 if keys[i, half] < keys_two[j, half] else 1
-    if one[1][i] != two[1][j]:  # kinds
-        return -1 if one[1][i] < two[1][j] else 1
-    if one[2][i] != two[2][j]:  # hours
-        return -1 if one[2][i] < two[2][j] else 1
+    for k in range(keys.shape[1]):
+        if keys[i, k] != keys_two[j, k]:
+            return -1 if keys[i, k] < keys_two[j, k] else 1
     return 0
 
 
@@ -259,10 +259,10 @@ def _count(place, event_ms, is_fraud):  # type: ignore[no-untyped-def]  # compil
 
 def _entity_starts(cells: EvidenceCells) -> NDArray[np.intp]:
     """Return the place of each entity's first cell; cells are sorted, and there are some."""
+    high, low, _ = cell_keys(cells.arrays())
     is_first = np.ones(len(cells), np.bool_)
-    halves = _halves(cells)
     is_first[1:] = cells.kind[1:] != cells.kind[:-1]
-    for half in (halves[:, 0], halves[:, 1]):
+    for half in (high, low):
         is_first[1:] |= half[1:] != half[:-1]
     return np.flatnonzero(is_first)
 

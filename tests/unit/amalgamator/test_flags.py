@@ -18,7 +18,7 @@ from amalgamator.flags import (
 )
 from amalgamator.policy import TrustPolicy
 from amalgamator.state import Held, Pairs
-from models.codec import cell_keys
+from models.entity_risk import cell_keys
 from models.summary import Contribution, ContributionKey
 
 POLICY = TrustPolicy()
