@@ -64,7 +64,7 @@ def feature_rows(data: BankRows, *, delay_ms: int, on_progress: OnShare) -> Feat
     is_taken = np.zeros(n, np.bool_)
 
     def take(pipeline: Pipeline, rows: NDArray[np.int64]) -> None:
-        features[rows] = pipeline.log.features[pipeline.log.size - len(rows) :]
+        features[rows] = pipeline.log.newest(len(rows)).features
         is_taken[rows] = True
 
     plan = RunPlan(

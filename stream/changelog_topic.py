@@ -236,9 +236,9 @@ class ChangelogTopic:
         UnavailableError
             If it does not arrive.
         """
-        await self._put(snapshot.pages)
+        await self._put(snapshot.pairs())
         offset = await self._put_head(snapshot.manifest, self._head_offset)
-        if offset - self._next_offset != len(snapshot.pages):
+        if offset - self._next_offset != snapshot.n_pages:
             await self._look_for_rivals(self._next_offset, offset)
         gone = set(snapshot.gone)
         if self.leftover:

@@ -80,13 +80,12 @@ class Judge:
         """
         window_ms = int(window * self._policy.blend.window_d * DAY_MS)
         rows = log.matured_since(now_ms - window_ms)
-        known_ms = log.known_ms[rows]
-        rows = rows[known_ms <= now_ms]
+        fitted = log.at(rows[log.at(rows).known_ms <= now_ms])
         self.blend = fit_blend(
-            log.scores[rows],
-            log.outcome[rows] == FRAUD,
-            (now_ms - log.known_ms[rows]) / DAY_MS,
-            log.hash[rows],
+            fitted.scores,
+            fitted.outcome == FRAUD,
+            (now_ms - fitted.known_ms) / DAY_MS,
+            fitted.hash,
             cold=self._cold,
             policy=self._policy.blend,
         )

@@ -101,13 +101,15 @@ class LabelJoin:
         """
         if not self.parked:
             return
-        for row, transaction_hash in enumerate(log.hash[added].tolist(), added.start):
+        new = log.at(np.arange(added.start, added.stop)).hash
+        for row, transaction_hash in enumerate(new.tolist(), added.start):
             label = self.parked.pop(transaction_hash, None)
             if label is not None:
                 self._settle(log, row, label, tick_ms)
 
     def _settle(self, log: RowLog, row: int, label: ParkedLabel, tick_ms: int) -> bool:
-        outcome = int(log.outcome[row])
+        held = log.at(np.array([row]))
+        outcome = int(held.outcome[0])
         wanted = FRAUD if label.is_fraud else LEGIT
         if outcome == wanted:
             self.duplicates += 1
@@ -117,7 +119,7 @@ class LabelJoin:
             return False
         if outcome == PENDING or label.is_fraud:
             # after the last tick that was learnt: at or before a tick is what was learnt by it
-            known_ms = max(label.labelled_at_ms, tick_ms + 1, int(log.event_ms[row]))
+            known_ms = max(label.labelled_at_ms, tick_ms + 1, int(held.event_ms[0]))
             log.settle(np.array([row]), np.array([wanted], np.int8), np.array([known_ms], np.int64))
             self.fresh.append(label.transaction_hash)
             self.joined += 1
@@ -128,8 +130,8 @@ class LabelJoin:
         if not self.fresh:
             return np.empty(0, np.int64)
         rows = self._fresh_rows(log)
-        known = log.known_ms[rows] <= until_ms
-        self.fresh = log.hash[rows[~known]].tolist()
+        known = log.at(rows).known_ms <= until_ms
+        self.fresh = log.at(rows[~known]).hash.tolist()
         return rows[known]
 
     def _fresh_rows(self, log: RowLog) -> NDArray[np.int64]:

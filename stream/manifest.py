@@ -6,7 +6,7 @@ checkpoint that is not finished nor a process of another epoch that still writes
 a whole manifest names, also where there is but one place for even slots and one for odd ones.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -90,18 +90,69 @@ Form = tuple[str, tuple[int, ...]]
 """An array's type and shape."""
 
 
-class Snapshot(NamedTuple):
-    """What one checkpoint writes: changed pages, keys to delete, the manifest."""
+class Pages(NamedTuple):
+    """Some pages of one array, one after the other.
 
-    pages: list[tuple[bytes, bytes]]
+    Parameters
+    ----------
+    name
+        Of the array.
+    numbers, slots
+        int64 and uint8 of shape (n,): which pages, ascending, and which slot of each.
+    page_bytes
+        Length of a page; the last one may be shorter.
+    data
+        The pages' bytes.
+    """
+
+    name: str
+    numbers: NDArray[np.int64]
+    slots: NDArray[np.uint8]
+    page_bytes: int
+    data: memoryview
+
+    @classmethod
+    def one(cls, key: bytes, page: bytes) -> "Pages":
+        """Return a single page, given its key."""
+        name, index, slot = parts_of(key)
+        which = np.array([index], np.int64), np.array([slot], np.uint8)
+        return cls(name, *which, len(page), memoryview(page))
+
+    def pairs(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the key and a copy of each page."""
+        places = zip(self.numbers.tolist(), self.slots.tolist(), strict=True)
+        for start, (index, slot) in zip(
+            range(0, len(self.data), self.page_bytes), places, strict=True
+        ):
+            page = bytes(self.data[start : start + self.page_bytes])
+            yield page_key(self.name, index, slot), page
+
+
+class Snapshot(NamedTuple):
+    """What one checkpoint writes: changed pages, keys to delete, the manifest.
+
+    The pages lie in the store's buffer until the next copy.
+    """
+
+    parts: Sequence[Pages]
     gone: list[bytes]
     manifest: bytes
     stamp: Stamp = Stamp(0, 0)
 
     @property
+    def n_pages(self) -> int:
+        """How many pages there are."""
+        return sum(len(part.numbers) for part in self.parts)
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of the pages."""
-        return sum(len(page) for _, page in self.pages)
+        return sum(len(part.data) for part in self.parts)
+
+    def pairs(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the key and a copy of each page."""
+        for part in self.parts:
+            yield from part.pairs()
 
 
 class _Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

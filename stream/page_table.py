@@ -16,6 +16,7 @@ from stream.manifest import (
     Arrays,
     Form,
     Manifest,
+    Pages,
     Partition,
     Snapshot,
     Stamp,
@@ -24,7 +25,6 @@ from stream.manifest import (
     layout_of,
     next_slots,
     page_hashes,
-    page_key,
     pair_keys,
     seal,
 )
@@ -164,21 +164,17 @@ class PageTable:
 
     def finish(self, copied: Copied) -> Snapshot:
         """Return a copy as it is to be written: slow, and safe in another thread."""
-        pages: list[tuple[bytes, bytes]] = []
+        parts = []
         for name, changed, place, is_hashed in copied.parts:
-            size, slots = self._page_bytes[name], self._slots[name]
-            part = self._buffer[place].data
+            if not len(changed):
+                continue
+            size, data = self._page_bytes[name], self._buffer[place].data
             if not is_hashed:
-                self._hashes[name][changed] = page_hashes(part, size, range(len(changed)))
-            pages += [
-                (page_key(name, i, slot), bytes(part[k * size : (k + 1) * size]))
-                for k, (i, slot) in enumerate(
-                    zip(changed.tolist(), slots[changed].tolist(), strict=True)
-                )
-            ]
+                self._hashes[name][changed] = page_hashes(data, size, range(len(changed)))
+            parts.append(Pages(name, changed, self._slots[name][changed], size, data))
         if len(self._buffer) > _MAX_KEPT_BYTES:
-            self._buffer = np.empty(0, np.uint8)
-        return Snapshot(pages, copied.gone, self._sealed(copied), self.stamp)
+            self._buffer = np.empty(0, np.uint8)  # its pages keep it as long as they are needed
+        return Snapshot(parts, copied.gone, self._sealed(copied), self.stamp)
 
     def _sealed(self, copied: Copied) -> bytes:
         layouts = {

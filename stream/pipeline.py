@@ -253,38 +253,39 @@ class Pipeline:
         horizon_ms = self.config.label_horizon_ms
         due = self.log.due(until_ms - horizon_ms)
         legit = np.full(len(due), LEGIT, np.int8)
-        self.log.settle(due, legit, self.log.arrival_ms[due] + horizon_ms)
+        self.log.settle(due, legit, self.log.at(due).arrival_ms + horizon_ms)
         index = np.concatenate([self.labels.take_fresh(self.log, until_ms), due])
         if not len(index):
             return
-        index = index[np.lexsort((index, self.log.known_ms[index]))]
+        index = index[np.lexsort((index, self.log.at(index).known_ms))]
+        rows = self.log.at(index)
         shared = self._matured(index)
         shareable = shared.take(self._shareable(index))
         self.panel.learn(self._as_own(shared, index), shared, shareable)
         if self.drift:
-            self.drift.observe_matured(self.log.scores[index].astype(np.float64), shared.is_fraud)
-        event_ms, known_ms = self.log.event_ms[index], shared.known_ms
+            self.drift.observe_matured(rows.scores.astype(np.float64), shared.is_fraud)
+        event_ms, known_ms = rows.event_ms, shared.known_ms
         frauds = np.flatnonzero(shared.is_fraud)
-        account = self.log.account[index[frauds]].astype(np.int64)
+        account = rows.account[frauds].astype(np.int64)
         self.accounts.learn_frauds(account, event_ms[frauds], known_ms[frauds])
-        for k in range(len(self.config.schema.entity_kinds)):
-            row = self.log.entity[index, k].astype(np.int64)
-            self.entities.learn(row, event_ms, known_ms, shared.is_fraud)
+        for row in rows.entity.astype(np.int64).T:
+            self.entities.learn(np.ascontiguousarray(row), event_ms, known_ms, shared.is_fraud)
 
     def _matured(self, index: NDArray[np.int64]) -> Matured:
         """Return rows of the log as the consortium's expert sees them."""
+        rows = self.log.at(index)
         return Matured(
-            features=self.log.features[index],
-            is_fraud=self.log.outcome[index] == FRAUD,
-            hashes=self.log.hash[index],
-            known_ms=self.log.known_ms[index],
-            accounts=self.log.account[index].astype(np.int64),
-            base_logits=self.log.scores[index, 1].astype(np.float64),
+            features=rows.features,
+            is_fraud=rows.outcome == FRAUD,
+            hashes=rows.hash,
+            known_ms=rows.known_ms,
+            accounts=rows.account.astype(np.int64),
+            base_logits=rows.scores[:, 1].astype(np.float64),
         )
 
     def _as_own(self, shared: Matured, index: NDArray[np.int64]) -> Matured:
         """Return the same rows as the own expert sees them."""
-        return replace(shared, features=own_rows(shared.features, self.log.own[index]))
+        return replace(shared, features=own_rows(shared.features, self.log.at(index).own))
 
     def _known(self) -> NDArray[np.int64]:
         """Return the rows of the log that are matured by the tick."""
@@ -309,7 +310,7 @@ class Pipeline:
         """Return the places of rows in the consortium's unit; all while the unit is being found."""
         if not self.units.is_aligned:  # counted, to find the factor; nothing of it is published
             return np.arange(len(index))
-        return np.flatnonzero(self.units.is_shareable(self.log.arrival_ms[index]))
+        return np.flatnonzero(self.units.is_shareable(self.log.at(index).arrival_ms))
 
     def _align(self) -> None:
         shared, is_first = self.panel.shared, not self.units.is_aligned
@@ -347,7 +348,8 @@ class Pipeline:
         )
 
     def _note_scorers(self, experts: set[int]) -> None:
-        features, own = self.log.features[-N_RECENT:], self.log.own[-N_RECENT:]
+        newest = self.log.newest(N_RECENT)
+        features, own = newest.features, newest.own
         for expert, (basis, weights) in self.panel.scorers().items():
             if expert in experts:
                 recent = own_rows(features, own) if expert == 0 else features
@@ -392,9 +394,10 @@ class Pipeline:
 
     def _rescored(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the experts' scores of logged rows under what is in force now."""
-        log, features = self.log, self.log.features[index]
-        own, before = own_rows(features, log.own[index]), log.scores[index]
+        rows = self.log.at(index)
+        features = rows.features
+        own = own_rows(features, rows.own)
         return self.units.heard(
             self.panel.of_consortium,
-            self.panel.rescore(own, features, before, log.arrival_ms[index]),
+            self.panel.rescore(own, features, rows.scores, rows.arrival_ms),
         )

@@ -17,7 +17,7 @@ from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
 from stream.row_log import RowLog
 
-VERSION = 7
+VERSION = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)

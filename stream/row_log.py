@@ -2,11 +2,12 @@
 
 One row serves the label join, learning, the blend's window and re-encoding for a new basis. Rows
 are appended in the order of scoring and dropped from the front when older than the retention, or
-more than it allows.
+more than it allows. The columns are rings: a row stays where it was written until it is dropped,
+so that what was stored of it stays stored.
 """
 
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,86 @@ PENDING, LEGIT, FRAUD = 0, 1, 2
 _FIRST_CAPACITY = 4_096
 
 
-class RowLog:
-    """Growing columns with a moving front.
+class _Columns:
+    """Columns of rows by name."""
+
+    def column(self, name: str) -> NDArray[np.generic]:
+        """Return a column of these rows."""
+        raise NotImplementedError
+
+    @property
+    def hash(self) -> NDArray[np.uint64]:
+        """Hashes of the transactions' ids."""
+        return cast("NDArray[np.uint64]", self.column("hash"))
+
+    @property
+    def event_ms(self) -> NDArray[np.int64]:
+        """Event times."""
+        return cast("NDArray[np.int64]", self.column("event_ms"))
+
+    @property
+    def arrival_ms(self) -> NDArray[np.int64]:
+        """Watermarks at which rows were scored, ascending."""
+        return cast("NDArray[np.int64]", self.column("arrival_ms"))
+
+    @property
+    def known_ms(self) -> NDArray[np.int64]:
+        """When outcomes became known, -1 while pending."""
+        return cast("NDArray[np.int64]", self.column("known_ms"))
+
+    @property
+    def outcome(self) -> NDArray[np.int8]:
+        """``PENDING``, ``LEGIT`` or ``FRAUD``."""
+        return cast("NDArray[np.int8]", self.column("outcome"))
+
+    @property
+    def account(self) -> NDArray[np.int32]:
+        """Rows of the account table."""
+        return cast("NDArray[np.int32]", self.column("account"))
+
+    @property
+    def entity(self) -> NDArray[np.int32]:
+        """Rows of the entity tables, (n, n_entities)."""
+        return cast("NDArray[np.int32]", self.column("entity"))
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """Features with the consortium's evidence, (n, n_features)."""
+        return cast("NDArray[np.float32]", self.column("features"))
+
+    @property
+    def own(self) -> NDArray[np.float32]:
+        """Entity features from own evidence alone, (n, n_own)."""
+        return cast("NDArray[np.float32]", self.column("own"))
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """The experts' log-odds, (n, n_experts)."""
+        return cast("NDArray[np.float32]", self.column("scores"))
+
+
+class LoggedRows(_Columns):
+    """Some rows of a log; a column is copied when it is asked for.
+
+    Parameters
+    ----------
+    columns
+        Of the log.
+    places
+        int64 of shape (n,): where the rows lie in them.
+    """
+
+    def __init__(self, columns: Mapping[str, NDArray[np.generic]], places: NDArray[np.int64]):
+        self._columns = columns
+        self._places = places
+
+    def column(self, name: str) -> NDArray[np.generic]:
+        """Return a column of these rows, a copy."""
+        return self._columns[name][self._places]
+
+
+class RowLog(_Columns):
+    """Growing columns with a moving front; each as a whole is a copy where it goes round the ring.
 
     Parameters
     ----------
@@ -35,11 +114,6 @@ class RowLog:
 
     Attributes
     ----------
-    columns
-        Name -> array whose first ``size`` entries are rows: ``hash`` uint64 (transaction id),
-        ``event_ms``, ``arrival_ms`` (watermark when it was scored, ascending), ``known_ms`` int64
-        (-1 while pending), ``outcome`` int8, ``account`` int32, ``entity`` int32
-        (n, n_entities), ``features`` float32, ``own`` float32, ``scores`` float32 log-odds.
     size
         Rows held.
     first_pending
@@ -59,91 +133,87 @@ class RowLog:
             "own": ("f4", (n_own,)),
             "scores": ("f4", (n_experts,)),
         }
-        self.columns: dict[str, NDArray[np.generic]] = {}
         self.size = 0
         self.first_pending = 0
+        self._first = 0  # place of the oldest row
+        self._used = 0  # places that were ever written
         self._dropped = 0
         self._positions = KeyIndex()
         self._touched = {
             name: TouchedPages(np.dtype((dtype, shape)).itemsize)
             for name, (dtype, shape) in self._layout.items()
         }
-        self._reserve(_FIRST_CAPACITY)
+        self._columns = self._empty(_FIRST_CAPACITY)
 
-    def _reserve(self, capacity: int) -> None:
-        for name, (dtype, shape) in self._layout.items():
-            if name in self.columns:
-                grow(self.columns, name, capacity)
-            else:
-                self.columns[name] = np.zeros((capacity, *shape), dtype)
-
-    @property
-    def hash(self) -> NDArray[np.uint64]:
-        """Hashes of the transactions' ids, a view of the rows held."""
-        return cast("NDArray[np.uint64]", self._held("hash"))
+    def _empty(self, capacity: int) -> dict[str, NDArray[np.generic]]:
+        return {
+            name: np.zeros((capacity, *shape), dtype)
+            for name, (dtype, shape) in self._layout.items()
+        }
 
     @property
-    def event_ms(self) -> NDArray[np.int64]:
-        """Event times, a view of the rows held."""
-        return cast("NDArray[np.int64]", self._held("event_ms"))
+    def _capacity(self) -> int:
+        return len(self._columns["hash"])
 
-    @property
-    def arrival_ms(self) -> NDArray[np.int64]:
-        """Watermarks at which rows were scored, ascending, a view of the rows held."""
-        return cast("NDArray[np.int64]", self._held("arrival_ms"))
+    def _reserve(self, n_rows: int) -> None:
+        """Have room for so many rows; rows that go round the ring are moved to its beginning."""
+        if n_rows <= self._capacity:
+            return
+        capacity = n_rows + n_rows // 8 + _FIRST_CAPACITY
+        if self._first == 0:
+            for name in self._layout:
+                grow(self._columns, name, capacity)
+            return
+        grown = self._empty(capacity)
+        for name, column in grown.items():
+            column[: self.size] = self.column(name)
+            self._touched[name].span(0, self.size)
+        self._columns, self._first, self._used = grown, 0, self.size
 
-    @property
-    def known_ms(self) -> NDArray[np.int64]:
-        """When outcomes became known, -1 while pending, a view of the rows held."""
-        return cast("NDArray[np.int64]", self._held("known_ms"))
+    def _spans(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
+        """Yield the one or two stretches of the ring in which rows lie: rows, places."""
+        turn = min(max(self._capacity - self._first, start), stop)
+        if start < turn:
+            yield slice(start, turn), slice(self._first + start, self._first + turn)
+        if turn < stop:
+            behind = self._first - self._capacity
+            yield slice(turn, stop), slice(behind + turn, behind + stop)
 
-    @property
-    def outcome(self) -> NDArray[np.int8]:
-        """``PENDING``, ``LEGIT`` or ``FRAUD``, a view of the rows held."""
-        return cast("NDArray[np.int8]", self._held("outcome"))
+    def column(self, name: str) -> NDArray[np.generic]:
+        """Return a column of all rows held, a view or, where it goes round the ring, a copy."""
+        column = self._columns[name]
+        parts = [column[places] for _, places in self._spans(0, self.size)]
+        return parts[0] if len(parts) == 1 else np.concatenate([column[:0], *parts])
 
-    @property
-    def account(self) -> NDArray[np.int32]:
-        """Rows of the account table, a view of the rows held."""
-        return cast("NDArray[np.int32]", self._held("account"))
+    def at(self, index: NDArray[np.int64]) -> LoggedRows:
+        """Return some of the rows held, given by their positions."""
+        return LoggedRows(self._columns, self._places(index))
 
-    @property
-    def entity(self) -> NDArray[np.int32]:
-        """Rows of the entity tables, (n, n_entities), a view of the rows held."""
-        return cast("NDArray[np.int32]", self._held("entity"))
+    def _places(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        places: NDArray[np.int64] = index + self._first
+        places[places >= self._capacity] -= self._capacity
+        return places
 
-    @property
-    def features(self) -> NDArray[np.float32]:
-        """Features with the consortium's evidence, (n, n_features), a view of the rows held."""
-        return cast("NDArray[np.float32]", self._held("features"))
-
-    @property
-    def own(self) -> NDArray[np.float32]:
-        """Entity features from own evidence alone, (n, n_own), a view of the rows held."""
-        return cast("NDArray[np.float32]", self._held("own"))
-
-    @property
-    def scores(self) -> NDArray[np.float32]:
-        """The experts' log-odds, (n, n_experts), a view of the rows held."""
-        return cast("NDArray[np.float32]", self._held("scores"))
-
-    def _held(self, name: str) -> NDArray[np.generic]:
-        return self.columns[name][: self.size]
+    def newest(self, n: int) -> LoggedRows:
+        """Return the last rows, at most ``n``, oldest first."""
+        return self.at(np.arange(max(self.size - n, 0), self.size))
 
     def append(self, rows: Mapping[str, NDArray[np.generic]]) -> slice:
         """Add rows; every column but ``known_ms`` and ``outcome`` must be given."""
         n = len(rows["hash"])
         first, last = self.size, self.size + n
-        if last > len(self.columns["hash"]):
-            self._reserve(last + last // 8 + _FIRST_CAPACITY)
-        for name, column in rows.items():
-            self.columns[name][first:last] = column
-        self.columns["known_ms"][first:last] = -1
-        self.columns["outcome"][first:last] = PENDING
+        self._reserve(last)
+        for of_all, places in self._spans(first, last):
+            given = slice(of_all.start - first, of_all.stop - first)
+            for name, column in rows.items():
+                self._columns[name][places] = column[given]
+            self._columns["known_ms"][places] = -1
+            self._columns["outcome"][places] = PENDING
+            for pages in self._touched.values():
+                pages.span(places.start, places.stop)
+            self._used = max(self._used, places.stop)
         self.size = last
-        for pages in self._touched.values():
-            pages.span(first, last)
-        self._positions.add(self.hash[first:last])
+        self._positions.add(cast("NDArray[np.uint64]", rows["hash"]))
         return slice(first, last)
 
     def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -155,21 +225,33 @@ class RowLog:
         self, index: NDArray[np.int64], outcome: NDArray[np.int8], known_ms: NDArray[np.int64]
     ) -> None:
         """Write outcomes."""
-        self.columns["outcome"][index] = outcome
-        self.columns["known_ms"][index] = known_ms
-        self._touched["outcome"].rows(index)
-        self._touched["known_ms"].rows(index)
+        places = self._places(index)
+        for name, values in (("outcome", outcome), ("known_ms", known_ms)):
+            self._columns[name][places] = values
+            self._touched[name].rows(places)
 
-    def changed_features(self) -> None:
-        """Take note that ``features`` was written over in every row held."""
-        self._touched["features"].span(0, self.size)
+    def change_features(self, change: Callable[[NDArray[np.float32]], None]) -> None:
+        """Have ``features`` of all rows held changed in place, a stretch at a time."""
+        column = cast("NDArray[np.float32]", self._columns["features"])
+        for _, places in self._spans(0, self.size):
+            change(column[places])
+            self._touched["features"].span(places.start, places.stop)
+
+    def _scored_by(self, until_ms: int, side: Literal["left", "right"]) -> int:
+        """Return how many rows were scored before a watermark, or at it ("right")."""
+        arrival_ms, n = self._columns["arrival_ms"], 0
+        for rows, places in self._spans(0, self.size):
+            n = rows.start + int(np.searchsorted(arrival_ms[places], until_ms, side=side))
+            if n < rows.stop:
+                break
+        return n
 
     def due(self, until_ms: int) -> NDArray[np.int64]:
         """Return the pending rows that were scored at or before a watermark, and move past them."""
-        end = int(np.searchsorted(self.arrival_ms, until_ms, side="right"))
+        end = self._scored_by(until_ms, "right")
         rows = np.arange(self.first_pending, end, dtype=np.int64)
         self.first_pending = max(self.first_pending, end)
-        return rows[self.outcome[rows] == PENDING] if len(rows) else rows
+        return rows[self.at(rows).outcome == PENDING]
 
     def matured_since(self, known_ms: int) -> NDArray[np.int64]:
         """Return the rows whose outcome became known at or after an instant."""
@@ -179,27 +261,26 @@ class RowLog:
         """Forget the rows scored before a watermark, but none pending and none from a row on.
 
         Of more than ``max_matured`` rows before the first that is pending, the oldest go too. An
-        eighth of all must go before any does, since the others move.
+        eighth of all must go before any does, since the others are counted anew.
         """
-        n = int(np.searchsorted(self.arrival_ms, arrival_ms, side="left"))
+        n = self._scored_by(arrival_ms, "left")
         n = min(max(n, self.first_pending - max_matured), self.first_pending, keep_from)
         if n < self.size // 8:
             return
-        for name, column in self.columns.items():
-            self._touched[name].all()
-            column[: self.size - n] = column[n : self.size].copy()
+        self._first = (self._first + n) % self._capacity
         self.size -= n
         self.first_pending -= n
         self._dropped += n
         self._positions.replace(self.hash, self._dropped)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Return the state as named arrays (views)."""
-        return {name: self._held(name) for name in self._layout}
+        """Return the state as named arrays (views): the rings, and where rows lie in them."""
+        used = {name: column[: self._used] for name, column in self._columns.items()}
+        return used | {"place": np.array([self._first, self.size], np.int64)}
 
     def touched(self) -> dict[str, NDArray[np.bool_]]:
         """Return array -> pages that may have changed since `stored`."""
-        return {name: pages.marks(self.size) for name, pages in self._touched.items()}
+        return {name: pages.marks(self._used) for name, pages in self._touched.items()}
 
     def stored(self) -> None:
         """Take note that `arrays` were stored."""
@@ -208,14 +289,17 @@ class RowLog:
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave; ``first_pending`` is set by the caller."""
-        self.size = 0
-        n = len(arrays["hash"])
-        self._reserve(n + n // 4 + _FIRST_CAPACITY)
+        first, size = np.asarray(arrays["place"], np.int64).tolist()
+        self._used = len(arrays["hash"])
+        if not (0 <= first <= self._used and 0 <= size <= self._used):
+            raise ValueError(f"expected rows within a ring of {self._used}")
+        goes_round = first + size > self._used
+        self._columns = self._empty(self._used + (0 if goes_round else _FIRST_CAPACITY))
+        for name, column in self._columns.items():
+            column[: self._used] = arrays[name]
+        self._first, self.size, self._dropped = first, size, 0
         self._positions = KeyIndex()
-        self._dropped = 0
-        self.append({k: v for k, v in arrays.items() if k not in {"known_ms", "outcome"}})
-        self.columns["known_ms"][:n] = arrays["known_ms"]
-        self.columns["outcome"][:n] = arrays["outcome"]
+        self._positions.add(self.hash)
         self.stored()
 
 

@@ -32,6 +32,7 @@ from stream.manifest import (
     Fault,
     Layout,
     Manifest,
+    Pages,
     Partition,
     Snapshot,
     Stamp,
@@ -42,7 +43,7 @@ from stream.page_file import PageFile, Segments
 from stream.page_table import PageTable
 
 STORE = "state"  # folder of the store in a worker's state_dir
-LAYOUT = 1
+LAYOUT = 2
 """Version of the files; what the manifest says has its own."""
 _LOCK, _PAGES, _MANIFEST = "lock", "pages", "manifest"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -148,7 +149,8 @@ class StateStore:
         StateError
             If it does not take it for another reason.
         """
-        self.put(snapshot.pages)
+        with self._writing():
+            self._pages.write(snapshot.parts)
         self.take(snapshot.manifest)
 
     def load(self) -> Checkpoint | None:
@@ -223,7 +225,7 @@ class StateStore:
     def put(self, pages: Iterable[tuple[bytes, bytes]]) -> None:
         """Write pages that no manifest names yet."""
         with self._writing():
-            self._pages.write(pages)
+            self._pages.write(Pages.one(key, page) for key, page in pages)
 
     def take(self, manifest: bytes) -> None:
         """Switch to a state whose pages were all put, once the disk has them."""

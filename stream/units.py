@@ -180,5 +180,4 @@ def rescale_state(accounts: AccountTable, rows: RowLog, factor: float) -> None:
         New units per old unit.
     """
     accounts.rescale(factor)
-    rescale_rows(rows.features, factor)
-    rows.changed_features()
+    rows.change_features(lambda features: rescale_rows(features, factor))

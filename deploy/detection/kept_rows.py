@@ -58,13 +58,13 @@ class RowCollector:
 
     def take(self, pipeline: Pipeline, rows: NDArray[np.int64]) -> None:
         """Copy the last rows of a pipeline's log to their places in the file."""
-        log = pipeline.log
+        newest = pipeline.log.newest(len(rows))
+        features, own = newest.features, newest.own
         if self._features is None or self._own is None:
-            self._features = np.full((self._n, log.features.shape[1]), np.nan, np.float32)
-            self._own = np.full((self._n, log.own.shape[1]), np.nan, np.float32)
-        first = log.size - len(rows)
-        self._features[rows] = log.features[first:]
-        self._own[rows] = log.own[first:]
+            self._features = np.full((self._n, features.shape[1]), np.nan, np.float32)
+            self._own = np.full((self._n, own.shape[1]), np.nan, np.float32)
+        self._features[rows] = features
+        self._own[rows] = own
 
     def rows(self, blend: NDArray[np.float64]) -> KeptRows:
         """Return what was collected, with the scores of the same rows."""

@@ -38,7 +38,7 @@ def head(manifest: bytes, epoch: int = 1, owner: Owner = OWNER) -> Head:
 def records(snapshot: Snapshot) -> list[Pair]:
     """Return what a checkpoint sends, in its order."""
     last: list[Pair] = [(key, None) for key in snapshot.gone]
-    return [*snapshot.pages, head_pair(head(snapshot.manifest, snapshot.stamp.epoch)), *last]
+    return [*snapshot.pairs(), head_pair(head(snapshot.manifest, snapshot.stamp.epoch)), *last]
 
 
 def newest(log: Sequence[Pair]) -> Head | None:

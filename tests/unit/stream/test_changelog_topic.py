@@ -10,7 +10,7 @@ from models.errors import StateError, SupersededError
 from stream.changelog import Head, Owner, Pair, head_pair, heads
 from stream.changelog_topic import ChangelogTopic
 from stream.manifest import Manifest as Stored
-from stream.manifest import Snapshot, Stamp, layout_of, seal
+from stream.manifest import Pages, Snapshot, Stamp, layout_of, seal
 
 OWNER = Owner("bank", "0", "abc")
 
@@ -48,7 +48,8 @@ def manifest(number: int, epoch: int = 1, slots: bytes = b"\x02") -> bytes:
 
 def snapshot(number: int, epoch: int = 1, n_pages: int = 2) -> Snapshot:
     pages = [(b"page/a/%d/2" % i, b"x") for i in range(n_pages)]
-    return Snapshot(pages, [], manifest(number, epoch), Stamp(epoch, number))
+    parts = [Pages.one(*page) for page in pages]
+    return Snapshot(parts, [], manifest(number, epoch), Stamp(epoch, number))
 
 
 def number_of(found: Head | None) -> int:
@@ -99,7 +100,7 @@ async def test_a_checkpoint_that_comes_between_look_and_claim_is_gone_on_from() 
     await first.send(snapshot(1))
     late = snapshot(2)
     second.before = lambda: log.extend(
-        [*late.pages, head_pair(Head(*OWNER, 1, "me", 0, late.manifest))]
+        [*late.pairs(), head_pair(Head(*OWNER, 1, "me", 0, late.manifest))]
         if second.n_read == 4 else []
     )  # fmt: skip
     assert number_of(await second.claim(0, is_anew=False)) == 2
@@ -145,7 +146,7 @@ async def test_what_the_state_does_not_name_is_deleted_after_its_first_checkpoin
     second = Shared(log, "other")
     await second.claim(0, is_anew=False)
     second.leftover.add(b"page/z/0/2")
-    pages = [(b"page/a/0/4", b"x")]
+    pages = [Pages.one(b"page/a/0/4", b"x")]
     await second.send(Snapshot(pages, [b"page/c/0/2"], manifest(2, 2, b"\x04"), Stamp(2, 2)))
     assert log[-3:] == [(key, None) for key in (b"page/a/0/2", b"page/c/0/2", b"page/z/0/2")]
 

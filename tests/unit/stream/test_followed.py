@@ -40,7 +40,7 @@ class Writer:
         snapshot = self.store.snapshot(arrays, b"", PLACES)
         self.store.write(snapshot)
         return [
-            *snapshot.pages,
+            *snapshot.pairs(),
             self.head(snapshot.manifest),
             *((key, None) for key in snapshot.gone),
         ]

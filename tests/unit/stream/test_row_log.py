@@ -1,5 +1,6 @@
 """The log of scored rows: appended, settled, due in order, and forgotten from the front."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from models.features.key_index import ABSENT
 from stream.row_log import FRAUD, LEGIT, PENDING, RowLog
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_rings() -> Iterator[None]:
+    """Logs go round their rings soon."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stream.row_log._FIRST_CAPACITY", 16)
+        yield
 
 
 def a_log() -> RowLog:
@@ -43,7 +52,9 @@ def test_rows_come_back_as_they_were_given(n: int) -> None:
     whole.append(rows(hashes, 7))
     for name, column in rows(hashes, 7).items():
         for each in (log, whole):
-            assert np.array_equal(each.arrays()[name], column, equal_nan=column.dtype.kind == "f")
+            assert np.array_equal(each.column(name), column, equal_nan=column.dtype.kind == "f")
+            found = each.at(np.arange(n)[::-3]).column(name)
+            assert np.array_equal(found, column[::-3], equal_nan=column.dtype.kind == "f")
     assert log.size == n
     assert (log.known_ms == -1).all()
     assert (log.outcome == PENDING).all()
