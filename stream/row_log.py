@@ -251,7 +251,8 @@ class RowLog(_Columns):
         end = self._scored_by(until_ms, "right")
         rows = np.arange(self.first_pending, end, dtype=np.int64)
         self.first_pending = max(self.first_pending, end)
-        return rows[self.at(rows).outcome == PENDING]
+        pending: NDArray[np.int64] = rows[self.at(rows).outcome == PENDING]
+        return pending
 
     def matured_since(self, known_ms: int) -> NDArray[np.int64]:
         """Return the rows whose outcome became known at or after an instant."""
