@@ -97,6 +97,7 @@ class AccountTable:
         keys = np.asarray(arrays["keys"], np.uint64)
         self.keys = np.concatenate([keys, np.zeros(1_024, np.uint64)])
         self.size = len(keys)
-        self._index.replace(keys, 0)
+        self._index = KeyIndex()
+        self._index.add(keys)
         self._recent.forget()
         self.stored()

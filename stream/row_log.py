@@ -156,19 +156,19 @@ class RowLog(_Columns):
         return len(self._columns["hash"])
 
     def _reserve(self, n_rows: int) -> None:
-        """Have room for so many rows; rows that go round the ring are moved to its beginning."""
-        if n_rows <= self._capacity:
+        """Have room for so many rows; of rows that go round the ring the older ones move on."""
+        before = self._capacity
+        if n_rows <= before:
             return
         capacity = n_rows + n_rows // 8 + _FIRST_CAPACITY
-        if self._first == 0:
-            for name in self._layout:
-                grow(self._columns, name, capacity)
-            return
-        grown = self._empty(capacity)
-        for name, column in grown.items():
-            column[: self.size] = self.column(name)
-            self._touched[name].span(0, self.size)
-        self._columns, self._first, self._used = grown, 0, self.size
+        for name in self._layout:
+            grow(self._columns, name, capacity)
+        if self._first + self.size > before:
+            first = self._first + capacity - before
+            for name, column in self._columns.items():
+                column[first:] = column[self._first : before].copy()
+                self._touched[name].span(first, capacity)
+            self._first, self._used = first, capacity
 
     def _spans(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
         """Yield the one or two stretches of the ring in which rows lie: rows, places."""
@@ -261,18 +261,17 @@ class RowLog(_Columns):
     def drop_before(self, arrival_ms: int, *, keep_from: int, max_matured: int) -> None:
         """Forget the rows scored before a watermark, but none pending and none from a row on.
 
-        Of more than ``max_matured`` rows before the first that is pending, the oldest go too. An
-        eighth of all must go before any does, since the others are counted anew.
+        Of more than ``max_matured`` rows before the first that is pending, the oldest go too.
         """
         n = self._scored_by(arrival_ms, "left")
         n = min(max(n, self.first_pending - max_matured), self.first_pending, keep_from)
-        if n < self.size // 8:
+        if n <= 0:
             return
+        self._positions.remove_oldest(self.at(np.arange(n)).hash)
         self._first = (self._first + n) % self._capacity
         self.size -= n
         self.first_pending -= n
         self._dropped += n
-        self._positions.replace(self.hash, self._dropped)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views): the rings, and where rows lie in them."""
@@ -295,7 +294,9 @@ class RowLog(_Columns):
         if not (0 <= first <= self._used and 0 <= size <= self._used):
             raise ValueError(f"expected rows within a ring of {self._used}")
         goes_round = first + size > self._used
-        self._columns = self._empty(self._used + (0 if goes_round else _FIRST_CAPACITY))
+        self._columns = self._empty(
+            self._used + (0 if goes_round else self._used // 8 + _FIRST_CAPACITY)
+        )
         for name, column in self._columns.items():
             column[: self._used] = arrays[name]
         self._first, self.size, self._dropped = first, size, 0

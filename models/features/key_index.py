@@ -38,6 +38,22 @@ def _add(slot_keys, slot_numbers, keys, numbers, next_number):  # type: ignore[n
     return next_number
 
 
+@nb.njit(cache=True)
+def _remove(slot_keys, slot_numbers, keys):  # type: ignore[no-untyped-def]  # compiled
+    """Let go of keys that are held; what lies behind one moves up, so that no run is torn."""
+    mask = np.uint64(len(slot_keys) - 1)
+    for key in keys:
+        gap = _slot(slot_keys, slot_numbers, key)
+        slot = (gap + np.uint64(1)) & mask
+        while slot_numbers[slot] >= 0:
+            home = slot_keys[slot] & mask
+            if ((slot - home) & mask) >= ((slot - gap) & mask):
+                slot_keys[gap], slot_numbers[gap] = slot_keys[slot], slot_numbers[slot]
+                gap = slot
+            slot = (slot + np.uint64(1)) & mask
+        slot_numbers[gap] = ABSENT
+
+
 class KeyIndex:
     """Numbers by key; open addressing, at most half full, 32 to 64 bytes a key.
 
@@ -68,12 +84,10 @@ class KeyIndex:
         self._n += self.next_number - first
         return numbers
 
-    def replace(self, keys: NDArray[np.uint64], first_number: int) -> None:
-        """Hold these keys alone, numbered from a number on."""
-        capacity = max(2 * len(keys), _FIRST_CAPACITY)
-        self._empty(1 << (capacity - 1).bit_length())
-        self.next_number = first_number
-        self.add(keys)
+    def remove_oldest(self, keys: NDArray[np.uint64]) -> None:
+        """Let go of the keys that have the lowest numbers, given in any order."""
+        _remove(self._slot_keys, self._slot_numbers, keys)
+        self._n -= len(keys)
 
     def _reserve(self, n: int) -> None:
         if 2 * n <= len(self._slot_keys):

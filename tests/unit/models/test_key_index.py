@@ -35,12 +35,32 @@ def test_numbers_survive_growth(chunk: int) -> None:
     assert index.find(keys).tolist() == list(range(5_000))
 
 
-def test_keys_that_are_kept_are_numbered_from_where_they_are() -> None:
-    """As rows whose front has gone; growth goes on from there."""
+CROWDED = st.builds(
+    lambda slot, turn: slot % 2_048 + 2_048 * turn, st.integers(2_044, 2_052), st.integers(0, 9)
+)
+
+
+@given(steps=st.lists(st.tuples(st.lists(CROWDED, max_size=12), st.integers(0, 12)), max_size=8))
+def test_the_oldest_keys_can_go(steps: list[tuple[list[int], int]]) -> None:
+    """Of keys that crowd around the table's end too; one that comes again is numbered anew."""
+    index, known, next_number = KeyIndex(), {}, 0
+    for batch, n_gone in steps:
+        for key in batch:
+            if key not in known:
+                known[key], next_number = next_number, next_number + 1
+        assert index.add(some(*batch)).tolist() == [known[key] for key in batch]
+        gone = sorted(known, key=known.__getitem__)[:n_gone]
+        index.remove_oldest(some(*reversed(gone)))
+        known = {key: number for key, number in known.items() if key not in gone}
+        assert index.find(some(*known, *gone)).tolist() == [*known.values()] + [ABSENT] * len(gone)
+
+
+def test_growth_goes_on_after_keys_have_gone() -> None:
+    """The numbers stay those of rows whose front has gone."""
     index = KeyIndex()
     keys = np.arange(10, 5_010, dtype=np.uint64)
     index.add(keys)
-    index.replace(keys[3_000:], 3_000)
+    index.remove_oldest(keys[:3_000])
     assert index.find(keys).tolist() == [ABSENT] * 3_000 + list(range(3_000, 5_000))
     more = np.arange(9_000, 13_000, dtype=np.uint64)
     assert index.add(more).tolist() == list(range(5_000, 9_000))
