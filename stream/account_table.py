@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from models.features.accounts import ACCOUNT, learn_frauds, new_accounts, observe, rescale
 from models.features.key_index import KeyIndex
 from stream.growth import grow
-from stream.recent_rows import RecentRows
+from stream.text_rows import TextRows, seed_of
 from stream.touched import TouchedPages
 
 
@@ -28,13 +28,13 @@ class AccountTable:
         self.keys = np.zeros(1_024, np.uint64)
         self.size = 0
         self._index = KeyIndex()
-        self._recent = RecentRows(self._add)
+        self._rows_of = TextRows(self._add, seed_of(secret))
         self._touched = TouchedPages(ACCOUNT.itemsize)
         self._touched_keys = TouchedPages(self.keys.itemsize)
 
     def rows(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the accounts' rows, new ones added."""
-        return self._recent.rows(texts)
+        return self._rows_of.rows(texts)
 
     def _add(self, texts: list[str]) -> NDArray[np.int64]:
         blake, secret = hashlib.blake2b, self._secret
@@ -99,5 +99,5 @@ class AccountTable:
         self.size = len(keys)
         self._index = KeyIndex()
         self._index.add(keys)
-        self._recent.forget()
+        self._rows_of.forget()
         self.stored()

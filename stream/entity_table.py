@@ -32,7 +32,7 @@ from models.features.entities import (
 from models.features.name_index import NameIndex
 from models.named_arrays import under
 from stream.growth import grow
-from stream.recent_rows import RecentRows
+from stream.text_rows import TextRows, seed_of
 from stream.touched import TouchedPages
 
 _OTHERS_AGES = ("others_last_fraud_ms", "others_last_legit_ms", "others_episode_ms")
@@ -69,8 +69,8 @@ class EntityTable:
         self.state = new_entities(1_024)
         self.days = np.full(RING, NEVER, np.int64)
         self._index = NameIndex()
-        self._recent = [
-            RecentRows(partial(self._add_texts, kind), {None: -1}) for kind in range(len(kinds))
+        self._rows_of = [
+            TextRows(partial(self._add_texts, kind), seed_of(secret)) for kind in range(len(kinds))
         ]
         self._log: dict[int, list[tuple[NDArray[np.generic], ...]]] = {}
         self._changed: set[int] = set()
@@ -94,7 +94,7 @@ class EntityTable:
 
     def rows(self, kind: int, texts: Sequence[str | None]) -> NDArray[np.int64]:
         """Return the entities' rows, new ones added; -1 where the text is None."""
-        return self._recent[kind].rows(texts)
+        return self._rows_of[kind].rows(texts)
 
     def _add_texts(self, kind: int, texts: list[str]) -> NDArray[np.int64]:
         names = b"".join([pseudonym(self._secret, self.kinds[kind], text) for text in texts])
@@ -329,8 +329,8 @@ class EntityTable:
             np.asarray(arrays["names"], np.uint8), np.asarray(arrays["kinds"], np.uint8)
         )
         self.days = np.array(arrays["days"], np.int64)
-        for recent in self._recent:
-            recent.forget()
+        for rows_of in self._rows_of:
+            rows_of.forget()
         self._changed = set(np.asarray(arrays["changed"]).tolist())
         self._weights = msgspec.msgpack.decode(
             np.asarray(arrays["weights"]).tobytes(), type=tuple[tuple[str, str, float], ...]
