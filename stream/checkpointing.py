@@ -86,7 +86,7 @@ class Checkpoints:
         started_s = time.perf_counter()
         state = dump(pipeline)
         arrays = {**state.arrays, **shell}
-        copied = self.store.pages.copy(arrays, state.meta, offsets, state.touched)
+        copied = self.store.pages.copy(arrays, state.meta, offsets, state.touched, state.versions)
         stored(pipeline)
         self._writing = asyncio.ensure_future(self._write(copied, on_written))
         self._began_s = self._loop.time()

@@ -310,6 +310,15 @@ class EntityTable:
                     out[f"published/{day}/{seq}/{field}"] = array
         return out
 
+    def versions(self) -> dict[str, int]:
+        """Return of arrays that never change, name -> number: what was published under one."""
+        return {
+            f"published/{day}/{seq}/{field}": seq
+            for day, versions in self._published.items()
+            for seq, cells in versions
+            for field in cells.arrays()
+        }
+
     def touched(self) -> dict[str, NDArray[np.bool_]]:
         """Return array -> pages that may have changed since `stored`."""
         return {name: pages.marks(self.size) for name, pages in self._written.items()}

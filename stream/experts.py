@@ -153,6 +153,11 @@ class OwnExpert:
         out["n_at"] = np.array([self._n_at_basis, self._n_at_solve], np.int64)
         return out
 
+    def versions(self) -> dict[str, int]:
+        """Return array -> number that is another whenever the array is."""
+        held = self._statistics
+        return {} if held is None else {"statistics/curvature": held.version}
+
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
         self._counts = np.array(arrays["counts"], np.uint32)
@@ -337,6 +342,10 @@ class SharedExpert:
         out["changed"] = np.array(sorted(self._changed), np.int64)
         out |= {f"moments/{name}": array for name, array in self.moments.arrays().items()}
         return out
+
+    def versions(self) -> dict[str, int]:
+        """Return array -> number that is another whenever the array is."""
+        return {f"open/{bucket}/curvature": held.version for bucket, held in self._open.items()}
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""

@@ -66,6 +66,7 @@ class PageTable:
         self._hashes: dict[str, NDArray[np.uint64]] = {}
         self._page_bytes: dict[str, int] = {}
         self._slots: dict[str, NDArray[np.uint8]] = {}  # array -> slot in use of each page
+        self._versions: dict[str, int] = {}
         self._unsent: dict[str, NDArray[np.bool_]] = {}  # array -> pages to be written anyway
         self.stamp = Stamp(0, 0)
         self._buffer = np.empty(0, np.uint8)  # kept: fresh memory costs more than the copying
@@ -113,6 +114,7 @@ class PageTable:
         meta: bytes,
         offsets: Mapping[Partition, int],
         touched: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+        versions: Mapping[str, int] = MappingProxyType({}),
     ) -> Copied:
         """Return a copy of what has changed since the last one; `finish` it before the next.
 
@@ -126,6 +128,8 @@ class PageTable:
             Next offset of each partition.
         touched
             Array -> bool of shape (n_pages,): pages of `TABLE_PAGE_BYTES` that may have changed.
+        versions
+            Array -> number: an array of the same number as at the last copy is the same.
         """
         views = {name: bytes_of(array) for name, array in arrays.items()}
         parts, gone, start = [], [], 0
@@ -134,7 +138,10 @@ class PageTable:
             size = TABLE_PAGE_BYTES if name in touched else PAGE_BYTES
             n_pages = -(-len(view) // size)
             before = self._slots.get(name, np.empty(0, np.uint8))
-            changed = self._changed(name, view, size, touched.get(name))
+            version = versions.get(name)
+            is_same = version is not None and version == self._versions.get(name)
+            marks = np.zeros(n_pages, np.bool_) if is_same else touched.get(name)
+            changed = self._changed(name, view, size, marks)
             slots = next_slots(np.zeros(n_pages, np.uint8), epoch)  # odd: a first one is even
             slots[: len(before)] = before[:n_pages]
             other_epoch = changed[~is_of_epoch(slots[changed], epoch)]
@@ -153,6 +160,7 @@ class PageTable:
         for name in self._slots.keys() - arrays.keys():
             gone += pair_keys(name, enumerate(self._slots.pop(name).tolist()))
             del self._page_bytes[name], self._hashes[name]
+        self._versions = dict(versions)
         if start > len(self._buffer):
             self._buffer = np.empty(start, np.uint8)
         for name, changed, place, _ in parts:

@@ -331,6 +331,14 @@ class Panel:
             for name, array in holder.arrays().items()
         }
 
+    def versions(self) -> dict[str, int]:
+        """Return of large arrays that seldom change: name -> number that changes with the array."""
+        return {
+            f"{part}/{name}": version
+            for part, expert in (("own", self.own), ("shared", self.shared))
+            for name, version in expert.versions().items()
+        }
+
     def load(self, arrays: Arrays) -> None:
         """Replace the state by what `arrays` gave."""
         for part, holder in self._parts().items():

@@ -33,11 +33,14 @@ class State:
     touched
         Of large tables: array -> bool of shape (n_pages,), the pages that may have changed since
         `stored`.
+    versions
+        Of other large arrays: array -> number that is another whenever the array is.
     """
 
     arrays: Mapping[str, NDArray[np.generic]]
     meta: bytes
     touched: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    versions: Mapping[str, int] = field(default_factory=dict)
 
 
 class _Part(Protocol):
@@ -109,7 +112,9 @@ def dump(pipeline: Pipeline) -> State:
         for part, table in _tables(pipeline).items()
         for name, marks in table.touched().items()
     }
-    return State(arrays, msgspec.msgpack.encode(meta), touched)
+    versions = {f"entities/{name}": n for name, n in pipeline.entities.versions().items()}
+    versions |= {f"panel/{name}": n for name, n in pipeline.panel.versions().items()}
+    return State(arrays, msgspec.msgpack.encode(meta), touched, versions)
 
 
 def stored(pipeline: Pipeline) -> None:

@@ -222,6 +222,32 @@ def test_an_unknown_field_or_no_manifest_at_all_is_refused(tmp_path: Path) -> No
         StateStore(path)
 
 
+def test_an_array_of_the_version_that_is_stored_is_not_looked_at(tmp_path: Path) -> None:
+    """One of another version is, also where its bytes came back; a new table looks at all."""
+    store, array = StateStore(tmp_path / "state"), np.arange(9)
+
+    def copied_bytes(version: int) -> int:
+        copied = store.pages.copy({"a": array}, b"", {}, versions={"a": version})
+        snapshot = store.pages.finish(copied)
+        store.write(snapshot)
+        return snapshot.size_bytes
+
+    assert copied_bytes(1) == array.nbytes
+    array[0] = 7
+    assert copied_bytes(1) == 0
+    assert copied_bytes(2) == array.nbytes
+    assert copied_bytes(3) == 0
+    store.close()
+    again = StateStore(tmp_path / "state")
+    held = again.load()
+    assert held is not None
+    assert held.arrays["a"].tolist() == array.tolist()
+    array[0] = 8
+    store = again
+    assert copied_bytes(3) == array.nbytes
+    again.close()
+
+
 @pytest.mark.parametrize(("left", "found"), [(0, "none"), (5, "5")])
 def test_a_missing_or_short_page_is_refused_by_its_arrays_name(
     tmp_path: Path, left: int, found: str
