@@ -157,8 +157,8 @@ class _Teller:
         )
 
     def _text(self, j: int) -> str:
-        level = _level(self._basis, j, self._row[j])
-        return describe(self._names[j], self._row[j], level)
+        value = self._row[j]
+        return describe(self._names[j], value, lambda: _level(self._basis, j, value))
 
 
 def _joined(texts: Sequence[str]) -> str:
@@ -177,7 +177,7 @@ def _level(basis: Basis, j: int, value: float) -> float:
     return float(ranks[place - 1]) if place else 0.0
 
 
-def describe(name: str, value: float, level: float = 0.5) -> str:
+def describe(name: str, value: float, level: Callable[[], float] = lambda: 0.5) -> str:
     """Return a feature's value as a part of a sentence.
 
     Parameters
@@ -188,7 +188,7 @@ def describe(name: str, value: float, level: float = 0.5) -> str:
     value
         As in the feature row; NaN is absent.
     level
-        Where it lies among all values, 0 to 1; used where the value itself may not be told.
+        Gives where it lies among all values, 0 to 1; asked where the value itself may not be told.
 
     Examples
     --------
@@ -208,8 +208,8 @@ def describe(name: str, value: float, level: float = 0.5) -> str:
     if not dot and name in _ACCOUNT:
         return _ACCOUNT[name](value)
     if not dot and name in _LEVELS:
-        return f"{_degree(level)} {_LEVELS[name]}"
-    return f"{_degree(level)} {name}"
+        return f"{_degree(level())} {_LEVELS[name]}"
+    return f"{_degree(level())} {name}"
 
 
 def _degree(level: float) -> str:

@@ -146,7 +146,7 @@ def test_words_undo_the_features_formula(name: str, value: float, text: str) -> 
 def test_every_feature_of_the_schema_has_words_of_its_own(name: str) -> None:
     """None falls back to its bare name, nor shows a place that was not filled."""
     for value in (0.0, 1.0):
-        assert not describe(name, value, 0.5).endswith(f"medium {name}")
+        assert not describe(name, value, lambda: 0.5).endswith(f"medium {name}")
     for value in (0.0, 1.0, 2.0, 60.0, math.nan):
         assert "{" not in describe(name, value)
 
@@ -155,7 +155,7 @@ def test_every_feature_of_the_schema_has_words_of_its_own(name: str) -> None:
 def test_amounts_are_told_by_level_only(value: float, level: float) -> None:
     """No digit of an amount, or of an account's mean, in the words."""
     for name in ("log_amount", "log_mean_30d"):
-        assert not any(c.isdigit() for c in describe(name, value, level))
+        assert not any(c.isdigit() for c in describe(name, value, lambda: level))
 
 
 def test_levels_come_from_the_features_own_bins(rows: np.ndarray, basis: Basis) -> None:
@@ -171,7 +171,7 @@ def test_levels_come_from_the_features_own_bins(rows: np.ndarray, basis: Basis) 
 
 def test_an_unknown_feature_is_told_by_its_name_and_level() -> None:
     """A schema may grow before this table does."""
-    assert describe("colour", 3.0, 0.99) == "exceptionally high colour"
+    assert describe("colour", 3.0, lambda: 0.99) == "exceptionally high colour"
     assert describe("colour", math.nan) == "colour not known"
 
 
@@ -186,7 +186,7 @@ def test_columns_that_do_not_fit_the_basis_are_refused(rows: np.ndarray, basis: 
 
 def test_an_attribute_is_told_by_its_name_alone() -> None:
     """A category has no level, and its value is not told."""
-    assert describe("attribute.a.b", 3.5, 1.0) == "value of attribute a.b"
+    assert describe("attribute.a.b", 3.5, lambda: 1.0) == "value of attribute a.b"
     assert describe("attribute.f_7d", float("nan")) == "attribute f_7d not given"
 
 
