@@ -42,13 +42,14 @@ class AccountTable:
         keys = np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
         rows = self._index.add(keys)
         first, self.size = self.size, self._index.next_number
+        self._touched.span(first, self.size)
+        self._touched_keys.span(first, self.size)
         if self.size > len(self.state):
-            for name in ("state", "keys"):
+            for name, pages in (("state", self._touched), ("keys", self._touched_keys)):
+                pages.moves()
                 grow(vars(self), name, self.size + self.size // 8 + 1_024)
         self.state[first : self.size] = new_accounts(self.size - first)
         self.keys[rows] = keys
-        self._touched_keys.span(first, self.size)
-        self._touched.span(first, self.size)
         return rows
 
     def observe(
@@ -59,36 +60,28 @@ class AccountTable:
         out: NDArray[np.float32],
     ) -> None:
         """Add payments in order; see `models.features.accounts.observe`."""
-        observe(self.state, row, event_ms, amount, out)
         self._touched.rows(row)
+        observe(self.state, row, event_ms, amount, out)
 
     def learn_frauds(
         self, row: NDArray[np.int64], event_ms: NDArray[np.int64], known_ms: NDArray[np.int64]
     ) -> None:
         """Note frauds that became known."""
-        learn_frauds(self.state, row, event_ms, known_ms)
         self._touched.rows(row)
+        learn_frauds(self.state, row, event_ms, known_ms)
 
     def rescale(self, factor: float) -> None:
         """Bring all accounts to another unit; see `models.features.accounts.rescale`."""
-        rescale(self.state[: self.size], factor)
         self._touched.span(0, self.size)
+        rescale(self.state[: self.size], factor)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""
         return {"state": self.state[: self.size].view(np.uint8), "keys": self.keys[: self.size]}
 
-    def touched(self) -> dict[str, NDArray[np.bool_]]:
-        """Return array -> pages that may have changed since `stored`."""
-        return {
-            "state": self._touched.marks(self.size),
-            "keys": self._touched_keys.marks(self.size),
-        }
-
-    def stored(self) -> None:
-        """Take note that `arrays` were stored."""
-        self._touched.clear()
-        self._touched_keys.clear()
+    def touched(self) -> dict[str, TouchedPages]:
+        """Return array -> pages that may have changed since they were copied."""
+        return {"state": self._touched, "keys": self._touched_keys}
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
@@ -100,4 +93,5 @@ class AccountTable:
         self._index = KeyIndex()
         self._index.add(keys)
         self._rows_of.forget()
-        self.stored()
+        for pages in self.touched().values():
+            pages.clear()

@@ -26,7 +26,7 @@ from stream.outputs import OutputProducer, Outputs
 from stream.sequencer import Sequencer, Step
 from stream.settings import Settings
 from stream.sources import LOOK_EVERY_S, Sources
-from stream.take_up import Taken, shell_arrays
+from stream.take_up import Taken, shell_arrays, shell_versions
 from stream.telemetry import Telemetry
 from stream.transport import BatchConsumer
 from stream.worker import BankWorker
@@ -362,7 +362,8 @@ class BankApp:
         """
         await self._checkpoints.written()
         pipeline = self.worker.pipeline
-        shell = shell_arrays(self.outbox, self._awaited, self.sources.known)
+        arrays = shell_arrays(self.outbox, self._awaited, self.sources.known)
+        shell = arrays, shell_versions(self.outbox)
         events, self._unacked = self._unacked, []
         self._checkpoints.begin(pipeline, shell, self._offsets, lambda: self._acknowledge(events))
         show(self.telemetry, pipeline)

@@ -109,6 +109,7 @@ class EntityTable:
         for pages in self._written.values():
             pages.span(size, self.size)
         if self.size > len(self.state):
+            self._written["state"].moves()
             grow(vars(self), "state", self.size + self.size // 8 + 1_024)
         self.state[size : self.size] = new_entities(self.size - size)
         return rows
@@ -121,8 +122,8 @@ class EntityTable:
         is_fraud: NDArray[np.bool_],
     ) -> None:
         """Add outcomes, in the order in which they became known; row -1 is skipped."""
-        learn_outcomes(self.state, row, event_ms, known_ms, is_fraud)
         self._written["state"].rows(row)
+        learn_outcomes(self.state, row, event_ms, known_ms, is_fraud)
         day = known_ms // DAY_MS
         for one in np.unique(day).tolist():
             mine = (day == one) & (row >= 0)
@@ -224,7 +225,7 @@ class EntityTable:
             del self._published[old]
 
     def _forget_others(self) -> None:
-        self._written["state"].all()
+        self._written["state"].span(0, self.size)
         for name in _OTHERS_RINGS:
             self.state[name] = 0.0
         for name in _OTHERS_AGES:
@@ -256,13 +257,13 @@ class EntityTable:
         everything = np.arange(self.size, dtype=np.int64)
         before = self._touched.get(slot, everything)
         self._touched[slot] = np.empty(0, np.int64)
-        clear_others_day(self.state, before, day)
         self._written["state"].rows(before)
+        clear_others_day(self.state, before, day)
         if with_hours:
             of_hours = self._touched_hours.get(day % _HOUR_DAYS, everything)
             self._touched_hours[day % _HOUR_DAYS] = np.empty(0, np.int64)
-            clear_others_hours(self.state, of_hours, day)
             self._written["state"].rows(of_hours)
+            clear_others_hours(self.state, of_hours, day)
         self._add_cells(day, merged, 1.0, with_hours=with_hours)
         if own is not None:
             self._add_cells(day, own, -weight, with_hours=with_hours)
@@ -319,14 +320,9 @@ class EntityTable:
             for field in cells.arrays()
         }
 
-    def touched(self) -> dict[str, NDArray[np.bool_]]:
-        """Return array -> pages that may have changed since `stored`."""
-        return {name: pages.marks(self.size) for name, pages in self._written.items()}
-
-    def stored(self) -> None:
-        """Take note that `arrays` were stored."""
-        for pages in self._written.values():
-            pages.clear()
+    def touched(self) -> dict[str, TouchedPages]:
+        """Return array -> pages that may have changed since they were copied."""
+        return self._written
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
@@ -361,4 +357,5 @@ class EntityTable:
         for day, seq in sorted(versions):
             fields = under(f"published/{day}/{seq}/", arrays)
             self._published.setdefault(day, []).append((seq, EvidenceCells(**fields)))  # type: ignore[arg-type]  # dtypes are as they were stored
-        self.stored()
+        for pages in self._written.values():
+            pages.clear()

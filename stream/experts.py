@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from models.basis import Basis, encode
 from models.basis_builder import build_basis
-from models.families.scorecard import Statistics, is_kept, logits
+from models.families.scorecard import is_kept, logits
 from models.families.solver import solve_square
 from models.features.accounts import DAY_MS
 from models.histograms import add_rows, empty_counts
@@ -17,6 +17,8 @@ from models.named_arrays import under
 from models.schema import Schema
 from stream.expert_arrays import load_scorer, scorer_arrays
 from stream.moments import MomentLearner
+from stream.stored_statistics import StoredStatistics
+from stream.touched import TouchedPages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,7 @@ class OwnExpert:
         self._n_at_solve = 0
         self.basis: Basis | None = None
         self.weights: NDArray[np.float64] | None = None
-        self._statistics: Statistics | None = None
+        self._statistics: StoredStatistics | None = None
 
     def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return log-odds, NaN before there are weights."""
@@ -115,7 +117,7 @@ class OwnExpert:
         """Make a new basis from own histograms and encode the retained rows for it."""
         number = 1 if self.basis is None else self.basis.number + 1
         basis = build_basis(self._counts, self._schema, number)
-        statistics = Statistics(basis.n_weights)
+        statistics = StoredStatistics(basis.n_weights)
         for block in retained.blocks():
             z = self.score(block.features)
             if np.isnan(z).any():
@@ -126,7 +128,7 @@ class OwnExpert:
         self._n_at_basis = self._n_matured
         self._solve(statistics)
 
-    def _solve(self, statistics: Statistics) -> None:
+    def _solve(self, statistics: StoredStatistics) -> None:
         self.weights = solve_square(
             statistics.curvature,
             statistics.gradient,
@@ -153,17 +155,17 @@ class OwnExpert:
         out["n_at"] = np.array([self._n_at_basis, self._n_at_solve], np.int64)
         return out
 
-    def versions(self) -> dict[str, int]:
-        """Return array -> number that is another whenever the array is."""
+    def touched(self) -> dict[str, TouchedPages]:
+        """Return of large arrays: name -> pages that may have changed since they were copied."""
         held = self._statistics
-        return {} if held is None else {"statistics/curvature": held.version}
+        return {} if held is None else {"statistics/curvature": held.pages}
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
         self._counts = np.array(arrays["counts"], np.uint32)
         self.basis, self.weights = load_scorer("basis", arrays)
         if held := under("statistics/", arrays):
-            self._statistics = Statistics.load(held)
+            self._statistics = StoredStatistics.load(held)
         self._n_at_basis, self._n_at_solve = arrays["n_at"].tolist()
 
 
@@ -200,7 +202,7 @@ class SharedExpert:
         self.personal: NDArray[np.float64] | None = None
         self.collecting: Basis | None = None
         self.moments = MomentLearner(is_on=policy.moments or not learns_statistics)
-        self._open: dict[int, Statistics] = {}
+        self._open: dict[int, StoredStatistics] = {}
         self._changed: set[int] = set()
 
     def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -247,9 +249,11 @@ class SharedExpert:
                 self._statistics(one).add(active, rows.is_fraud, z, kept=kept)
                 self._changed.add(one)
 
-    def _statistics(self, bucket: int) -> Statistics:
+    def _statistics(self, bucket: int) -> StoredStatistics:
         if bucket not in self._open:
-            self._open[bucket] = Statistics(self.collecting.n_weights if self.collecting else 0)
+            self._open[bucket] = StoredStatistics(
+                self.collecting.n_weights if self.collecting else 0
+            )
         return self._open[bucket]
 
     def _reference(self, rows: Matured, active: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -343,9 +347,9 @@ class SharedExpert:
         out |= {f"moments/{name}": array for name, array in self.moments.arrays().items()}
         return out
 
-    def versions(self) -> dict[str, int]:
-        """Return array -> number that is another whenever the array is."""
-        return {f"open/{bucket}/curvature": held.version for bucket, held in self._open.items()}
+    def touched(self) -> dict[str, TouchedPages]:
+        """Return of large arrays: name -> pages that may have changed since they were copied."""
+        return {f"open/{bucket}/curvature": held.pages for bucket, held in self._open.items()}
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
@@ -355,6 +359,8 @@ class SharedExpert:
         self.personal = None if personal is None else np.array(personal, np.float64)
         self.collecting, _ = load_scorer("collecting", arrays)
         buckets = {int(name.split("/")[1]) for name in arrays if name.startswith("open/")}
-        self._open = {b: Statistics.load(under(f"open/{b}/", arrays)) for b in sorted(buckets)}
+        self._open = {
+            b: StoredStatistics.load(under(f"open/{b}/", arrays)) for b in sorted(buckets)
+        }
         self._changed = set(np.asarray(arrays["changed"]).tolist())
         self.moments.load(self.collecting, under("moments/", arrays))

@@ -122,6 +122,10 @@ class Outbox:
             out[f"raw/{letter.seq}"] = np.frombuffer(letter.raw, np.uint8)
         return out
 
+    def versions(self) -> dict[str, int]:
+        """Return of the arrays that never change, name -> number."""
+        return {f"raw/{letter.seq}": letter.seq for letter in self._letters.values()}
+
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
         self._seq = int(arrays["seq"][0])

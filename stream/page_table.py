@@ -5,7 +5,7 @@ are not in use. Whoever owns a large table says which pages were touched; of oth
 hashes tell.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ from stream.manifest import (
     seal,
 )
 from stream.page_file import PAGE_BYTES
-from stream.touched import TABLE_PAGE_BYTES
+from stream.touched import OwedPages, TouchedPages
 
 _MAX_KEPT_BYTES = 256 * 1024 * 1024
 
@@ -51,6 +51,15 @@ class Copied(NamedTuple):
     forms: Mapping[str, Form]
     meta: bytes
     offsets: Mapping[Partition, int]
+    owed: Sequence[OwedPages]
+
+    def pay(self, n_bytes: int) -> bool:
+        """Copy about so much of what is owed; return whether all is paid."""
+        for owed in self.owed:
+            if n_bytes <= 0:
+                break
+            n_bytes -= owed.pay(n_bytes)
+        return not any(owed.is_owing for owed in self.owed)
 
 
 class PageTable:
@@ -113,10 +122,12 @@ class PageTable:
         arrays: Arrays,
         meta: bytes,
         offsets: Mapping[Partition, int],
-        touched: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+        touched: Mapping[str, TouchedPages] = MappingProxyType({}),
         versions: Mapping[str, int] = MappingProxyType({}),
     ) -> Copied:
         """Return a copy of what has changed since the last one; `finish` it before the next.
+
+        Of touched pages it is begun and not made: it is paid off, or paid for by whoever writes.
 
         Parameters
         ----------
@@ -127,7 +138,7 @@ class PageTable:
         offsets
             Next offset of each partition.
         touched
-            Array -> bool of shape (n_pages,): pages of `TABLE_PAGE_BYTES` that may have changed.
+            Array -> its pages that may have changed; unmarked.
         versions
             Array -> number: an array of the same number as at the last copy is the same.
         """
@@ -135,12 +146,14 @@ class PageTable:
         parts, gone, start = [], [], 0
         epoch = self.stamp.epoch
         for name, view in views.items():
-            size = TABLE_PAGE_BYTES if name in touched else PAGE_BYTES
+            size = touched[name].page_bytes if name in touched else PAGE_BYTES
             n_pages = -(-len(view) // size)
             before = self._slots.get(name, np.empty(0, np.uint8))
             version = versions.get(name)
             is_same = version is not None and version == self._versions.get(name)
-            marks = np.zeros(n_pages, np.bool_) if is_same else touched.get(name)
+            marks = np.zeros(n_pages, np.bool_) if is_same else None
+            if name in touched:
+                marks = touched[name].marks(n_pages)
             changed = self._changed(name, view, size, marks)
             slots = next_slots(np.zeros(n_pages, np.uint8), epoch)  # odd: a first one is even
             slots[: len(before)] = before[:n_pages]
@@ -163,15 +176,24 @@ class PageTable:
         self._versions = dict(versions)
         if start > len(self._buffer):
             self._buffer = np.empty(start, np.uint8)
+        owed = []
         for name, changed, place, _ in parts:
-            _gather(views[name], self._page_bytes[name], changed, self._buffer[place])
+            source, out = np.frombuffer(views[name], np.uint8), self._buffer[place]
+            of_array = OwedPages(source, self._page_bytes[name], changed, out)
+            if name in touched:
+                touched[name].copied(of_array)
+                owed.append(of_array)
+            else:
+                of_array.pay_all()
         self._unsent = {}
         self.stamp = Stamp(self.stamp.epoch, self.stamp.number + 1)
         forms = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
-        return Copied(parts, gone, forms, meta, dict(offsets))
+        return Copied(parts, gone, forms, meta, dict(offsets), owed)
 
     def finish(self, copied: Copied) -> Snapshot:
-        """Return a copy as it is to be written: slow, and safe in another thread."""
+        """Return a copy as it is to be written: slow; safe in another thread once all is paid."""
+        for owed in copied.owed:
+            owed.pay_all()
         parts = []
         for name, changed, place, is_hashed in copied.parts:
             if not len(changed):
@@ -212,15 +234,3 @@ class PageTable:
             is_new[: len(held)] |= hashes[: len(held)] != held
         self._hashes[name] = hashes
         return np.flatnonzero(is_new)
-
-
-def _gather(
-    view: memoryview, size: int, changed: NDArray[np.int64], out: NDArray[np.uint8]
-) -> None:
-    """Copy pages one after the other; the last of an array may be shorter."""
-    whole = len(view) // size
-    inside = changed[changed < whole]
-    pages = np.frombuffer(view, np.uint8, whole * size).reshape(whole, size)
-    stop = len(inside) * size
-    np.take(pages, inside, axis=0, out=out[:stop].reshape(-1, size), mode="clip")
-    out[stop:] = np.frombuffer(view, np.uint8)[whole * size :] if stop < len(out) else 0

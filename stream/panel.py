@@ -20,6 +20,7 @@ from stream.experts import LearningPolicy, OwnExpert, SharedExpert
 from stream.nets import MergedNetExpert
 from stream.probing import Answerer, Roles, StudentExpert
 from stream.proposals import ProposalPolicy, Proposer
+from stream.touched import TouchedPages
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -331,12 +332,12 @@ class Panel:
             for name, array in holder.arrays().items()
         }
 
-    def versions(self) -> dict[str, int]:
-        """Return of large arrays that seldom change: name -> number that changes with the array."""
+    def touched(self) -> dict[str, TouchedPages]:
+        """Return of large arrays: name -> pages that may have changed since they were copied."""
         return {
-            f"{part}/{name}": version
+            f"{part}/{name}": pages
             for part, expert in (("own", self.own), ("shared", self.shared))
-            for name, version in expert.versions().items()
+            for name, pages in expert.touched().items()
         }
 
     def load(self, arrays: Arrays) -> None:

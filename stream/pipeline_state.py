@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from models.errors import StateError
 from models.named_arrays import under
 from models.release import Age
-from stream.account_table import AccountTable
-from stream.entity_table import EntityTable
 from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
-from stream.row_log import RowLog
+from stream.touched import TouchedPages
 
 VERSION = 8
 
@@ -31,15 +29,15 @@ class State:
     meta
         msgpack: version, consortium schema, member, experts, scalars.
     touched
-        Of large tables: array -> bool of shape (n_pages,), the pages that may have changed since
-        `stored`.
+        Of large tables: array -> its pages that may have changed since they were copied; the
+        pipeline's own.
     versions
-        Of other large arrays: array -> number that is another whenever the array is.
+        Of arrays that seldom change: array -> number that is another whenever the array is.
     """
 
     arrays: Mapping[str, NDArray[np.generic]]
     meta: bytes
-    touched: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    touched: Mapping[str, TouchedPages] = field(default_factory=dict)
     versions: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -64,8 +62,16 @@ def _parts(pipeline: Pipeline) -> dict[str, _Part]:
     }
 
 
-def _tables(pipeline: Pipeline) -> dict[str, AccountTable | EntityTable | RowLog]:
-    return {"accounts": pipeline.accounts, "entities": pipeline.entities, "log": pipeline.log}
+def _touched(pipeline: Pipeline) -> dict[str, TouchedPages]:
+    tables = {
+        "accounts": pipeline.accounts.touched(),
+        "entities": pipeline.entities.touched(),
+        "log": pipeline.log.touched(),
+        "panel": pipeline.panel.touched(),
+    }
+    return {
+        f"{part}/{name}": pages for part, held in tables.items() for name, pages in held.items()
+    }
 
 
 class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -107,20 +113,8 @@ def dump(pipeline: Pipeline) -> State:
         workers=config.workers,
         release_epoch=pipeline.release_age.epoch,
     )
-    touched = {
-        f"{part}/{name}": marks
-        for part, table in _tables(pipeline).items()
-        for name, marks in table.touched().items()
-    }
     versions = {f"entities/{name}": n for name, n in pipeline.entities.versions().items()}
-    versions |= {f"panel/{name}": n for name, n in pipeline.panel.versions().items()}
-    return State(arrays, msgspec.msgpack.encode(meta), touched, versions)
-
-
-def stored(pipeline: Pipeline) -> None:
-    """Take note that what `dump` gave was stored, or copied to be stored."""
-    for table in _tables(pipeline).values():
-        table.stored()
+    return State(arrays, msgspec.msgpack.encode(meta), _touched(pipeline), versions)
 
 
 def restore(config: PipelineConfig, state: State) -> Pipeline:

@@ -162,12 +162,13 @@ class RowLog(_Columns):
             return
         capacity = n_rows + n_rows // 8 + _FIRST_CAPACITY
         for name in self._layout:
+            self._touched[name].moves()
             grow(self._columns, name, capacity)
         if self._first + self.size > before:
             first = self._first + capacity - before
             for name, column in self._columns.items():
-                column[first:] = column[self._first : before].copy()
                 self._touched[name].span(first, capacity)
+                column[first:] = column[self._first : before].copy()
             self._first, self._used = first, capacity
 
     def _spans(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
@@ -204,13 +205,13 @@ class RowLog(_Columns):
         first, last = self.size, self.size + n
         self._reserve(last)
         for of_all, places in self._spans(first, last):
+            for pages in self._touched.values():
+                pages.span(places.start, places.stop)
             given = slice(of_all.start - first, of_all.stop - first)
             for name, column in rows.items():
                 self._columns[name][places] = column[given]
             self._columns["known_ms"][places] = -1
             self._columns["outcome"][places] = PENDING
-            for pages in self._touched.values():
-                pages.span(places.start, places.stop)
             self._used = max(self._used, places.stop)
         self.size = last
         self._positions.add(cast("NDArray[np.uint64]", rows["hash"]))
@@ -227,15 +228,15 @@ class RowLog(_Columns):
         """Write outcomes."""
         places = self._places(index)
         for name, values in (("outcome", outcome), ("known_ms", known_ms)):
-            self._columns[name][places] = values
             self._touched[name].rows(places)
+            self._columns[name][places] = values
 
     def change_features(self, change: Callable[[NDArray[np.float32]], None]) -> None:
         """Have ``features`` of all rows held changed in place, a stretch at a time."""
         column = cast("NDArray[np.float32]", self._columns["features"])
         for _, places in self._spans(0, self.size):
-            change(column[places])
             self._touched["features"].span(places.start, places.stop)
+            change(column[places])
 
     def _scored_by(self, until_ms: int, side: Literal["left", "right"]) -> int:
         """Return how many rows were scored before a watermark, or at it ("right")."""
@@ -278,14 +279,9 @@ class RowLog(_Columns):
         used = {name: column[: self._used] for name, column in self._columns.items()}
         return used | {"place": np.array([self._first, self.size], np.int64)}
 
-    def touched(self) -> dict[str, NDArray[np.bool_]]:
-        """Return array -> pages that may have changed since `stored`."""
-        return {name: pages.marks(self._used) for name, pages in self._touched.items()}
-
-    def stored(self) -> None:
-        """Take note that `arrays` were stored."""
-        for pages in self._touched.values():
-            pages.clear()
+    def touched(self) -> dict[str, TouchedPages]:
+        """Return array -> pages that may have changed since they were copied."""
+        return self._touched
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave; ``first_pending`` is set by the caller."""
@@ -302,7 +298,8 @@ class RowLog(_Columns):
         self._first, self.size, self._dropped = first, size, 0
         self._positions = KeyIndex()
         self._positions.add(self.hash)
-        self.stored()
+        for pages in self._touched.values():
+            pages.clear()
 
 
 def own_rows(features: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:

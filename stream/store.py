@@ -41,6 +41,7 @@ from stream.manifest import (
 )
 from stream.page_file import PageFile, Segments
 from stream.page_table import PageTable
+from stream.touched import TouchedPages
 
 STORE = "state"  # folder of the store in a worker's state_dir
 LAYOUT = 2
@@ -122,7 +123,7 @@ class StateStore:
         arrays: Arrays,
         meta: bytes,
         offsets: Mapping[Partition, int],
-        touched: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+        touched: Mapping[str, TouchedPages] = MappingProxyType({}),
     ) -> int:
         """Store a state with its offsets, atomically; return the bytes of pages that changed."""
         snapshot = self.snapshot(arrays, meta, offsets, touched)
@@ -134,7 +135,7 @@ class StateStore:
         arrays: Arrays,
         meta: bytes,
         offsets: Mapping[Partition, int],
-        touched: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+        touched: Mapping[str, TouchedPages] = MappingProxyType({}),
     ) -> Snapshot:
         """Return a copy of what has changed since the last one; see `PageTable.copy`."""
         return self.pages.finish(self.pages.copy(arrays, meta, offsets, touched))

@@ -111,5 +111,10 @@ def shell_arrays(
     }
 
 
+def shell_versions(outbox: Outbox) -> dict[str, int]:
+    """Return of those of `shell_arrays` that never change, name -> number."""
+    return {f"{_OUTBOX}{name}": number for name, number in outbox.versions().items()}
+
+
 def _none() -> NDArray[np.uint8]:
     return np.empty(0, np.uint8)

@@ -11,7 +11,6 @@ were taken at old weights harmless. Rows that are legitimate and scored p <= .02
 tenth in A (v = 10), by a hash of the transaction, and all count in y - p.
 """
 
-import itertools
 from collections.abc import Mapping
 from typing import Self
 
@@ -25,7 +24,6 @@ from models.matured import Matured
 DULL_P = 0.02
 THINNING = 10
 MAX_HELD = 8_192
-_CHANGES = itertools.count(1)
 MAX_LOGIT = 30.0
 DULL_LOGIT = float(np.log(DULL_P / (1.0 - DULL_P)))
 
@@ -153,16 +151,12 @@ class Statistics:
         float64 of shape (n_weights,).
     n
         Rows that were added.
-    version
-        Of A as `arrays` gives it: a number that no other A of this process has, nor this one once
-        it has changed.
     """
 
     def __init__(self, n_weights: int, *, max_held: int = MAX_HELD) -> None:
         self._curvature: NDArray[np.float64] = np.zeros((n_weights, n_weights))
         self.gradient: NDArray[np.float64] = np.zeros(n_weights)
         self.n = 0
-        self.version = next(_CHANGES)
         self._max_held = max_held
         self._held: list[tuple[NDArray[np.int32], NDArray[np.float64]]] = []
         self._n_held = 0
@@ -181,7 +175,7 @@ class Statistics:
         self._held.clear()
         self._n_held = 0
         self._curvature = value
-        self.version = next(_CHANGES)
+        self._changes()
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views); rows that are held back stand beside A.
@@ -246,10 +240,13 @@ class Statistics:
     def _bring_in(self) -> None:
         """Add what is held back to A."""
         if self._held:
+            self._changes()
             _add_curvature(*self._held_back(), self._curvature)
             self._held.clear()
             self._n_held = 0
-            self.version = next(_CHANGES)
+
+    def _changes(self) -> None:
+        """Take note that A is about to change; for those who look on."""
 
     def _held_back(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         active, h = zip(*self._held, strict=True)
@@ -257,7 +254,9 @@ class Statistics:
 
     def decay(self, factor: float) -> None:
         """Forget in part: multiply both sums."""
-        self.curvature *= factor
+        self._bring_in()
+        self._changes()
+        self._curvature *= factor
         self.gradient *= factor
 
     def rounded(

@@ -1,4 +1,4 @@
-"""Which pages of a table's bytes some of its rows lie in."""
+"""Pages of a table's bytes: which of them some rows lie in, and copies of those still owed."""
 
 import numba as nb
 import numpy as np
@@ -22,3 +22,47 @@ def mark_pages(rows, row_bytes, page_bytes, marks):  # type: ignore[no-untyped-d
             first = np.int64(row) * row_bytes
             for page in range(first // page_bytes, (first + row_bytes - 1) // page_bytes + 1):
                 marks[page] = True
+
+
+@nb.njit(cache=True)
+def _copy(page, page_bytes, source, place, out):  # type: ignore[no-untyped-def]  # compiled
+    """Copy a page if it is owed."""
+    if place[page] >= 0:
+        start = page * page_bytes
+        stop = min(start + page_bytes, len(source))
+        to = place[page] * page_bytes
+        out[to : to + stop - start] = source[start:stop]
+        place[page] = -1
+
+
+@nb.njit(cache=True)
+def copy_pages(first, last, page_bytes, source, place, out):  # type: ignore[no-untyped-def]  # compiled
+    """Copy those of the pages ``first`` up to, not including, ``last`` that are owed.
+
+    Parameters
+    ----------
+    first, last
+        Pages; what lies behind the last page of ``place`` is passed over.
+    page_bytes
+        Length of a page; the last of ``source`` may be shorter.
+    source
+        uint8 of shape (n_bytes,).
+    place
+        int64 of shape (n_pages,): which page of ``out`` each goes to, -1 where none is owed; set to
+        -1 where one was copied.
+    out
+        uint8: pages one after the other, written.
+    """
+    for page in range(first, min(last, len(place))):
+        _copy(page, page_bytes, source, place, out)
+
+
+@nb.njit(cache=True)
+def copy_pages_of(rows, row_bytes, page_bytes, source, place, out):  # type: ignore[no-untyped-def]  # compiled
+    """Copy the owed pages of rows; see `mark_pages` and `copy_pages`."""
+    for row in rows:
+        if row >= 0:
+            first = np.int64(row) * row_bytes
+            last = (first + row_bytes - 1) // page_bytes + 1
+            for page in range(first // page_bytes, min(last, len(place))):
+                _copy(page, page_bytes, source, place, out)

@@ -22,7 +22,7 @@ from models.mapping import load_mapping
 from models.topics import BankTopics
 from stream.anew import read_marker
 from stream.outbox import Outbox
-from stream.pipeline_state import dump, stored
+from stream.pipeline_state import dump
 from stream.settings import pipeline_config, read_membership, read_settings
 from stream.store import StateStore
 from stream.take_up import Taken, shell_arrays, take_up
@@ -98,7 +98,6 @@ def run(settings_file: Path, records: list[list[Record]]) -> Taken:
         state = dump(taken.pipeline)
         arrays = {**state.arrays, **shell_arrays(taken.outbox, None, {})}
         store.save(arrays, state.meta, offsets, state.touched)
-        stored(taken.pipeline)
     store.close()
     return taken
 

@@ -15,7 +15,7 @@ from stream.changelog import Harvest, Head, Owner, Pair, check_owner, head_pair,
 from stream.manifest import N_EPOCHS, Snapshot
 from stream.page_table import PAGE_BYTES
 from stream.store import StateStore
-from stream.touched import TABLE_PAGE_BYTES
+from stream.touched import TABLE_PAGE_BYTES, TouchedPages
 
 OWNER = Owner("bank", "0", "abc")
 PLACE = ("bank.transactions", 0)
@@ -79,12 +79,9 @@ class Writer:
         self.store.load()
 
     def checkpoint(self, arrays: Arrays, offset: int) -> list[Pair]:
-        marks = {
-            name: np.ones(-(-array.nbytes // TABLE_PAGE_BYTES), np.bool_)
-            for name, array in arrays.items()
-            if name == "table"
-        }
-        snapshot = self.store.snapshot(arrays, b"", {PLACE: offset}, marks)
+        pages = TouchedPages(1)
+        pages.span(0, arrays["table"].nbytes if "table" in arrays else 0)
+        snapshot = self.store.snapshot(arrays, b"", {PLACE: offset}, {"table": pages})
         self.store.write(snapshot)
         return records(snapshot)
 

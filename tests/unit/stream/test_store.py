@@ -18,6 +18,7 @@ from models.errors import NoRoomError, StateError, StateHeldError
 from stream.manifest import VERSION
 from stream.page_file import PAGE_BYTES
 from stream.store import LAYOUT, StateStore, read_stored
+from stream.touched import TouchedPages
 from tests.store_files import change_manifest, change_page, with_fields
 
 ROOT = Path(__file__).parents[3]
@@ -266,10 +267,12 @@ def test_a_byte_that_changed_is_found_by_array_and_page(tmp_path: Path) -> None:
     arrays = {"a": np.arange(2 * PAGE_BYTES // 8), "table": np.arange(2_000)}
     path = tmp_path / "s"
     store = StateStore(path)
-    marks = {"table": np.ones(4, np.bool_)}
-    store.save(arrays, b"", {}, marks)
+    pages = TouchedPages(4_096)
+    pages.span(0, 4)
+    store.save(arrays, b"", {}, {"table": pages})
+    pages.span(3, 4)
     arrays["table"][-1] = 7
-    store.save(arrays, b"", {}, {"table": np.array([False, False, False, True])})
+    store.save(arrays, b"", {}, {"table": pages})
     store.close()
     for name, index in (("a", 1), ("table", 2), ("table", 3)):
         change_page(path, name, index, byte=5)
@@ -322,8 +325,7 @@ def test_a_manifest_without_pages_is_not_begun_anew_over(tmp_path: Path) -> None
 def test_a_page_has_two_places_and_what_is_small_takes_little_room(tmp_path: Path) -> None:
     """However often it is written; a restart in a later epoch takes the place not in use."""
     path, table = tmp_path / "s", np.zeros(1_000 * 4_096, np.uint8)
-    some = np.zeros(1_000, np.bool_)
-    some[::3] = True
+    some, pages = np.arange(0, 1_000, 3), TouchedPages(4_096)
     sizes = []
     for epoch in range(1, 6):
         store = StateStore(path)
@@ -331,8 +333,9 @@ def test_a_page_has_two_places_and_what_is_small_takes_little_room(tmp_path: Pat
         assert held is None or bool((held.arrays["table"] == table).all())
         store.begin(epoch, None)
         for value in range(4):
+            pages.rows(some)
             table.reshape(1_000, -1)[some] = 10 * epoch + value
-            store.save({"table": table, "n": np.array([value])}, b"", {}, {"table": some})
+            store.save({"table": table, "n": np.array([value])}, b"", {}, {"table": pages})
         store.close()
         sizes.append((path / "pages").stat().st_blocks * 512)
     assert sizes[-1] == sizes[-2] <= 2 * 4_096 * 1_000 + 100_000
