@@ -290,9 +290,21 @@ def most_telling(cells: EvidenceCells, n: int) -> EvidenceCells:
 
 
 def present_in(cells: EvidenceCells, others: EvidenceCells) -> EvidenceCells:
-    """Return the cells whose entity and hour ``others`` have, too."""
-    order, is_again = _sorted(concatenate([cells, others]))
-    return cells.take(np.sort(order[:-1][is_again]))  # of two that are the same, the first
+    """Return the cells whose entity and hour ``others`` have, too; both sorted without repeats."""
+    keys, keys_two = (np.column_stack(cell_keys(each.arrays())) for each in (cells, others))
+    return cells.take(_shared_places(keys, keys_two))
+
+
+@nb.njit(cache=True)
+def _shared_places(keys, keys_two):  # type: ignore[no-untyped-def]  # compiled
+    out, n, j = np.empty(len(keys), np.int64), 0, 0
+    for i in range(len(keys)):
+        while j < len(keys_two) and _order(keys, i, keys_two, j) > 0:
+            j += 1
+        if j < len(keys_two) and _order(keys, i, keys_two, j) == 0:
+            out[n] = i
+            n += 1
+    return out[:n].copy()
 
 
 def capped(cells: EvidenceCells, max_frauds: int) -> EvidenceCells:

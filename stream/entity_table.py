@@ -5,7 +5,6 @@ from functools import partial
 
 import msgspec
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from models.entity_risk import (
@@ -19,6 +18,7 @@ from models.entity_risk import (
     present_in,
     pseudonym,
 )
+from models.evidence_changes import InstalledDay, cells_of, changed_entities, united
 from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING
 from models.features.entities import (
     ENTITY,
@@ -40,16 +40,6 @@ _OTHERS_RINGS = ("others_day_n", "others_day_f", "others_hour_n", "others_hour_f
 _KEPT_VERSIONS = 64
 _HOUR_DAYS = SHARED_HOURS // 24
 _LOG_FIELDS = ("row", "known_ms", "event_ms", "is_fraud")
-
-
-def _identity(merged: EvidenceCells, own: EvidenceCells | None) -> int:
-    """Return a hash of what a day holds, by which it is known again after a restart."""
-    digest = xxhash.xxh3_64()
-    for cells in (merged, own):
-        for array in () if cells is None else cells.arrays().values():
-            digest.update(np.ascontiguousarray(array).data)
-        digest.update(b"|")
-    return digest.intdigest()
 
 
 class EntityTable:
@@ -76,7 +66,7 @@ class EntityTable:
         self._changed: set[int] = set()
         self._whole: dict[int, EvidenceCells] = {}
         self._published: dict[int, list[tuple[int, EvidenceCells]]] = {}
-        self._seen: dict[int, tuple[EvidenceCells, EvidenceCells | None]] = {}
+        self._seen: dict[int, InstalledDay] = {}
         self._installed: dict[int, int] = {}
         self._touched: dict[int, NDArray[np.int64]] = {}
         self._touched_hours: dict[int, NDArray[np.int64]] = {}
@@ -207,16 +197,18 @@ class EntityTable:
         for day in sorted(evidence):
             own = self._own_in_release(day, seq)
             known = self._seen.get(day)
-            if known is not None and known[0] is evidence[day] and known[1] is own:
+            if known is not None and known.merged is evidence[day] and known.published is own:
                 continue  # the very same values, which need not be hashed to be known again
-            self._seen[day] = (evidence[day], own)
-            if own is not None:
-                own = capped(own, max_frauds)
-                if len(evidence[day]) >= MAX_CELLS:  # others' may have taken the place of ours
-                    own = present_in(own, evidence[day])
-            identity = _identity(evidence[day], own)
+            taken_out = empty_cells() if own is None else capped(own, max_frauds)
+            if len(evidence[day]) >= MAX_CELLS:  # others' may have taken the place of ours
+                taken_out = present_in(taken_out, evidence[day])
+            seen = self._seen[day] = InstalledDay(evidence[day], own, taken_out, day >= newest - 1)
+            identity = seen.identity()
             if day > newest - RING and self._installed.get(day) != identity:
-                self._install_day(day, evidence[day], own, weight, with_hours=day >= newest - 1)
+                if known is None or known.with_hours < seen.with_hours:
+                    self._install_day(day, seen, weight)
+                else:
+                    self._change_day(day, known, seen, weight)
                 self._installed[day] = identity
         for gone in [d for d in self._installed if d not in evidence]:
             del self._installed[gone]
@@ -243,15 +235,8 @@ class EntityTable:
         self._published[day] = [v for v in self._published[day] if v[0] >= versions[-1][0]]
         return versions[-1][1]
 
-    def _install_day(
-        self,
-        day: int,
-        merged: EvidenceCells,
-        own: EvidenceCells | None,
-        weight: float,
-        *,
-        with_hours: bool,
-    ) -> None:
+    def _install_day(self, day: int, seen: InstalledDay, weight: float) -> None:
+        """Replace all of a day."""
         slot = day % RING
         self.days[slot] = day
         everything = np.arange(self.size, dtype=np.int64)
@@ -259,22 +244,47 @@ class EntityTable:
         self._touched[slot] = np.empty(0, np.int64)
         self._written["state"].rows(before)
         clear_others_day(self.state, before, day)
-        if with_hours:
+        if seen.with_hours:
             of_hours = self._touched_hours.get(day % _HOUR_DAYS, everything)
             self._touched_hours[day % _HOUR_DAYS] = np.empty(0, np.int64)
             self._written["state"].rows(of_hours)
             clear_others_hours(self.state, of_hours, day)
-        self._add_cells(day, merged, 1.0, with_hours=with_hours)
-        if own is not None:
-            self._add_cells(day, own, -weight, with_hours=with_hours)
+        for cells, sign in ((seen.merged, 1.0), (seen.taken_out, -weight)):
+            rows = self._add_cells(day, cells, sign, with_hours=seen.with_hours)
+            self._touch(day, rows, with_hours=seen.with_hours)
 
-    def _add_cells(self, day: int, cells: EvidenceCells, sign: float, *, with_hours: bool) -> None:
+    def _change_day(
+        self, day: int, before: InstalledDay, seen: InstalledDay, weight: float
+    ) -> None:
+        """Replace what is held of the entities in which two versions of a day differ.
+
+        They are as if all of the day had been replaced, to the last bit.
+        """
+        changed = united(
+            changed_entities(before.merged, seen.merged),
+            changed_entities(before.taken_out, seen.taken_out),
+        )
+        rows = self._add(changed.names, changed.kinds)
+        self._written["state"].rows(rows)
+        clear_others_day(self.state, rows, day)
+        if seen.with_hours:
+            clear_others_hours(self.state, rows, day)
+        self._touch(day, rows[changed.is_new], with_hours=seen.with_hours)
+        for cells, sign in ((seen.merged, 1.0), (seen.taken_out, -weight)):
+            self._add_cells(day, cells_of(cells, changed), sign, with_hours=seen.with_hours)
+
+    def _touch(self, day: int, rows: NDArray[np.int64], *, with_hours: bool) -> None:
+        """Take note of which rows hold something of a day, where it is not any of all."""
+        for touched, slot in ((self._touched, day % RING), (self._touched_hours, day % _HOUR_DAYS)):
+            if slot in touched and (with_hours or touched is self._touched):
+                touched[slot] = np.concatenate([touched[slot], rows])
+
+    def _add_cells(
+        self, day: int, cells: EvidenceCells, sign: float, *, with_hours: bool
+    ) -> NDArray[np.int64]:
+        """Add cells to the others' evidence; return their rows."""
         rows = self._add(cells.name, cells.kind)
         nothing = np.full(len(cells), NEVER, np.int64)
-        self._touched[day % RING] = np.concatenate([self._touched[day % RING], rows])
-        if with_hours:
-            held = self._touched_hours[day % _HOUR_DAYS]
-            self._touched_hours[day % _HOUR_DAYS] = np.concatenate([held, rows])
         self._written["state"].rows(rows)
         add_others(
             self.state,
@@ -287,6 +297,7 @@ class EntityTable:
             cells.last_fraud_ms if sign > 0 else nothing,
             cells.last_legit_ms if sign > 0 else nothing,
         )
+        return rows
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays."""

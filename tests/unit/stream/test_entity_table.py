@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from models.entity_risk import (
     EvidenceCells,
@@ -309,6 +311,35 @@ def test_a_release_that_comes_again_changes_no_bit() -> None:
     }
     install(table, copies, seq=1)
     assert bits(table) == before
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**16), weight=st.sampled_from([1.0, 0.5]), cap=st.sampled_from([0, 1]))
+def test_a_change_of_a_few_is_as_if_all_had_been_replaced(
+    seed: int, weight: float, cap: int
+) -> None:
+    """A table that installs release after release beside one that is restarted before each."""
+    rng = np.random.default_rng(seed)
+    table, other = a_table(), a_table()
+    mine, theirs = outcomes(seed, 80, 3), outcomes(seed + 1, 80, 3)
+    weights = (("north", "0", weight), ("south", "0", 1.0))
+    for seq in range(1, 7):
+        stored = {name: array.copy() for name, array in other.arrays().items()}
+        other = a_table()
+        other.load(stored)
+        until_ms = DAY * DAY_MS + seq * DAY_MS // 2
+        fresh = (mine[2] >= until_ms - DAY_MS // 2) & (mine[2] < until_ms)
+        for each in (table, other):
+            learn(each, part(mine, fresh))
+            publish(each, seq)
+        told = seq - int(rng.integers(0, 2))  # the release may lag by one
+        ours = cells_of(part(mine, mine[2] < until_ms - (seq - told) * DAY_MS // 2))
+        ours = {day: capped(cells, cap) for day, cells in ours.items()}
+        seen = (theirs[2] < until_ms) & (rng.random(len(theirs[2])) < 0.9)  # some come and go
+        evidence = merged((ours, weight), (cells_of(part(theirs, seen)), 1.0))
+        for each in (table, other):
+            each.install(evidence, seq=told, weight=weight, weights=weights, max_frauds=cap)
+        assert bits(table) == bits(other)
 
 
 def test_counts_that_a_release_no_longer_has_are_gone() -> None:

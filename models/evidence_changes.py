@@ -1,0 +1,177 @@
+"""What two versions of a day's evidence differ in, by entity: a release changes few of many."""
+
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from models.entity_risk import PSEUDONYM_BYTES, EvidenceCells, cell_keys
+
+_HOUR_BITS = np.uint64(0xFF)
+
+
+class InstalledDay(NamedTuple):
+    """A day of a release as a bank has installed it.
+
+    Parameters
+    ----------
+    merged
+        The release's cells.
+    published
+        What the bank published of them, None for nothing.
+    taken_out
+        What was taken out of them: the same under the release's cap.
+    with_hours
+        Whether hours are held, too.
+    """
+
+    merged: EvidenceCells
+    published: EvidenceCells | None
+    taken_out: EvidenceCells
+    with_hours: bool
+
+    def identity(self) -> int:
+        """Return a hash of what the day holds, by which it is known again after a restart."""
+        digest = xxhash.xxh3_64()
+        for cells in (self.merged, self.taken_out):
+            for array in cells.arrays().values():
+                digest.update(np.ascontiguousarray(array).data)
+            digest.update(b"|")
+        return digest.intdigest()
+
+
+class Entities(NamedTuple):
+    """Entities in the order of cells, without repeats.
+
+    Parameters
+    ----------
+    keys
+        uint64 of shape (n, 3): both halves of the name, the kind times 256.
+    is_new
+        bool of shape (n,): those that the older version does not know.
+    """
+
+    keys: NDArray[np.uint64]
+    is_new: NDArray[np.bool_]
+
+    @property
+    def names(self) -> NDArray[np.uint8]:
+        """Pseudonyms, (n, 16)."""
+        halves = np.ascontiguousarray(self.keys[:, :2]).astype(">u8")
+        return halves.view(np.uint8).reshape(-1, PSEUDONYM_BYTES)
+
+    @property
+    def kinds(self) -> NDArray[np.uint8]:
+        """Kinds, (n,)."""
+        return (self.keys[:, 2] // np.uint64(256)).astype(np.uint8)
+
+
+def changed_entities(old: EvidenceCells, new: EvidenceCells) -> Entities:
+    """Return the entities whose cells are not the same in both; each sorted without repeats."""
+    keys, keys_two = (np.column_stack(cell_keys(cells.arrays())) for cells in (old, new))
+    columns, columns_two = (tuple(cells.arrays().values())[3:] for cells in (old, new))
+    out = np.empty((len(keys) + len(keys_two), 3), np.uint64)
+    is_new = np.zeros(len(out), np.bool_)
+    n = _differing(keys, columns, keys_two, columns_two, out, is_new)
+    return Entities(out[:n], is_new[:n])
+
+
+@nb.njit(cache=True)
+def _differing(keys, columns, keys_two, columns_two, out, is_new):  # type: ignore[no-untyped-def]  # compiled
+    i = j = k = 0
+    while i < len(keys) or j < len(keys_two):
+        order = _entity_order(keys, i, keys_two, j)
+        stop = _entity_end(keys, i) if order <= 0 else i
+        stop_two = _entity_end(keys_two, j) if order >= 0 else j
+        if order != 0 or not _are_same(keys, columns, i, stop, keys_two, columns_two, j, stop_two):
+            _put_entity(keys_two if order > 0 else keys, j if order > 0 else i, out, k)
+            is_new[k] = order > 0
+            k += 1
+        i, j = stop, stop_two
+    return k
+
+
+@nb.njit(cache=True)
+def _entity_order(keys, i, keys_two, j):  # type: ignore[no-untyped-def]  # compiled
+    """Return -1 where the first's entity comes before the second's, 0 where it is the same, 1."""
+    if i == len(keys) or j == len(keys_two):
+        return -1 if j == len(keys_two) else 1
+    for k in range(3):
+        one, two = keys[i, k], keys_two[j, k]
+        if k == 2:
+            one, two = one & ~_HOUR_BITS, two & ~_HOUR_BITS
+        if one != two:
+            return -1 if one < two else 1
+    return 0
+
+
+@nb.njit(cache=True)
+def _entity_end(keys, start):  # type: ignore[no-untyped-def]  # compiled
+    stop = start + 1
+    while stop < len(keys) and _entity_order(keys, start, keys, stop) == 0:
+        stop += 1
+    return stop
+
+
+@nb.njit(cache=True)
+def _are_same(keys, columns, i, stop, keys_two, columns_two, j, stop_two):  # type: ignore[no-untyped-def]  # compiled
+    if stop - i != stop_two - j:
+        return False
+    for at in range(stop - i):
+        if keys[i + at, 2] != keys_two[j + at, 2]:
+            return False
+        if (
+            columns[0][i + at] != columns_two[0][j + at]
+            or columns[1][i + at] != columns_two[1][j + at]
+            or columns[2][i + at] != columns_two[2][j + at]
+            or columns[3][i + at] != columns_two[3][j + at]
+            or columns[4][i + at] != columns_two[4][j + at]
+        ):
+            return False
+    return True
+
+
+@nb.njit(cache=True)
+def _put_entity(keys, i, out, k):  # type: ignore[no-untyped-def]  # compiled
+    out[k, 0], out[k, 1], out[k, 2] = keys[i, 0], keys[i, 1], keys[i, 2] & ~_HOUR_BITS
+
+
+def united(one: Entities, two: Entities) -> Entities:
+    """Return the entities of either; those of both are new where they are so in both."""
+    out = np.empty((len(one.keys) + len(two.keys), 3), np.uint64)
+    is_new = np.empty(len(out), np.bool_)
+    n = _unite(*one, *two, out, is_new)
+    return Entities(out[:n], is_new[:n])
+
+
+@nb.njit(cache=True)
+def _unite(keys, new, keys_two, new_two, out, is_new):  # type: ignore[no-untyped-def]  # compiled
+    i = j = k = 0
+    while i < len(keys) or j < len(keys_two):
+        order = _entity_order(keys, i, keys_two, j)
+        _put_entity(keys_two if order > 0 else keys, j if order > 0 else i, out, k)
+        is_new[k] = (order > 0 or new[i]) and (order < 0 or new_two[j])
+        i += order <= 0
+        j += order >= 0
+        k += 1
+    return k
+
+
+def cells_of(cells: EvidenceCells, entities: Entities) -> EvidenceCells:
+    """Return the cells of some entities, in order."""
+    keys = np.column_stack(cell_keys(cells.arrays()))
+    return cells.take(_places(keys, entities.keys))
+
+
+@nb.njit(cache=True)
+def _places(keys, wanted):  # type: ignore[no-untyped-def]  # compiled
+    out, n, j = np.empty(len(keys), np.int64), 0, 0
+    for i in range(len(keys)):
+        while j < len(wanted) and _entity_order(wanted, j, keys, i) < 0:
+            j += 1
+        if j < len(wanted) and _entity_order(wanted, j, keys, i) == 0:
+            out[n] = i
+            n += 1
+    return out[:n].copy()
