@@ -265,6 +265,7 @@ def check_cells(arrays: Arrays, n_kinds: int) -> None:
         bool(np.all((first >= -1) & (first <= last) & ((first == -1) == (last == -1)))),
         "first_fraud_ms, last_fraud_ms: expected both -1, or ascending",
     )
+    _demand(bool(np.all((f == 0) | (last >= 0))), "last_fraud_ms: expected where f > 0")
     _demand(bool(np.all(legit >= -1)), "last_legit_ms: expected -1 or later")
     _demand(_is_ascending(cell_keys(arrays)), "cells: expected (name, kind, hour) to ascend")
 

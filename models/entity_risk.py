@@ -98,10 +98,26 @@ def cell_keys(arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[np.uint64]]:
     return [halves[:, 0], halves[:, 1], rest]
 
 
+def _order_of(keys: Sequence[NDArray[np.uint64]]) -> NDArray[np.intp]:
+    """Return a stable order by several keys, of which the first is nearly always another.
+
+    It is sorted by the first alone, which costs a tenth, and then where that is the same.
+    """
+    order = np.argsort(keys[0])
+    first = keys[0][order]
+    is_tied = np.zeros(len(order) + 1, np.bool_)
+    is_tied[1:-1] = first[1:] == first[:-1]
+    tied = np.flatnonzero(is_tied[1:] | is_tied[:-1])
+    if len(tied):
+        rows = np.sort(order[tied])
+        order[tied] = rows[np.lexsort([key[rows] for key in keys[::-1]])]
+    return order
+
+
 def _sorted(cells: EvidenceCells) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Return a stable order by (name, kind, hour), and from the second on which repeat the last."""
     keys = cell_keys(cells.arrays())
-    order = np.lexsort(keys[::-1])
+    order = _order_of(keys)
     is_again = np.ones(max(len(cells) - 1, 0), np.bool_)
     for key in keys:
         ordered = key[order]

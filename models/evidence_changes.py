@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numba as nb
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from models.entity_risk import PSEUDONYM_BYTES, EvidenceCells, cell_keys
+from models.named_arrays import digest_of
 
 _HOUR_BITS = np.uint64(0xFF)
 
@@ -34,12 +34,10 @@ class InstalledDay(NamedTuple):
 
     def identity(self) -> int:
         """Return a hash of what the day holds, by which it is known again after a restart."""
-        digest = xxhash.xxh3_64()
-        for cells in (self.merged, self.taken_out):
-            for array in cells.arrays().values():
-                digest.update(np.ascontiguousarray(array).data)
-            digest.update(b"|")
-        return digest.intdigest()
+        parts = {"merged": self.merged, "taken_out": self.taken_out}
+        return digest_of(
+            {f"{p}/{name}": a for p, cells in parts.items() for name, a in cells.arrays().items()}
+        )
 
 
 class Entities(NamedTuple):

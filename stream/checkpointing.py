@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from stream.manifest import Arrays
 from stream.page_table import Copied
@@ -78,7 +78,7 @@ class Checkpoints:
         pipeline: Pipeline,
         shell: tuple[Arrays, Mapping[str, int]],
         offsets: Offsets,
-        on_written: Callable[[], None],
+        on_written: Callable[[], Awaitable[None]],
     ) -> None:
         """Begin a copy of what has changed of a pipeline, to be written in another thread.
 
@@ -94,7 +94,7 @@ class Checkpoints:
         self._began_s = self._loop.time()
         self._telemetry.snapshot_s.observe(self._cost_s)
 
-    async def _write(self, copied: Copied, on_written: Callable[[], None]) -> None:
+    async def _write(self, copied: Copied, on_written: Callable[[], Awaitable[None]]) -> None:
         started_s = time.perf_counter()
         while not copied.pay(_SLICE_BYTES):  # noqa: ASYNC110  # others' turn between two slices
             await asyncio.sleep(0)
@@ -105,6 +105,6 @@ class Checkpoints:
             sent_s = time.perf_counter()
             self._telemetry.changelog_bytes.inc(await self.changelog.send(snapshot))
             self._telemetry.changelog_s.observe(time.perf_counter() - sent_s)
-        on_written()
+        await on_written()
         self._telemetry.checkpoint_bytes.inc(snapshot.size_bytes)
         self._telemetry.checkpoint_s.observe(time.perf_counter() - started_s)

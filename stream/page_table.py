@@ -144,31 +144,22 @@ class PageTable:
         """
         views = {name: bytes_of(array) for name, array in arrays.items()}
         parts, gone, start = [], [], 0
-        epoch = self.stamp.epoch
         for name, view in views.items():
             size = touched[name].page_bytes if name in touched else PAGE_BYTES
             n_pages = -(-len(view) // size)
-            before = self._slots.get(name, np.empty(0, np.uint8))
             version = versions.get(name)
-            is_same = version is not None and version == self._versions.get(name)
-            marks = np.zeros(n_pages, np.bool_) if is_same else None
+            marks = None
             if name in touched:
                 marks = touched[name].marks(n_pages)
+            elif version is not None and version == self._versions.get(name):
+                marks = np.zeros(n_pages, np.bool_)
             changed = self._changed(name, view, size, marks)
-            slots = next_slots(np.zeros(n_pages, np.uint8), epoch)  # odd: a first one is even
-            slots[: len(before)] = before[:n_pages]
-            other_epoch = changed[~is_of_epoch(slots[changed], epoch)]
-            gone += pair_keys(
-                name, zip(other_epoch.tolist(), slots[other_epoch].tolist(), strict=True)
-            )
-            gone += pair_keys(name, enumerate(before[n_pages:].tolist(), n_pages))
-            slots[changed] = next_slots(slots[changed], epoch)
+            gone += self._take_slots(name, n_pages, changed)
             stop = start + len(changed) * size
             if len(changed) and changed[-1] == n_pages - 1:  # the last page may be shorter
                 stop -= n_pages * size - len(view)
-            is_hashed = name not in touched
-            parts.append(CopiedPart(name, changed, slice(start, stop), is_hashed))
-            self._slots[name], self._page_bytes[name] = slots, size
+            parts.append(CopiedPart(name, changed, slice(start, stop), name not in touched))
+            self._page_bytes[name] = size
             start = stop
         for name in self._slots.keys() - arrays.keys():
             gone += pair_keys(name, enumerate(self._slots.pop(name).tolist()))
@@ -189,6 +180,18 @@ class PageTable:
         self.stamp = Stamp(self.stamp.epoch, self.stamp.number + 1)
         forms = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
         return Copied(parts, gone, forms, meta, dict(offsets), owed)
+
+    def _take_slots(self, name: str, n_pages: int, changed: NDArray[np.int64]) -> list[bytes]:
+        """Give pages that are to be written their next slots; return the keys that are gone."""
+        before, epoch = self._slots.get(name, np.empty(0, np.uint8)), self.stamp.epoch
+        slots = next_slots(np.zeros(n_pages, np.uint8), epoch)  # odd: a first one is even
+        slots[: len(before)] = before[:n_pages]
+        other_epoch = changed[~is_of_epoch(slots[changed], epoch)]
+        gone = pair_keys(name, zip(other_epoch.tolist(), slots[other_epoch].tolist(), strict=True))
+        gone += pair_keys(name, enumerate(before[n_pages:].tolist(), n_pages))
+        slots[changed] = next_slots(slots[changed], epoch)
+        self._slots[name] = slots
+        return gone
 
     def finish(self, copied: Copied) -> Snapshot:
         """Return a copy as it is to be written: slow; safe in another thread once all is paid."""

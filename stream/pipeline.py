@@ -33,7 +33,7 @@ from stream.judge import N_RECENT, Judge
 from stream.label_join import LabelJoin, Rejected, hash_ids
 from stream.panel import Panel
 from stream.pipeline_config import PipelineConfig
-from stream.row_log import FRAUD, LEGIT, RowLog, own_rows
+from stream.row_log import LEGIT, RowLog, own_rows
 from stream.summaries import Summaries
 from stream.units import UnitAlignment, rescale_state
 
@@ -259,7 +259,7 @@ class Pipeline:
             return
         index = index[np.lexsort((index, self.log.at(index).known_ms))]
         rows = self.log.at(index)
-        shared = self._matured(index)
+        shared = rows.matured()
         shareable = shared.take(self._shareable(index))
         self.panel.learn(self._as_own(shared, index), shared, shareable)
         if self.drift:
@@ -271,18 +271,6 @@ class Pipeline:
         for row in rows.entity.astype(np.int64).T:
             self.entities.learn(np.ascontiguousarray(row), event_ms, known_ms, shared.is_fraud)
 
-    def _matured(self, index: NDArray[np.int64]) -> Matured:
-        """Return rows of the log as the consortium's expert sees them."""
-        rows = self.log.at(index)
-        return Matured(
-            features=rows.features,
-            is_fraud=rows.outcome == FRAUD,
-            hashes=rows.hash,
-            known_ms=rows.known_ms,
-            accounts=rows.account.astype(np.int64),
-            base_logits=rows.scores[:, 1].astype(np.float64),
-        )
-
     def _as_own(self, shared: Matured, index: NDArray[np.int64]) -> Matured:
         """Return the same rows as the own expert sees them."""
         return replace(shared, features=own_rows(shared.features, self.log.at(index).own))
@@ -293,11 +281,10 @@ class Pipeline:
         return np.flatnonzero((known_ms >= 0) & (known_ms <= self.tick_ms))
 
     def _retained_for_all(self) -> Matured:
-        index = self._known()
-        return self._matured(index[self._shareable(index)])
+        return self.log.at((index := self._known())[self._shareable(index)]).matured()
 
     def _retained(self) -> tuple[Matured, Matured]:
-        shared = self._matured(index := self._known())
+        shared = self.log.at(index := self._known()).matured()
         return self._as_own(shared, index), shared
 
     def _families(self) -> list[Family]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from models.features.accounts import N_FEATURES as N_ACCOUNT
 from models.features.key_index import ABSENT, KeyIndex
+from models.matured import Matured
 from stream.growth import grow
 from stream.touched import TouchedPages
 
@@ -97,6 +98,17 @@ class LoggedRows(_Columns):
     def column(self, name: str) -> NDArray[np.generic]:
         """Return a column of these rows, a copy."""
         return self._columns[name][self._places]
+
+    def matured(self) -> Matured:
+        """Return these rows as the consortium's expert sees them; all have an outcome."""
+        return Matured(
+            features=self.features,
+            is_fraud=self.outcome == FRAUD,
+            hashes=self.hash,
+            known_ms=self.known_ms,
+            accounts=self.account.astype(np.int64),
+            base_logits=self.scores[:, 1].astype(np.float64),
+        )
 
 
 class RowLog(_Columns):

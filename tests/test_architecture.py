@@ -36,7 +36,8 @@ HOMES = {
     "xxhash": (
         "stream/label_join.py",
         "stream/manifest.py",
-        "stream/entity_table.py",
+        "stream/text_rows.py",
+        "models/named_arrays.py",
         "models/categories.py",
     ),
     "faust": (

@@ -10,7 +10,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING, extend, roll, windows
+from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING, extend, roll, two_windows, window
 from models.schema import ENTITY_FEATURES
 
 N_FEATURES = len(ENTITY_FEATURES)
@@ -72,32 +72,26 @@ def _write(n, f, fraud_ms, legit_ms, episode_ms, now_ms, out):  # type: ignore[n
 
 
 @nb.njit(cache=True)
-def _add_shared(e, days, time_ms, n, f):  # type: ignore[no-untyped-def]  # compiled
-    """Add the others' evidence of the last 1, 7 and 30 days to the sums of outcomes and frauds."""
+def _add_shared(of_day, of_hour, days, time_ms, sums):  # type: ignore[no-untyped-def]  # compiled
+    """Add the others' evidence of the last 1, 7 and 30 days to the sums of a count."""
     day, hour = time_ms // DAY_MS, time_ms // HOUR_MS % 24
-    part, of_hour = (time_ms % DAY_MS) / DAY_MS, (time_ms % HOUR_MS) / HOUR_MS
+    part = (time_ms % DAY_MS) / DAY_MS
     if days[(day - 1) & _SLOT] == day - 1:
         first = (day - 1) % _HOUR_DAYS * 24
-        n[0] += (1.0 - of_hour) * e.others_hour_n[first + hour]
-        f[0] += (1.0 - of_hour) * e.others_hour_f[first + hour]
+        sums[0] += (1.0 - (time_ms % HOUR_MS) / HOUR_MS) * of_hour[first + hour]
         for slot in range(first + hour + 1, first + 24):
-            n[0] += e.others_hour_n[slot]
-            f[0] += e.others_hour_f[slot]
+            sums[0] += of_hour[slot]
     if days[day & _SLOT] == day:
         first = day % _HOUR_DAYS * 24
         for slot in range(first, first + hour + 1):
-            n[0] += e.others_hour_n[slot]
-            f[0] += e.others_hour_f[slot]
+            sums[0] += of_hour[slot]
     for bucket in range(day - 30, day + 1):
         slot = bucket & _SLOT
         if days[slot] == bucket:
-            of_n, of_f = e.others_day_n[slot], e.others_day_f[slot]
-            share_7 = 1.0 if bucket > day - 7 else (1.0 - part if bucket == day - 7 else 0.0)
-            share_30 = 1.0 - part if bucket == day - 30 else 1.0
-            n[1] += share_7 * of_n
-            f[1] += share_7 * of_f
-            n[2] += share_30 * of_n
-            f[2] += share_30 * of_f
+            count = of_day[slot]
+            if bucket >= day - 7:
+                sums[1] += count if bucket > day - 7 else (1.0 - part) * count
+            sums[2] += count if bucket > day - 30 else (1.0 - part) * count
 
 
 @nb.njit(cache=True)
@@ -138,11 +132,16 @@ def read(entities, days, row, time_ms, own, shared):  # type: ignore[no-untyped-
         e, now = entities[row[i]], time_ms[i]
         day, hour = now // DAY_MS, now // HOUR_MS
         of_day, of_hour = (now % DAY_MS) / DAY_MS, (now % HOUR_MS) / HOUR_MS
-        n[0], f[0] = windows(e.hour_n, e.hour_f, e.hour, hour, of_hour, 24)
-        n[1], f[1] = windows(e.day_n, e.day_f, e.day, day, of_day, 7)
-        n[2], f[2] = windows(e.day_n, e.day_f, e.day, day, of_day, 30)
+        n[0] = window(e.hour_n, e.hour, hour, of_hour, 24)
+        n[1], n[2] = two_windows(e.day_n, e.day, day, of_day, 7, 30)
+        f[:] = 0.0
+        if e.last_fraud_ms >= 0:  # of most there was none: rings that need not be read
+            f[0] = window(e.hour_f, e.hour, hour, of_hour, 24)
+            f[1], f[2] = two_windows(e.day_f, e.day, day, of_day, 7, 30)
         _write(n, f, e.last_fraud_ms, e.last_legit_ms, e.episode_ms, now, own[i])
-        _add_shared(e, days, now, n, f)
+        _add_shared(e.others_day_n, e.others_hour_n, days, now, n)
+        if e.others_last_fraud_ms >= 0:  # as above
+            _add_shared(e.others_day_f, e.others_hour_f, days, now, f)
         _write(
             n,
             f,
