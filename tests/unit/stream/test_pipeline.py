@@ -447,7 +447,7 @@ def test_attributes_are_features_of_both_experts() -> None:
     kept = expected[-len(features) :]
     np.testing.assert_array_equal(features[rows][:, 32:], kept)
     np.testing.assert_array_equal(features[:, :32], without.log.features)
-    shared = pipeline._matured(np.arange(5))
+    shared = pipeline.log.at(np.arange(5)).matured()
     own = pipeline._as_own(shared, np.arange(5))
     assert own.features.shape == shared.features.shape == (5, 35)
     np.testing.assert_array_equal(own.features[:, 32:], kept[:5])
