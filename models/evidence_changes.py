@@ -1,6 +1,6 @@
 """What two versions of a day's evidence differ in, by entity: a release changes few of many."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numba as nb
 import numpy as np
@@ -10,6 +10,26 @@ from models.entity_risk import PSEUDONYM_BYTES, EvidenceCells, cell_keys
 from models.named_arrays import digest_of
 
 _HOUR_BITS = np.uint64(0xFF)
+
+
+class KeyedCells(NamedTuple):
+    """Sorted cells without repeats, and what they are sorted by.
+
+    Parameters
+    ----------
+    cells
+        One for each entity and hour.
+    keys
+        uint64 of shape (n_cells, 3), see `models.entity_risk.cell_keys`.
+    """
+
+    cells: EvidenceCells
+    keys: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, cells: EvidenceCells) -> Self:
+        """Return cells with their keys."""
+        return cls(cells, np.column_stack(cell_keys(cells.arrays())))
 
 
 class InstalledDay(NamedTuple):
@@ -27,14 +47,14 @@ class InstalledDay(NamedTuple):
         Whether hours are held, too.
     """
 
-    merged: EvidenceCells
+    merged: KeyedCells
     published: EvidenceCells | None
-    taken_out: EvidenceCells
+    taken_out: KeyedCells
     with_hours: bool
 
     def identity(self) -> int:
         """Return a hash of what the day holds, by which it is known again after a restart."""
-        parts = {"merged": self.merged, "taken_out": self.taken_out}
+        parts = {"merged": self.merged.cells, "taken_out": self.taken_out.cells}
         return digest_of(
             {f"{p}/{name}": a for p, cells in parts.items() for name, a in cells.arrays().items()}
         )
@@ -66,13 +86,12 @@ class Entities(NamedTuple):
         return (self.keys[:, 2] // np.uint64(256)).astype(np.uint8)
 
 
-def changed_entities(old: EvidenceCells, new: EvidenceCells) -> Entities:
-    """Return the entities whose cells are not the same in both; each sorted without repeats."""
-    keys, keys_two = (np.column_stack(cell_keys(cells.arrays())) for cells in (old, new))
-    columns, columns_two = (tuple(cells.arrays().values())[3:] for cells in (old, new))
-    out = np.empty((len(keys) + len(keys_two), 3), np.uint64)
+def changed_entities(old: KeyedCells, new: KeyedCells) -> Entities:
+    """Return the entities whose cells are not the same in both."""
+    columns, columns_two = (tuple(one.cells.arrays().values())[3:] for one in (old, new))
+    out = np.empty((len(old.keys) + len(new.keys), 3), np.uint64)
     is_new = np.zeros(len(out), np.bool_)
-    n = _differing(keys, columns, keys_two, columns_two, out, is_new)
+    n = _differing(old.keys, columns, new.keys, columns_two, out, is_new)
     return Entities(out[:n], is_new[:n])
 
 
@@ -157,10 +176,9 @@ def _unite(keys, new, keys_two, new_two, out, is_new):  # type: ignore[no-untype
     return k
 
 
-def cells_of(cells: EvidenceCells, entities: Entities) -> EvidenceCells:
+def cells_of(keyed: KeyedCells, entities: Entities) -> EvidenceCells:
     """Return the cells of some entities, in order."""
-    keys = np.column_stack(cell_keys(cells.arrays()))
-    return cells.take(_places(keys, entities.keys))
+    return keyed.cells.take(_places(keyed.keys, entities.keys))
 
 
 @nb.njit(cache=True)

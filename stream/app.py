@@ -34,6 +34,7 @@ from stream.worker import BankWorker
 log = logging.getLogger(__name__)
 
 _LOOK_S = 5.0  # for a look into the changelog between two assignments
+_LOOK_AGAIN_S = 1.0
 _CATCH_UP_S = 1.0  # between looks whether everything has been read again
 _ACKS = 32  # at once, of some 40 microseconds each
 _IDLE_S = 30.0  # without a chunk, what is there has been read
@@ -128,6 +129,9 @@ class BankApp:
         """Return the stored offsets; called after each assignment, before the flow resumes."""
         self.partitions = frozenset((tp.topic, tp.partition) for tp in self._consumer.assignment())
         await self.sources.look()
+        while self.settings.mode == "replay" and not self.sources.is_known:
+            await asyncio.sleep(_LOOK_AGAIN_S)  # all partitions must have spoken: which are there?
+            await self.sources.look()
         ends = await self._consumer.ends(self.partitions)
         async with self._lock:
             await self._look_for_rival()
@@ -159,8 +163,9 @@ class BankApp:
     async def on_chunk(self, event: Any) -> None:
         """Do the four steps of the module's text for one event of the transport."""
         async with self._lock:
-            if self._over is not None:
-                return
+            is_of_before = event.message.generation_id != self.faust.consumer_generation_id
+            if self._over is not None or is_of_before:
+                return  # what was delivered before an assignment is read again after it
             records = event.value
             place = (records[0].topic, records[0].partition)
             span = (records[0].offset, records[-1].offset)
@@ -190,11 +195,16 @@ class BankApp:
             is_begun = self._awaited is not None
             resumed = self.worker.pipeline.tick_ms
             next_ms = resumed if resumed < 0 or is_begun else resumed + tick_ms
-            self._sequencer = Sequencer(self.partitions, tick_ms, next_ms, is_begun)
+            self._sequencer = Sequencer(self._share(), tick_ms, next_ms, is_begun)
         await self.outputs.send(self.worker.hold(self._sequencer, records))
         while (step := self._sequencer.step()) is not None:
             await self._take_step(self._sequencer, step)
         self._offsets |= self._sequencer.positions()
+
+    def _share(self) -> frozenset[Partition]:
+        """Return all partitions that are this worker's, also while others have some of them."""
+        unread = self.sources.unread(self.settings.share, self.partitions)
+        return self.partitions.union(unread)
 
     async def _take_step(self, sequencer: Sequencer, step: Step) -> None:
         """Learn; where an epoch ends publish and wait for its release; score.
@@ -309,9 +319,9 @@ class BankApp:
         """
         while True:
             await self.sources.watch()
-            unread = self.sources.unread(self.settings.share, self.partitions)
-            if self.partitions and unread:
-                log.warning("partitions are not read, the group is joined again: %d", len(unread))
+            n_unread = len(self._share() - self.partitions)
+            if self.partitions and n_unread:
+                log.warning("partitions are not read, the group is joined again: %d", n_unread)
                 await self._consumer.rejoin()
             await asyncio.sleep(LOOK_EVERY_S)
 

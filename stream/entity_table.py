@@ -18,7 +18,7 @@ from models.entity_risk import (
     present_in,
     pseudonym,
 )
-from models.evidence_changes import InstalledDay, cells_of, changed_entities, united
+from models.evidence_changes import InstalledDay, KeyedCells, cells_of, changed_entities, united
 from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING
 from models.features.entities import (
     ENTITY,
@@ -197,12 +197,13 @@ class EntityTable:
         for day in sorted(evidence):
             own = self._own_in_release(day, seq)
             known = self._seen.get(day)
-            if known is not None and known.merged is evidence[day] and known.published is own:
+            if known is not None and known.merged.cells is evidence[day] and known.published is own:
                 continue  # the very same values, which need not be hashed to be known again
             taken_out = empty_cells() if own is None else capped(own, max_frauds)
             if len(evidence[day]) >= MAX_CELLS:  # others' may have taken the place of ours
                 taken_out = present_in(taken_out, evidence[day])
-            seen = self._seen[day] = InstalledDay(evidence[day], own, taken_out, day >= newest - 1)
+            merged, taken = KeyedCells.of(evidence[day]), KeyedCells.of(taken_out)
+            seen = self._seen[day] = InstalledDay(merged, own, taken, day >= newest - 1)
             identity = seen.identity()
             if day > newest - RING and self._installed.get(day) != identity:
                 if known is None or known.with_hours < seen.with_hours:
@@ -249,7 +250,7 @@ class EntityTable:
             self._touched_hours[day % _HOUR_DAYS] = np.empty(0, np.int64)
             self._written["state"].rows(of_hours)
             clear_others_hours(self.state, of_hours, day)
-        for cells, sign in ((seen.merged, 1.0), (seen.taken_out, -weight)):
+        for (cells, _), sign in ((seen.merged, 1.0), (seen.taken_out, -weight)):
             rows = self._add_cells(day, cells, sign, with_hours=seen.with_hours)
             self._touch(day, rows, with_hours=seen.with_hours)
 

@@ -31,6 +31,7 @@ from stream.manifest import (
 from stream.page_file import PAGE_BYTES
 from stream.touched import OwedPages, TouchedPages
 
+_NO_PAGES = np.empty(0, np.bool_)
 _MAX_KEPT_BYTES = 256 * 1024 * 1024
 
 
@@ -142,17 +143,13 @@ class PageTable:
         versions
             Array -> number: an array of the same number as at the last copy is the same.
         """
-        views = {name: bytes_of(array) for name, array in arrays.items()}
+        same = {name for name in versions if self._is_same(name, versions[name])}
+        views = {n: bytes_of(array) for n, array in arrays.items() if n not in same}
         parts, gone, start = [], [], 0
         for name, view in views.items():
             size = touched[name].page_bytes if name in touched else PAGE_BYTES
             n_pages = -(-len(view) // size)
-            version = versions.get(name)
-            marks = None
-            if name in touched:
-                marks = touched[name].marks(n_pages)
-            elif version is not None and version == self._versions.get(name):
-                marks = np.zeros(n_pages, np.bool_)
+            marks = touched[name].marks(n_pages) if name in touched else None
             changed = self._changed(name, view, size, marks)
             gone += self._take_slots(name, n_pages, changed)
             stop = start + len(changed) * size
@@ -180,6 +177,12 @@ class PageTable:
         self.stamp = Stamp(self.stamp.epoch, self.stamp.number + 1)
         forms = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
         return Copied(parts, gone, forms, meta, dict(offsets), owed)
+
+    def _is_same(self, name: str, version: int) -> bool:
+        """Return whether an array is in the last copy as it is now, and in the one elsewhere."""
+        if self._versions.get(name) != version or name not in self._slots:
+            return False
+        return not bool(self._unsent.get(name, _NO_PAGES).any())
 
     def _take_slots(self, name: str, n_pages: int, changed: NDArray[np.int64]) -> list[bytes]:
         """Give pages that are to be written their next slots; return the keys that are gone."""
@@ -226,7 +229,7 @@ class PageTable:
         if self._page_bytes.get(name) == size:
             held = self._hashes[name][:n_pages]
         is_new = np.arange(n_pages) >= len(held)
-        unsent = self._unsent.get(name, np.empty(0, np.bool_))[:n_pages]
+        unsent = self._unsent.get(name, _NO_PAGES)[:n_pages]
         is_new[: len(unsent)] |= unsent
         hashes = np.zeros(n_pages, np.uint64)
         if touched is not None:

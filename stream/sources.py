@@ -127,6 +127,11 @@ class Sources:
         self.known = dict(known)
         self.replaced_by_now: tuple[str, ...] = ()
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the cluster has ever said which topics it has."""
+        return self._found is not None
+
     async def look(self) -> None:
         """Ask the cluster which topics it has; where it does not answer, what is known stays."""
         if self._looking is None:

@@ -6,14 +6,26 @@ from dataclasses import dataclass, field
 
 from deploy.chaos.fault_log import FaultLog
 from deploy.chaos.fault_plan import AMALGAMATOR, BROKER, Fault, Kind
-from deploy.chaos.fleet import Broker, Fleet
+from deploy.chaos.fleet import SUPERSEDED_EXIT, Broker, Fleet
 from deploy.chaos.small_world import HOUR_MS
 from models.errors import UnavailableError
 
-TWIN = "amalgamator-2"
 _POLL_S = 0.25
 _WATERMARK = "amalgam_stream_watermark_timestamp_seconds"
 _SETTINGS_EXIT, _STATE_EXIT = 2, 3
+
+
+def twin_of(name: str) -> str:
+    """Return the name of a second process of the same duty."""
+    return f"{name}-2"
+
+
+def stranger_of(bank: str) -> str:
+    """Return the name of a process that joins a bank's group."""
+    return f"{bank}-stranger"
+
+
+TWIN = twin_of(AMALGAMATOR)
 
 
 class StalledError(UnavailableError):
@@ -104,7 +116,8 @@ class Conductor:
         """
         self._moved_s = self.clock()
         for fault in faults:
-            self._until(lambda at=fault.at: self.progress.share >= at)  # type: ignore[misc]  # bound default
+            at = min(fault.at, self._last_share())
+            self._until(lambda at=at: self.progress.share >= at)  # type: ignore[misc]  # bound default
             self._rest(fault.wait_s)
             self._end(fault.target)
             self._befall(fault)
@@ -136,7 +149,7 @@ class Conductor:
             if due_s <= now_s:
                 self._end(target)
         for name, code in self.fleet.revive():
-            self.revived += 1
+            self.revived += code != SUPERSEDED_EXIT
             self.log.write("ended by itself", name, code=code)
             if code in (_SETTINGS_EXIT, _STATE_EXIT):
                 raise StalledError(f"{name} ended with {code}, see its log")
@@ -173,6 +186,7 @@ class Conductor:
                 "pause": self._pause,
                 "double": self._double,
                 "hand_over": self._hand_over,
+                "rebalance": self._rebalance,
             }
             deeds[fault.kind](fault)
 
@@ -213,12 +227,19 @@ class Conductor:
         self._later(AMALGAMATOR, fault.length_s, lambda: self.fleet.kill(TWIN))
 
     def _hand_over(self, fault: Fault) -> None:
-        def ending() -> None:
-            self.fleet.kill(AMALGAMATOR)
-            self.fleet.rename(TWIN, AMALGAMATOR)
+        twin = twin_of(fault.target)
 
-        self.fleet.start(TWIN)
-        self._later(AMALGAMATOR, fault.length_s, ending)
+        def ending() -> None:
+            self.fleet.kill(fault.target)
+            self.fleet.rename(twin, fault.target)
+
+        self.fleet.start(twin)
+        self._later(fault.target, fault.length_s, ending)
+
+    def _rebalance(self, fault: Fault) -> None:
+        stranger = stranger_of(fault.target)
+        self.fleet.start(stranger)
+        self._later(fault.target, fault.length_s, lambda: self.fleet.kill(stranger))
 
 
 def _nothing() -> None:

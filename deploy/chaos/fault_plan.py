@@ -8,7 +8,7 @@ import numpy as np
 
 from models.errors import InvalidInputError
 
-Kind = Literal["kill", "kill_at_start", "terminate", "pause", "double", "hand_over"]
+Kind = Literal["kill", "kill_at_start", "terminate", "pause", "double", "hand_over", "rebalance"]
 BROKER = "broker"
 AMALGAMATOR = "amalgamator"
 BANK = "bank"
@@ -18,6 +18,8 @@ _WEIGHTS: dict[tuple[Kind, str], float] = {
     ("kill_at_start", BANK): 16.0,
     ("terminate", BANK): 8.0,
     ("pause", BANK): 10.0,
+    ("hand_over", BANK): 6.0,
+    ("rebalance", BANK): 8.0,
     ("kill", AMALGAMATOR): 10.0,
     ("kill_at_start", AMALGAMATOR): 5.0,
     ("terminate", AMALGAMATOR): 4.0,
@@ -36,6 +38,7 @@ _LENGTH_S: dict[Kind, tuple[float, float]] = {
     "pause": (1.0, 15.0),
     "double": (2.0, 12.0),
     "hand_over": (2.0, 12.0),
+    "rebalance": (1.0, 8.0),
 }
 _WAIT_S = 1.0
 
@@ -52,7 +55,9 @@ class Fault:
         ``kill``: kill -9, started again ``length_s`` later. ``kill_at_start``: the same, started at
         once and killed again ``length_s`` into its start. ``terminate``: SIGTERM, and started
         again. ``pause``: SIGSTOP for ``length_s``. ``double``: a second one runs beside it for
-        ``length_s``; ``hand_over``: and then the first one is killed and the second stays.
+        ``length_s``; ``hand_over``: and then the first one is killed, if it has not ended by
+        itself, and the second stays; a bank's second has a disk of its own, empty or left long ago.
+        ``rebalance``: a stranger joins the bank's consumer group, gets partitions, and leaves.
     target
         ``broker``, ``amalgamator`` or a bank.
     at

@@ -20,6 +20,8 @@ from deploy.kafka_server import KafkaFiles
 from deploy.services import ROOT
 from models.errors import UnavailableError
 
+SUPERSEDED_EXIT = 4
+"""Of a process whose duty another one has taken over: it must not be started again."""
 _TERM_S = 20.0
 _PROBE_S = 1.0
 _BROKER_STARTS = 5
@@ -66,11 +68,12 @@ class Fleet:
             )
 
     def kill(self, name: str) -> None:
-        """Kill -9, also one that is paused."""
-        process = self._running.pop(name)
+        """Kill -9, also one that is paused; nothing where it has been superseded."""
+        process = self._running.pop(name, None)
         self._paused.discard(name)
-        process.kill()
-        process.wait()
+        if process is not None:
+            process.kill()
+            process.wait()
 
     def terminate(self, name: str) -> int | None:
         """Send SIGTERM and return the exit code; None where it had to be killed."""
@@ -96,17 +99,24 @@ class Fleet:
             self._running[name].send_signal(signal.SIGCONT)
 
     def rename(self, name: str, new: str) -> None:
-        """Let one that runs take the name, and the settings, of one that does not."""
-        self._running[new] = self._running.pop(name)
+        """Let one take the name, and the settings, of another that does not run; it runs then."""
+        process = self._running.pop(name, None)
         self.commands[name], self.commands[new] = self.commands[new], self.commands[name]
+        if process is None:  # it was superseded itself: the other one had come back
+            self.start(new)
+        else:
+            self._running[new] = process
 
     def revive(self) -> list[tuple[str, int]]:
-        """Start again what ended by itself; return names and exit codes."""
+        """Start again what ended by itself, unless superseded; return names and exit codes."""
         ended = [(name, process.poll()) for name, process in self._running.items()]
         found = [(name, code) for name, code in ended if code is not None]
-        for name, _ in found:
+        for name, code in found:
             self._paused.discard(name)
-            self.start(name)
+            if code == SUPERSEDED_EXIT:
+                del self._running[name]
+            else:
+                self.start(name)
         return found
 
     def metric(self, name: str, metric: str) -> float | None:

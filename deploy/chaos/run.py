@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,10 +12,10 @@ import numpy as np
 
 from deploy.chaos.collect import collect, is_at_end
 from deploy.chaos.compare import Verdict, compare
-from deploy.chaos.conductor import TWIN, Conductor, Progress
+from deploy.chaos.conductor import TWIN, Conductor, Progress, stranger_of, twin_of
 from deploy.chaos.fault_log import FaultLog
-from deploy.chaos.fault_plan import AMALGAMATOR, plan_faults
-from deploy.chaos.feed_plan import FeedPolicy, plan_feed
+from deploy.chaos.fault_plan import AMALGAMATOR, Fault, plan_faults
+from deploy.chaos.feed_plan import FeedPolicy, Slot, plan_feed
 from deploy.chaos.feeder import Feeder, Note
 from deploy.chaos.fleet import Broker, Command, Fleet
 from deploy.chaos.small_world import (
@@ -29,8 +30,10 @@ from deploy.chaos.small_world import (
 from deploy.chaos.undisturbed import run_undisturbed
 from deploy.consortium_files import ConsortiumFiles
 from deploy.kafka_server import free_port, resolve
+from models.topics import BankTopics
+from stream.settings import read_settings
 
-PLANTED = "deploy.chaos.planted"
+PLANTED, STRANGER = "deploy.chaos.planted", "deploy.chaos.stranger"
 _LEAD = 0.12
 
 
@@ -83,8 +86,8 @@ def run_chaos(config: ChaosConfig, environment: Mapping[str, str]) -> Verdict:
         broker.start()
         broker.wait()
         files = write_world(config.directory / "banks", broker.bootstrap)
-        told = _disturb(config, world, files, broker)
-        chaos = collect(broker.bootstrap, files)
+        told, held = _disturb(config, world, files, broker)
+        chaos = collect(broker.bootstrap, held)
     finally:
         broker.stop()
     calm = run_undisturbed(world, files)
@@ -96,13 +99,21 @@ def run_chaos(config: ChaosConfig, environment: Mapping[str, str]) -> Verdict:
 
 def _disturb(
     config: ChaosConfig, world: World, files: ConsortiumFiles, broker: Broker
-) -> dict[str, float]:
-    """Run all processes to the end of the stream, with faults; return how many there were."""
+) -> tuple[dict[str, float], ConsortiumFiles]:
+    """Run all processes to the end of the stream, with faults.
+
+    Returns
+    -------
+    dict
+        How many there were.
+    ConsortiumFiles
+        Those of whoever was left to run the banks.
+    """
     rng = np.random.default_rng([config.seed, 0])
     feeds = {bank: plan_feed(world.chunks[bank], PARTITIONS, FeedPolicy(), rng) for bank in BANKS}
     rng = np.random.default_rng([config.seed, 1])  # so that a plan of faults is its own seed's
     faults = plan_faults(config.faults, BANKS, rng, only=config.only)
-    fleet = Fleet(config.directory / "logs", _commands(config, files))
+    fleet = Fleet(config.directory / "logs", _commands(config, files, broker.bootstrap))
     log = FaultLog(config.directory / "faults.jsonl", lambda: datetime.now(UTC))
     progress = Progress(world.span_ms, dict.fromkeys(BANKS, -1))
 
@@ -116,8 +127,12 @@ def _disturb(
         if feeder.error is not None:
             raise feeder.error
 
+    def held() -> ConsortiumFiles:
+        paths = {bank: Path(fleet.commands[bank].arguments[-1]) for bank in BANKS}
+        return ConsortiumFiles(settings=paths, amalgamator=files.amalgamator)
+
     def is_finished() -> bool:
-        return feeder.is_done and is_at_end(files, world.span_ms[1] - HOUR_MS)
+        return feeder.is_done and is_at_end(held(), world.span_ms[1] - HOUR_MS)
 
     conductor = Conductor(
         fleet, broker, progress, log, check, is_finished, clock=time.monotonic, sleep=time.sleep
@@ -136,27 +151,51 @@ def _disturb(
         log.write("end", "all", done=conductor.done, revived=conductor.revived)
         log.close()
     slots = [slot for each in feeds.values() for slot in each]
-    return {
-        "faults": float(conductor.done),
-        "revived": float(conductor.revived),
-        "records_repeated": float(sum(slot.repeated for slot in slots)),
-        "records_late": float(sum(slot.late for slot in slots)),
+    return _told(conductor, faults, slots), held()
+
+
+def _told(conductor: Conductor, faults: Sequence[Fault], slots: Sequence[Slot]) -> dict[str, float]:
+    of_banks = Counter(fault.kind for fault in faults if fault.target in BANKS)
+    told = {
+        "faults": conductor.done,
+        "hand_overs": of_banks["hand_over"],
+        "rebalances": of_banks["rebalance"],
+        "revived": conductor.revived,
+        "records_repeated": sum(slot.repeated for slot in slots),
+        "records_late": sum(slot.late for slot in slots),
     }
+    return {name: float(n) for name, n in told.items()}
 
 
-def _commands(config: ChaosConfig, files: ConsortiumFiles) -> dict[str, Command]:
+def _commands(config: ChaosConfig, files: ConsortiumFiles, bootstrap: str) -> dict[str, Command]:
     commands = {}
     for name in (AMALGAMATOR, TWIN):
         port = free_port()
         added = {**files.amalgamator, "AMALGAM_AMALGAMATOR_HEALTH_PORT": str(port)}
         commands[name] = Command("amalgamator", [], added, port)
     for bank, path in files.settings.items():
-        port = free_port()
         bug = config.plants.get(bank)
-        commands[bank] = Command(
-            "stream" if bug is None else PLANTED,
-            [*([] if bug is None else [bug]), "--settings", str(path)],
-            {"AMALGAM_STREAM_HEALTH_PORT": str(port)},
-            port,
-        )
+        for name, settings in ((bank, path), (twin_of(bank), _on_another_disk(path))):
+            port = free_port()
+            commands[name] = Command(
+                "stream" if bug is None else PLANTED,
+                [*([] if bug is None else [bug]), "--settings", str(settings)],
+                {"AMALGAM_STREAM_HEALTH_PORT": str(port)},
+                port,
+            )
+        topics = BankTopics(bank)
+        arguments = ["--bootstrap", bootstrap, "--group", f"amalgam-{bank}-0"]
+        arguments += [topics.transactions, topics.labels]
+        commands[stranger_of(bank)] = Command(STRANGER, arguments, {}, 0)
     return commands
+
+
+def _on_another_disk(path: Path) -> Path:
+    """Write a bank's settings again, for a process that has a disk of its own."""
+    text = path.read_text(encoding="utf-8")
+    settings = read_settings(path, {})
+    other = path.with_name("twin.toml")
+    state_dir = settings.state_dir.with_name(f"{settings.state_dir.name}-2")
+    old = next(line for line in text.splitlines() if line.startswith("state_dir"))
+    other.write_text(text.replace(old, f'state_dir = "{state_dir}"'), encoding="utf-8")
+    return other

@@ -41,6 +41,7 @@ _SETTINGS = {
     "alert_rate": 0.02,
     "seed": 5,
     "checkpoint_s": 0.5,
+    "changelog": True,
 }
 _AMALGAMATOR = {"BASIS_MIN_N": "200", "BASIS_MIN_FRAUDS": "5", "DEADLINE_S": "60"}
 

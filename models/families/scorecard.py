@@ -24,6 +24,8 @@ from models.matured import Matured
 DULL_P = 0.02
 THINNING = 10
 MAX_HELD = 8_192
+_SHARES = 8
+_BLOCK = 4_096  # rows that fit into caches with one row of A
 MAX_LOGIT = 30.0
 DULL_LOGIT = float(np.log(DULL_P / (1.0 - DULL_P)))
 
@@ -135,15 +137,15 @@ class Statistics:
     """Normal equations of one basis: upper triangle of A, and b.
 
     Rows that add to A are held back and brought in together, so that A, which is larger than any
-    cache, is gone through once for all of them. No bit tells when that was.
+    cache, is gone through once for all of them and is mostly the same. Once they are many they are
+    brought in a share with each call, so that none takes long. No bit tells when that was.
 
     Parameters
     ----------
     n_weights
         Weights of the basis.
     max_held
-        So many rows are brought in at once, >= 1; fewer than twice as many are ever held back, of
-        a few hundred bytes each.
+        So many rows are held back, >= 1, of a few hundred bytes each.
 
     Attributes
     ----------
@@ -160,6 +162,7 @@ class Statistics:
         self._max_held = max_held
         self._held: list[tuple[NDArray[np.int32], NDArray[np.float64]]] = []
         self._n_held = 0
+        self._is_full = False
 
     @property
     def curvature(self) -> NDArray[np.float64]:
@@ -230,20 +233,26 @@ class Statistics:
         _add_gradient(active, is_fraud, z, kept, self.gradient, h)
         self.n += len(active)
         index = np.flatnonzero(h)  # NaN too: it must show
-        for start in range(0, len(index), self._max_held):
-            rows = index[start : start + self._max_held]
-            self._held.append((active[rows], h[rows]))
-            self._n_held += len(rows)
-            if self._n_held >= self._max_held:
-                self._bring_in()
+        if len(index):
+            self._held.append((active[index], h[index]))
+            self._n_held += len(index)
+        self._is_full |= self._n_held >= self._max_held
+        if self._is_full:
+            self._bring_in(max(self._max_held // _SHARES, self._n_held - self._max_held))
+            self._is_full = self._n_held > 0
 
-    def _bring_in(self) -> None:
-        """Add what is held back to A."""
-        if self._held:
-            self._changes()
-            _add_curvature(*self._held_back(), self._curvature)
-            self._held.clear()
-            self._n_held = 0
+    def _bring_in(self, n: int | None = None) -> None:
+        """Add the first ``n`` rows that are held back to A, or all."""
+        if not self._n_held:
+            return
+        self._changes()
+        active, h = self._held_back()
+        n = len(h) if n is None else min(n, len(h))
+        for start in range(0, n, _BLOCK):
+            rows = slice(start, min(start + _BLOCK, n))
+            _add_curvature(active[rows], h[rows], self._curvature)
+        self._held = [(active[n:], h[n:])] if n < len(h) else []
+        self._n_held = len(h) - n
 
     def _changes(self) -> None:
         """Take note that A is about to change; for those who look on."""

@@ -27,11 +27,11 @@ def chaos(directory: Path, **more):
 
 
 def test_one_fault_of_every_sort_leaves_everything_as_undisturbed(tmp_path: Path) -> None:
-    """Kills, pauses, restarts of banks, amalgamator and broker, two amalgamators, repeats."""
-    verdict = chaos(tmp_path, faults=12)
+    """Kills, pauses, restarts, other hosts, a stranger in a group, two amalgamators, repeats."""
+    verdict = chaos(tmp_path, faults=14)
     assert verdict.differences == ()
     figures = verdict.figures
-    assert figures["faults"] == 12
+    assert figures["faults"] == 14
     assert figures["transactions_lost"] == figures["learned_twice"] == figures["alerts_lost"] == 0
     assert figures["state_equal"] == figures["fold_equal"] == figures["release_equal"] == 1
     assert min(figures["alerts"], figures["records_repeated"], figures["records_late"]) > 0
@@ -43,7 +43,6 @@ def test_planted_bugs_are_found(tmp_path: Path) -> None:
     plants = {"alpenkasse": "offsets-first", "costabanco": "doubled"}
     verdict = chaos(tmp_path, faults=10, only=("kill-bank",), plants=plants)
     found = {(one.figure, one.where) for one in verdict.differences}
-    # What was skipped had been answered before the kill; later payments are answered otherwise.
-    assert {(name, "alpenkasse") for name in ("transactions_lost", "decisions_changed")} & found
+    assert ("transactions_lost", "alpenkasse") in found
     assert ("learned_twice", "costabanco") in found
     assert {("state_equal", "alpenkasse"), ("state_equal", "costabanco")} <= found

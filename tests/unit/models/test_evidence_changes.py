@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.entity_risk import EvidenceCells, aggregate
-from models.evidence_changes import Entities, cells_of, changed_entities, united
+from models.evidence_changes import Entities, KeyedCells, cells_of, changed_entities, united
 from tests.unit.models.test_entity_risk import ROW_LISTS, Row, cells, rows_of
 
 Entity = tuple[bytes, int]
@@ -41,14 +41,15 @@ def test_entities_that_differ_are_found_and_no_others(versions: Sequence[Evidenc
     """In counts, ages, hours, or by being there at all; in order; a version equals itself."""
     one, two, three = versions
     for old, new in ((one, two), (two, three), (three, one)):
-        assert told(changed_entities(old, new)) == expected(old, new)
-    assert told(changed_entities(one, one)) == []
+        found = changed_entities(KeyedCells.of(old), KeyedCells.of(new))
+        assert told(found) == expected(old, new)
+    assert told(changed_entities(KeyedCells.of(one), KeyedCells.of(one))) == []
 
 
 @given(VERSIONS, VERSIONS)
 def test_a_union_has_each_once(one: list[EvidenceCells], two: list[EvidenceCells]) -> None:
     """New is what is new to whoever names it; its cells are all that there are of it."""
-    first, second = changed_entities(*one[:2]), changed_entities(*two[:2])
+    first, second = (changed_entities(*map(KeyedCells.of, v[:2])) for v in (one, two))
     both = dict(told(first)), dict(told(second))
     wanted = {
         entity: all(flags[entity] for flags in both if entity in flags)
@@ -57,6 +58,6 @@ def test_a_union_has_each_once(one: list[EvidenceCells], two: list[EvidenceCells
     together = united(first, second)
     assert told(together) == list(wanted.items())
     held = by_entity(one[1])
-    assert rows_of(cells_of(one[1], together)) == [
+    assert rows_of(cells_of(KeyedCells.of(one[1]), together)) == [
         row for entity, rows in held.items() if entity in wanted for row in rows
     ]

@@ -12,6 +12,7 @@ from models.errors import SupersededError, UnavailableError
 from models.topics import BankTopics
 from stream.app import BankApp
 from stream.checkpointing import Checkpoints
+from stream.share import Share
 from stream.sources import Source, Sources
 from stream.take_over import Places
 from stream.telemetry import Telemetry
@@ -51,7 +52,7 @@ async def app() -> BankApp:
     """Return the shell without its connections."""
     one = object.__new__(BankApp)
     one.settings = SimpleNamespace(checkpoint_s=0.001, mode="live")
-    one.faust = SimpleNamespace(consumer=Consumer(), crashed=False)
+    one.faust = SimpleNamespace(consumer=Consumer(), crashed=False, consumer_generation_id=2)
     one.telemetry = Telemetry(CollectorRegistry())
     one.partitions = PLACES
     one._offsets = {("bank.transactions", 0): 4, ("bank.labels", 0): 10}
@@ -61,6 +62,12 @@ async def app() -> BankApp:
     one._checkpoints = Checkpoints(Places(None, None), one.telemetry, 0.001)
     one.sources = Sources(BankTopics("bank"), {}, lambda topics: FOUND, one.telemetry)
     return one
+
+
+def event(generation: int) -> SimpleNamespace:
+    """Return a chunk of one record, far ahead, of an assignment; the second is the newest."""
+    record = SimpleNamespace(topic="bank.transactions", partition=0, offset=9)
+    return SimpleNamespace(value=[record], message=SimpleNamespace(generation_id=generation))
 
 
 def shown_lag(app: BankApp) -> float:
@@ -121,8 +128,23 @@ async def test_a_new_assignment_shows_whether_the_place_was_taken(
 async def test_nothing_is_answered_once_the_place_is_taken(app: BankApp) -> None:
     """Whoever has it answers."""
     app._over = SupersededError("epoch 2")
-    await app.on_chunk(SimpleNamespace(value=[]))
+    await app.on_chunk(event(2))
     assert app._unacked == []
+
+
+async def test_what_was_delivered_before_an_assignment_is_left_to_come_again(app: BankApp) -> None:
+    """Reading goes on from the state's offsets: a later chunk would hide what lies between."""
+    await app.on_chunk(event(1))
+    assert app._unacked == []
+    assert app._offsets["bank.transactions", 0] == 4
+
+
+async def test_in_a_replay_all_partitions_of_the_share_must_speak(app: BankApp) -> None:
+    """Also those that a stranger in the group has got for a while."""
+    app.settings.share = Share(0, 1)
+    app.partitions = frozenset({("bank.labels", 0)})
+    await app.sources.look()
+    assert app._share() == PLACES
 
 
 async def test_the_lag_is_followed_while_a_chunk_is_stuck(app: BankApp) -> None:

@@ -107,6 +107,8 @@ def fault(kind, target, at=0.2, length_s=1.0, number=1):
             AMALGAMATOR,
             [("start", TWIN), ("kill", AMALGAMATOR), ("rename", f"{TWIN} to {AMALGAMATOR}")],
         ),
+        ("hand_over", "a", [("start", "a-2"), ("kill", "a"), ("rename", "a-2 to a")]),
+        ("rebalance", "a", [("start", "a-stranger"), ("kill", "a-stranger")]),
         ("kill", BROKER, [("kill", BROKER), ("start", BROKER)]),
         ("pause", BROKER, [("SIGSTOP", BROKER), ("SIGCONT", BROKER)]),
     ],
@@ -134,6 +136,19 @@ def test_another_process_may_fail_meanwhile(machine, tmp_path) -> None:
     faults = (fault("kill", BROKER, length_s=3.0), fault("kill", "a", at=0.3, number=2))
     conducted(machine, tmp_path, *faults)
     assert [(what, whom) for _, what, whom in machine.told][:2] == [("kill", BROKER), ("kill", "a")]
+
+
+def test_a_fault_after_the_last_tick_has_begun_comes_then(machine, tmp_path) -> None:
+    """Banks say no more how far they are."""
+    conducted(machine, tmp_path, fault("kill", "a", at=0.999))
+    assert [what for _, what, _ in machine.told] == ["kill", "start"]
+
+
+def test_a_process_that_was_superseded_is_told_and_not_counted(machine, tmp_path) -> None:
+    """Nobody starts it again."""
+    machine.ended = [("a", 4)]
+    (line,) = conducted(machine, tmp_path)
+    assert line["code"] == 4
 
 
 def test_what_ended_by_itself_is_told(machine, tmp_path) -> None:

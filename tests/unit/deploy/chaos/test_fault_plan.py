@@ -7,7 +7,7 @@ from deploy.chaos.fault_plan import AMALGAMATOR, BROKER, plan_faults
 from models.errors import InvalidInputError
 
 BANKS = ("a", "b")
-BANK_KINDS = {"kill", "kill_at_start", "terminate", "pause"}
+KINDS = {"kill", "kill_at_start", "terminate", "pause"}
 
 
 def drawn(seed, n=40):
@@ -27,13 +27,13 @@ def test_each_fault_has_its_own_piece_of_the_stream():
     assert [int(fault.at * 40) for fault in faults] == list(range(40))
 
 
-def test_twelve_faults_are_one_of_each():
+def test_fourteen_faults_are_one_of_each():
     """A short run leaves nothing out."""
-    faults = drawn(5, n=12)
+    faults = drawn(5, n=14)
     found = {(fault.kind, "bank" if fault.target in BANKS else fault.target) for fault in faults}
     assert found == {
-        *((kind, "bank") for kind in BANK_KINDS),
-        *((kind, AMALGAMATOR) for kind in BANK_KINDS | {"double", "hand_over"}),
+        *((kind, "bank") for kind in KINDS | {"hand_over", "rebalance"}),
+        *((kind, AMALGAMATOR) for kind in KINDS | {"double", "hand_over"}),
         ("kill", BROKER),
         ("pause", BROKER),
     }
