@@ -1,7 +1,7 @@
 """Evidence on entities (terminals, merchants, devices): keyed pseudonyms and mergeable counts."""
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -23,8 +23,19 @@ def pseudonym(secret: bytes, kind: str, entity_id: str) -> bytes:
 
     HMAC-SHA256 under a key that the members hold and the amalgamator does not.
     """
-    message = f"{kind}\x00{entity_id}".encode()
-    return hmac.digest(secret, message, "sha256")[:PSEUDONYM_BYTES]
+    return pseudonyms(secret, kind)(entity_id)
+
+
+def pseudonyms(secret: bytes, kind: str) -> Callable[[str], bytes]:
+    """Return what gives `pseudonym` of one kind: what is the same for all is hashed once."""
+    begun = hmac.new(secret, f"{kind}\x00".encode(), "sha256")
+
+    def of(entity_id: str) -> bytes:
+        keyed = begun.copy()
+        keyed.update(entity_id.encode())
+        return keyed.digest()[:PSEUDONYM_BYTES]
+
+    return of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,3 +55,11 @@ class Matured:
         """Yield the rows in pieces, to bound memory."""
         for start in range(0, len(self), n):
             yield self.take(slice(start, start + n))
+
+
+class MaturedRows(Protocol):
+    """Rows that are gone through in pieces; they need not all be there at once."""
+
+    def blocks(self, n: int = 50_000) -> Iterator[Matured]:
+        """Yield the rows in order, at most ``n`` at a time."""
+        ...

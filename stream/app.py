@@ -260,7 +260,7 @@ class BankApp:
         log.info("release %d (%s) installed", release.number, release.release_id)
 
     async def publish_live(self) -> None:
-        """Publish at every cadence of the wall clock, until cancelled.
+        """Publish at every cadence of the wall clock, a little later, until cancelled.
 
         Where the state begins anew, only once what is there has been read again: until then the
         consortium keeps what it has.
@@ -271,7 +271,8 @@ class BankApp:
             await self._checkpoints.written()
             await self.exchange.deliver()
             cadence_s = self.settings.cadence_s
-            await asyncio.sleep(cadence_s - self._now_s() % cadence_s)
+            beside_s = min(self.settings.tick_s, cadence_s, 1.0) / 2  # whole ticks bring learning
+            await asyncio.sleep(cadence_s - self._now_s() % cadence_s + beside_s)
             async with self._unwritten():
                 await self._publish(int(self._now_s() // cadence_s))
 

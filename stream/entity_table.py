@@ -16,7 +16,7 @@ from models.entity_risk import (
     count_outcomes,
     empty_cells,
     present_in,
-    pseudonym,
+    pseudonyms,
 )
 from models.evidence_changes import InstalledDay, KeyedCells, cells_of, changed_entities, united
 from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING
@@ -87,7 +87,7 @@ class EntityTable:
         return self._rows_of[kind].rows(texts)
 
     def _add_texts(self, kind: int, texts: list[str]) -> NDArray[np.int64]:
-        names = b"".join([pseudonym(self._secret, self.kinds[kind], text) for text in texts])
+        names = b"".join(map(pseudonyms(self._secret, self.kinds[kind]), texts))
         return self._add(
             np.frombuffer(names, np.uint8).reshape(-1, PSEUDONYM_BYTES),
             np.full(len(texts), kind, np.uint8),

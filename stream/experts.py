@@ -12,7 +12,7 @@ from models.families.scorecard import is_kept, logits
 from models.families.solver import solve_square
 from models.features.accounts import DAY_MS
 from models.histograms import add_rows, empty_counts
-from models.matured import Matured
+from models.matured import Matured, MaturedRows
 from models.named_arrays import under
 from models.schema import Schema
 from stream.expert_arrays import load_scorer, scorer_arrays
@@ -113,7 +113,7 @@ class OwnExpert:
             return n >= policy.first_n and frauds >= policy.first_frauds
         return n >= policy.growth * self._n_at_basis
 
-    def rebase(self, retained: Matured) -> None:
+    def rebase(self, retained: MaturedRows) -> None:
         """Make a new basis from own histograms and encode the retained rows for it."""
         number = 1 if self.basis is None else self.basis.number + 1
         basis = build_basis(self._counts, self._schema, number)
@@ -281,7 +281,7 @@ class SharedExpert:
         basis: Basis | None,
         weights: NDArray[np.float64] | None,
         collecting: Basis | None,
-        retained: Matured | None,
+        retained: MaturedRows | None,
         *,
         personal: NDArray[np.float64] | None = None,
     ) -> None:
@@ -307,7 +307,7 @@ class SharedExpert:
             for block in retained.blocks():
                 self._add(block)
 
-    def recount(self, retained: Matured) -> None:
+    def recount(self, retained: MaturedRows) -> None:
         """Count rows whose features have changed anew: what was made of them before is replaced."""
         self.install(self.basis, self.weights, self.collecting, retained, personal=self.personal)
 

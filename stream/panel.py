@@ -11,7 +11,7 @@ from models.basis import Basis
 from models.families.base import Family, SharedNet
 from models.features.accounts import DAY_MS
 from models.histograms import to_cells
-from models.matured import Matured
+from models.matured import Matured, MaturedRows
 from models.named_arrays import under
 from models.release import Release
 from models.schema import Schema
@@ -185,7 +185,8 @@ class Panel:
     def end_day(
         self,
         day: int,
-        retained: Callable[[], tuple[Matured, Matured]],
+        own: Callable[[], MaturedRows],
+        shared: Callable[[], Matured],
         *,
         shareable: Callable[[], Matured],
         forgetting: float = 1.0,
@@ -196,26 +197,26 @@ class Panel:
         ----------
         day
             The day that begins, days since 1970.
-        retained
-            Gives the matured rows still held, as the own and as the consortium's expert sees them.
+        own, shared
+            Give the matured rows still held, as the own and as the consortium's expert sees them.
         shareable
-            Gives those of the latter that the consortium may learn from.
+            Gives those of ``shared`` that the consortium may learn from.
         forgetting
             Days that the own scorecard forgets, >= 1: more than one where it drifts.
         """
-        held = cache(retained)  # many ask on some days; it copies what it gives
+        held = cache(shared)  # many ask on some days; it copies what it gives
         if self._roles.runs_scorecard:
             if self.own.wants_basis:
-                self.own.rebase(held()[0])
+                self.own.rebase(own())
             self.own.end_day(forgetting)
         for family in self.families:
-            family.end_day(day, lambda: held()[1])
+            family.end_day(day, held)
         if self.net is not None:
             self.net.end_day(shareable)
-        self.proposer.end_day(day, self.shared.basis, lambda: held()[1])
+        self.proposer.end_day(day, self.shared.basis, held)
 
     def realign(
-        self, retained: Matured, families: Sequence[Family], net: SharedNet | None = None
+        self, retained: MaturedRows, families: Sequence[Family], net: SharedNet | None = None
     ) -> None:
         """Begin anew in another unit of amounts; the consortium's scorer stays.
 
@@ -229,7 +230,8 @@ class Panel:
         self.net = net
         self.own = OwnExpert(self._schema, self._policy)
         if self._roles.runs_scorecard:
-            self.own.learn(retained)
+            for block in retained.blocks():
+                self.own.learn(block)
         self.shared.restart()
         self.families = tuple(families)
         self.proposer.families = self.families
@@ -239,7 +241,7 @@ class Panel:
             if net is not None:
                 net.install(self.shared.basis, self.merged_net.summary)
 
-    def install(self, release: Release, retained: Callable[[], Matured]) -> bool:
+    def install(self, release: Release, retained: Callable[[], MaturedRows]) -> bool:
         """Swap a release in; return whether rows were encoded for another basis."""
         collecting = release.next_basis or release.basis
         is_new = self.shared.needs_rows(collecting)

@@ -19,7 +19,6 @@ from models.features.accounts import N_FEATURES as N_ACCOUNT
 from models.features.attributes import attribute_rows
 from models.features.entities import N_FEATURES as N_ENTITY
 from models.features.entities import read
-from models.matured import Matured
 from models.records import Alert, Label, TransactionBatch
 from models.release import Age, Release
 from models.summary import Contribution
@@ -33,7 +32,7 @@ from stream.judge import N_RECENT, Judge
 from stream.label_join import LabelJoin, Rejected, hash_ids
 from stream.panel import Panel
 from stream.pipeline_config import PipelineConfig
-from stream.row_log import LEGIT, RowLog, own_rows
+from stream.row_log import LEGIT, LoggedRows, RetainedRows, RowLog, own_rows
 from stream.summaries import Summaries
 from stream.units import UnitAlignment, rescale_state
 
@@ -261,7 +260,8 @@ class Pipeline:
         rows = self.log.at(index)
         shared = rows.matured()
         shareable = shared.take(self._shareable(index))
-        self.panel.learn(self._as_own(shared, index), shared, shareable)
+        own = replace(shared, features=own_rows(shared.features, rows.own))
+        self.panel.learn(own, shared, shareable)
         if self.drift:
             self.drift.observe_matured(rows.scores.astype(np.float64), shared.is_fraud)
         event_ms, known_ms = rows.event_ms, shared.known_ms
@@ -271,21 +271,20 @@ class Pipeline:
         for row in rows.entity.astype(np.int64).T:
             self.entities.learn(np.ascontiguousarray(row), event_ms, known_ms, shared.is_fraud)
 
-    def _as_own(self, shared: Matured, index: NDArray[np.int64]) -> Matured:
-        """Return the same rows as the own expert sees them."""
-        return replace(shared, features=own_rows(shared.features, self.log.at(index).own))
-
     def _known(self) -> NDArray[np.int64]:
         """Return the rows of the log that are matured by the tick."""
         known_ms = self.log.known_ms
         return np.flatnonzero((known_ms >= 0) & (known_ms <= self.tick_ms))
 
-    def _retained_for_all(self) -> Matured:
-        return self.log.at((index := self._known())[self._shareable(index)]).matured()
+    def _retained(self) -> RetainedRows:
+        return RetainedRows(self.log, self._known(), LoggedRows.matured)
 
-    def _retained(self) -> tuple[Matured, Matured]:
-        shared = self.log.at(index := self._known()).matured()
-        return self._as_own(shared, index), shared
+    def _retained_own(self) -> RetainedRows:
+        return RetainedRows(self.log, self._known(), LoggedRows.matured_as_own)
+
+    def _retained_for_all(self) -> RetainedRows:
+        index = self._known()
+        return RetainedRows(self.log, index[self._shareable(index)], LoggedRows.matured)
 
     def _families(self) -> list[Family]:
         return make_families(self.config.families, seed=self.config.seed)
@@ -305,13 +304,13 @@ class Pipeline:
         if found is not None:
             rescale_state(self.accounts, self.log, found)
             if is_first:  # later it is a matter of per cents, which models outlive
-                self.panel.realign(self._retained()[0], self._families(), self._net())
+                self.panel.realign(self._retained_own(), self._families(), self._net())
                 self._note_scorers({1})
             else:
                 shared.recount(self._retained_for_all())
 
     def _correction(self) -> float | None:
-        return correction_by_outcomes(self.panel.shared.score, self._retained_for_all())
+        return correction_by_outcomes(self.panel.shared.score, self._retained_for_all().whole())
 
     def _end_day(self) -> None:
         if self.drift:
@@ -320,8 +319,9 @@ class Pipeline:
         forgetting = self.drift.forgetting(0) if self.drift else 1.0
         self.panel.end_day(
             self.tick_ms // DAY_MS,
-            self._retained,
-            shareable=self._retained_for_all,
+            self._retained_own,
+            lambda: self._retained().whole(),
+            shareable=lambda: self._retained_for_all().whole(),
             forgetting=forgetting,
         )
         self._note_scorers({0})

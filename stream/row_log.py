@@ -7,6 +7,7 @@ so that what was stored of it stays stored.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Literal, cast
 
 import numpy as np
@@ -109,6 +110,39 @@ class LoggedRows(_Columns):
             accounts=self.account.astype(np.int64),
             base_logits=self.scores[:, 1].astype(np.float64),
         )
+
+    def matured_as_own(self) -> Matured:
+        """Return these rows as the own expert sees them; all have an outcome."""
+        shared = self.matured()
+        return replace(shared, features=own_rows(shared.features, self.own))
+
+
+class RetainedRows:
+    """Matured rows of a log as one of the experts sees them, copied a block at a time.
+
+    Parameters
+    ----------
+    log
+        Not to be changed meanwhile.
+    index
+        int64 of shape (n,): which rows.
+    view
+        How they are seen.
+    """
+
+    def __init__(
+        self, log: "RowLog", index: NDArray[np.int64], view: Callable[[LoggedRows], Matured]
+    ) -> None:
+        self._log, self._index, self._view = log, index, view
+
+    def blocks(self, n: int = 50_000) -> Iterator[Matured]:
+        """Yield the rows in order, at most ``n`` at a time."""
+        for start in range(0, len(self._index), n):
+            yield self._view(self._log.at(self._index[start : start + n]))
+
+    def whole(self) -> Matured:
+        """Return all at once."""
+        return self._view(self._log.at(self._index))
 
 
 class RowLog(_Columns):

@@ -2,7 +2,7 @@
 
 The producer keeps its pace whatever the worker does. Every record carries the wall clock of its
 making; the reader of the decisions takes the difference. Event time is the wall clock as well: a
-payment counts as legitimate after 20 s and learning is due every 10 s, as by default, so that as
+payment counts as legitimate after 20 s and learning is due every second, as by default, so that as
 many payments are learnt a second as come in. Summaries go out every 5 s.
 """
 

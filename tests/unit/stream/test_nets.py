@@ -243,11 +243,11 @@ def test_a_new_unit_begins_the_shared_net_anew() -> None:
     pipeline, _ = run(**TRAINING)
     fresh = pipeline._net()  # as an alignment makes it
     assert fresh is not None
-    retained = pipeline._retained()[0]
+    retained = pipeline._retained_own()
     pipeline.panel.realign(retained, pipeline._families(), fresh)
     assert pipeline.panel.net is fresh
     assert fresh.contribution() is None
-    fresh.end_day(pipeline._retained_for_all)
+    fresh.end_day(pipeline._retained_for_all().whole)
     given = fresh.contribution()
     assert given is not None
     assert LAST.basis is not None

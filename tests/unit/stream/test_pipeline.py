@@ -448,7 +448,7 @@ def test_attributes_are_features_of_both_experts() -> None:
     np.testing.assert_array_equal(features[rows][:, 32:], kept)
     np.testing.assert_array_equal(features[:, :32], without.log.features)
     shared = pipeline.log.at(np.arange(5)).matured()
-    own = pipeline._as_own(shared, np.arange(5))
+    own = pipeline.log.at(np.arange(5)).matured_as_own()
     assert own.features.shape == shared.features.shape == (5, 35)
     np.testing.assert_array_equal(own.features[:, 32:], kept[:5])
     np.testing.assert_array_equal(own.features[:, 20:32], pipeline.log.own[:5])
