@@ -18,6 +18,7 @@ from models.errors import AmalgamError, StateError, SupersededError
 from models.release import Release
 from stream.agents import build_faust
 from stream.anew import clear_marker, first_places
+from stream.catch_up import CatchUp, n_unread
 from stream.checkpointing import Checkpoints
 from stream.exchange import Exchange
 from stream.gauges import show, tell_drift
@@ -35,9 +36,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 5.0  # for a look into the changelog between two assignments
 _LOOK_AGAIN_S = 1.0
-_CATCH_UP_S = 1.0  # between looks whether everything has been read again
 _ACKS = 32  # at once, of some 40 microseconds each
-_IDLE_S = 30.0  # without a chunk, what is there has been read
 
 
 class Clients(NamedTuple):
@@ -92,7 +91,7 @@ class BankApp:
         self._now_s = now_s
         self._lock = asyncio.Lock()
         self._unacked: list[Any] = []
-        self._chunk_s = 0.0
+        self._catch_up = CatchUp(lambda: (self.partitions, self._offsets))
         self._sequencer: Sequencer | None = None
         self._over: AmalgamError | None = None
         self.partitions: frozenset[Partition] = frozenset()
@@ -103,13 +102,16 @@ class BankApp:
         return cast(BatchConsumer, self.faust.consumer)
 
     def unready(self) -> str | None:
-        """Return why not: no partitions yet, a topic is not there, the bank's cluster is away."""
+        """Return why not: without partitions, topic or cluster, or not caught up."""
         missing = self.sources.missing()
         if missing is not None:
             return f"topic {missing} is not there"
         if not self.partitions:
             return "no partitions assigned yet"
-        return None if self._consumer.is_in_touch() else "the bank's cluster is not reached"
+        if not self._consumer.is_in_touch():
+            return "the bank's cluster is not reached"
+        n_left = 0 if self.settings.mode == "replay" else self._catch_up.n_left()  # holds back
+        return f"{n_left} records of before are still to be read" if n_left else None
 
     def failure(self) -> str | None:
         """Return why the process cannot go on, None while it can; asked once it has started."""
@@ -143,6 +145,7 @@ class BankApp:
             if replaced and self.settings.mode == "replay":
                 self._over = StateError(f"replay: {replaced[0]} was deleted and made anew")
             self._offsets = self.sources.take_up(self._offsets, ends)
+            self._catch_up.assigned(ends)
         log.info("assigned %d partitions", len(self.partitions))
         return {place: self._offsets[place] for place in self.partitions & self._offsets.keys()}
 
@@ -178,7 +181,7 @@ class BankApp:
                 await self.outputs.send(self._live(records))
                 self._offsets[place] = records[-1].offset + 1
             self._unacked.append(event)
-            self._chunk_s = time.monotonic()
+            self._catch_up.seen()
             self.telemetry.chunk_s.observe(time.perf_counter() - started_s)
             tell_drift(self.telemetry, self.worker.pipeline)
             if self._checkpoints.is_due():
@@ -266,7 +269,7 @@ class BankApp:
         consortium keeps what it has.
         """
         if self.outbox.is_anew:
-            await self._caught_up()
+            await self._catch_up.done()
         while True:
             await self._checkpoints.written()
             await self.exchange.deliver()
@@ -294,23 +297,6 @@ class BankApp:
         mine = (self.settings.member, self.settings.worker)
         own = [s.seq for s in release.sources if (s.member, s.worker) == mine]
         return not own or (not self.outbox.is_anew and own[0] >= self.outbox.first_seq)
-
-    async def _caught_up(self) -> None:
-        """Return once all has been read that was on the broker when this began."""
-        ends: dict[Partition, int] = {}
-        self._chunk_s = time.monotonic()
-        while True:
-            await asyncio.sleep(_CATCH_UP_S)
-            if not self.partitions:
-                self._chunk_s = time.monotonic()
-            for place in self.partitions - ends.keys():
-                end = self._consumer.highwater(TP(*place))
-                if end is not None:
-                    ends[place] = end
-            is_read = all(self._offsets.get(place, 0) >= end for place, end in ends.items())
-            is_known = bool(ends) and ends.keys() >= self.partitions
-            if (is_known and is_read) or time.monotonic() - self._chunk_s > _IDLE_S:
-                return
 
     async def watch_topics(self) -> None:
         """Look at the input topics, and at what of them is read, now and then, until cancelled.
@@ -394,5 +380,4 @@ class BankApp:
         """Return how many records on the broker are not in the state yet."""
         consumer = self._consumer
         assigned = self.partitions & {(tp.topic, tp.partition) for tp in consumer.assignment()}
-        ends = {place: consumer.highwater(TP(*place)) for place in assigned}
-        return sum(max((end or 0) - self._offsets.get(p, 0), 0) for p, end in ends.items())
+        return n_unread({p: consumer.highwater(TP(*p)) for p in assigned}, self._offsets)

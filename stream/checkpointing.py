@@ -13,7 +13,7 @@ from stream.sources import Offsets
 from stream.take_over import Places
 from stream.telemetry import Telemetry
 
-_SHARE = 0.1  # of the time at most goes into copying and writing what changed
+_SHARE = 0.06  # of the time at most goes into copying and writing what changed
 _SLICE_BYTES = 1024 * 1024  # are copied at once, in about half a millisecond
 _MAX_PAUSE_S = 30.0  # and still the next one comes so soon: a restart repeats no more
 

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from models.errors import SupersededError, UnavailableError
 from models.topics import BankTopics
 from stream.app import BankApp
+from stream.catch_up import CatchUp
 from stream.checkpointing import Checkpoints
 from stream.share import Share
 from stream.sources import Source, Sources
@@ -58,6 +59,7 @@ async def app() -> BankApp:
     one._offsets = {("bank.transactions", 0): 4, ("bank.labels", 0): 10}
     one._lock = asyncio.Lock()
     one._unacked = []
+    one._catch_up = CatchUp(lambda: (one.partitions, one._offsets))
     one._over = one._anew = None
     one._checkpoints = Checkpoints(Places(None, None), one.telemetry, 0.001)
     one.sources = Sources(BankTopics("bank"), {}, lambda topics: FOUND, one.telemetry)
@@ -85,6 +87,24 @@ async def test_a_worker_is_ready_with_partitions_and_in_touch(app: BankApp) -> N
     assert app.unready() == "the bank's cluster is not reached"
     app.partitions = frozenset()
     assert app.unready() == "no partitions assigned yet"
+
+
+async def test_a_worker_is_ready_once_it_has_caught_up(app: BankApp) -> None:
+    """With what was there when its partitions were assigned, and not with what comes since."""
+    app._checkpoints.changelog = None
+    await app.positions()
+    assert app.unready() == "6 records of before are still to be read"
+    app.faust.consumer.end = 50
+    app._offsets["bank.transactions", 0] = 10
+    assert app.unready() is None
+
+
+async def test_marks_that_never_come_are_not_waited_for(app: BankApp) -> None:
+    """Half a minute without a record."""
+    app._checkpoints.changelog = None
+    await app.positions()
+    app._catch_up._seen_s -= 31.0
+    assert app.unready() is None
 
 
 async def test_a_worker_cannot_go_on_after_a_crash_or_without_its_clients_tasks(
