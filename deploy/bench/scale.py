@@ -243,8 +243,7 @@ def measure_account_bytes(n: int = _SIZES["1m"]) -> dict[str, float]:
 
     It is what resident memory grows by. Arrays have room for an eighth more rows than are held, and
     the index for twice to four times as many keys: of the rows' room nothing is in memory before
-    it is written, of the index all is. The texts that were asked for last, 400,000 at most, are
-    kept in memory and counted too.
+    it is written, of the index all is. The digests by which texts find their rows count too.
     """
     table = AccountTable(_SECRET)
     table.rows(["first"])  # loads what is compiled

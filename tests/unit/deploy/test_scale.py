@@ -217,7 +217,7 @@ def test_figures_of_a_fold_are_named_after_its_members(monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_a_table_of_accounts_takes_at_least_its_rows() -> None:
-    """In a process of its own; at most what half empty indices and remembered texts add."""
+    """In a process of its own; at most what half empty indices add."""
     figures = in_own_process(scale.measure_account_bytes, 100_000)
     assert ACCOUNT.itemsize + 8 < figures["bytes_per_account"] < 2 * ACCOUNT.itemsize
     figures = in_own_process(scale.measure_entity_bytes, 100_000)
