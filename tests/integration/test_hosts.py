@@ -115,7 +115,7 @@ def scene(
     broker: str, tmp_path: Path, world: SplitWorld, request: pytest.FixtureRequest
 ) -> Iterator[Scene]:
     """Return a bank that is stopped at the end; its name is the test's."""
-    name = re.sub(r"[^a-z]+", "-", request.node.name.lower().removeprefix("test_"))
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower().removeprefix("test_"))
     name = f"{name[:12]}-{name[-6:]}".replace("--", "-").strip("-")
     one = Scene(tmp_path, broker, name, world)
     yield one
