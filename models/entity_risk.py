@@ -109,6 +109,11 @@ def cell_keys(arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[np.uint64]]:
     return [halves[:, 0], halves[:, 1], rest]
 
 
+def key_rows(cells: EvidenceCells) -> NDArray[np.uint64]:
+    """Return `cell_keys` as rows of shape (n_cells, 3)."""
+    return np.column_stack(cell_keys(cells.arrays()))
+
+
 def _order_of(keys: Sequence[NDArray[np.uint64]]) -> NDArray[np.intp]:
     """Return a stable order by several keys, of which the first is nearly always another.
 
@@ -170,7 +175,7 @@ def added(one: EvidenceCells, two: EvidenceCells) -> EvidenceCells:
         for name, array in one.arrays().items()
     }
     columns, columns_two = (tuple(each.arrays().values()) for each in (one, two))
-    keys, keys_two = (np.column_stack(cell_keys(each.arrays())) for each in (one, two))
+    keys, keys_two = key_rows(one), key_rows(two)
     n = _add_sorted(keys, keys_two, columns, columns_two, tuple(out.values()))
     return EvidenceCells(**{name: array[:n] for name, array in out.items()})
 
@@ -180,7 +185,7 @@ def _add_sorted(keys, keys_two, one, two, out):  # type: ignore[no-untyped-def] 
     """Merge columns in the order of `EvidenceCells`; return how many cells came of it."""
     i = j = k = 0
     while i < len(keys) or j < len(keys_two):
-        order = _order(keys, i, keys_two, j)
+        order = compare_keys(keys, i, keys_two, j)
         if order <= 0:
             _put(one, i, out, k)
         else:
@@ -199,8 +204,8 @@ def _add_sorted(keys, keys_two, one, two, out):  # type: ignore[no-untyped-def] 
 
 
 @nb.njit(cache=True)
-def _order(keys, i, keys_two, j):  # type: ignore[no-untyped-def]  # compiled
-    """Return -1 where the first's cell comes before the second's, 0 where they are the same, 1."""
+def compare_keys(keys, i, keys_two, j):  # type: ignore[no-untyped-def]  # compiled
+    """Return -1 where the first's key comes before the second's, 0 where they are the same, 1."""
     if i == len(keys) or j == len(keys_two):
         return -1 if j == len(keys_two) else 1
     for k in range(keys.shape[1]):
@@ -318,17 +323,17 @@ def most_telling(cells: EvidenceCells, n: int) -> EvidenceCells:
 
 def present_in(cells: EvidenceCells, others: EvidenceCells) -> EvidenceCells:
     """Return the cells whose entity and hour ``others`` have, too; both sorted without repeats."""
-    keys, keys_two = (np.column_stack(cell_keys(each.arrays())) for each in (cells, others))
-    return cells.take(_shared_places(keys, keys_two))
+    return cells.take(places_in(key_rows(cells), key_rows(others)))
 
 
 @nb.njit(cache=True)
-def _shared_places(keys, keys_two):  # type: ignore[no-untyped-def]  # compiled
+def places_in(keys, keys_two):  # type: ignore[no-untyped-def]  # compiled
+    """Return the places of the keys that the second list has, too; both ascend."""
     out, n, j = np.empty(len(keys), np.int64), 0, 0
     for i in range(len(keys)):
-        while j < len(keys_two) and _order(keys, i, keys_two, j) > 0:
+        while j < len(keys_two) and compare_keys(keys, i, keys_two, j) > 0:
             j += 1
-        if j < len(keys_two) and _order(keys, i, keys_two, j) == 0:
+        if j < len(keys_two) and compare_keys(keys, i, keys_two, j) == 0:
             out[n] = i
             n += 1
     return out[:n].copy()

@@ -6,21 +6,27 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.entity_risk import PSEUDONYM_BYTES, EvidenceCells, cell_keys
+from models.entity_risk import (
+    PSEUDONYM_BYTES,
+    EvidenceCells,
+    compare_keys,
+    key_rows,
+    places_in,
+)
 from models.named_arrays import digest_of
 
 _HOUR_BITS = np.uint64(0xFF)
 
 
 class KeyedCells(NamedTuple):
-    """Sorted cells without repeats, and what they are sorted by.
+    """Sorted cells without repeats, and whose they are.
 
     Parameters
     ----------
     cells
         One for each entity and hour.
     keys
-        uint64 of shape (n_cells, 3), see `models.entity_risk.cell_keys`.
+        uint64 of shape (n_cells, 3): of the cells' entities, see `Entities`.
     """
 
     cells: EvidenceCells
@@ -28,8 +34,10 @@ class KeyedCells(NamedTuple):
 
     @classmethod
     def of(cls, cells: EvidenceCells) -> Self:
-        """Return cells with their keys."""
-        return cls(cells, np.column_stack(cell_keys(cells.arrays())))
+        """Return cells with the keys of their entities."""
+        keys = key_rows(cells)
+        keys[:, 2] &= ~_HOUR_BITS
+        return cls(cells, keys)
 
 
 class InstalledDay(NamedTuple):
@@ -88,7 +96,7 @@ class Entities(NamedTuple):
 
 def changed_entities(old: KeyedCells, new: KeyedCells) -> Entities:
     """Return the entities whose cells are not the same in both."""
-    columns, columns_two = (tuple(one.cells.arrays().values())[3:] for one in (old, new))
+    columns, columns_two = (tuple(one.cells.arrays().values())[2:] for one in (old, new))
     out = np.empty((len(old.keys) + len(new.keys), 3), np.uint64)
     is_new = np.zeros(len(out), np.bool_)
     n = _differing(old.keys, columns, new.keys, columns_two, out, is_new)
@@ -99,11 +107,11 @@ def changed_entities(old: KeyedCells, new: KeyedCells) -> Entities:
 def _differing(keys, columns, keys_two, columns_two, out, is_new):  # type: ignore[no-untyped-def]  # compiled
     i = j = k = 0
     while i < len(keys) or j < len(keys_two):
-        order = _entity_order(keys, i, keys_two, j)
+        order = compare_keys(keys, i, keys_two, j)
         stop = _entity_end(keys, i) if order <= 0 else i
         stop_two = _entity_end(keys_two, j) if order >= 0 else j
-        if order != 0 or not _are_same(keys, columns, i, stop, keys_two, columns_two, j, stop_two):
-            _put_entity(keys_two if order > 0 else keys, j if order > 0 else i, out, k)
+        if order != 0 or not _are_same(columns, i, stop, columns_two, j, stop_two):
+            out[k] = keys_two[j] if order > 0 else keys[i]
             is_new[k] = order > 0
             k += 1
         i, j = stop, stop_two
@@ -111,48 +119,28 @@ def _differing(keys, columns, keys_two, columns_two, out, is_new):  # type: igno
 
 
 @nb.njit(cache=True)
-def _entity_order(keys, i, keys_two, j):  # type: ignore[no-untyped-def]  # compiled
-    """Return -1 where the first's entity comes before the second's, 0 where it is the same, 1."""
-    if i == len(keys) or j == len(keys_two):
-        return -1 if j == len(keys_two) else 1
-    for k in range(3):
-        one, two = keys[i, k], keys_two[j, k]
-        if k == 2:
-            one, two = one & ~_HOUR_BITS, two & ~_HOUR_BITS
-        if one != two:
-            return -1 if one < two else 1
-    return 0
-
-
-@nb.njit(cache=True)
 def _entity_end(keys, start):  # type: ignore[no-untyped-def]  # compiled
     stop = start + 1
-    while stop < len(keys) and _entity_order(keys, start, keys, stop) == 0:
+    while stop < len(keys) and compare_keys(keys, start, keys, stop) == 0:
         stop += 1
     return stop
 
 
 @nb.njit(cache=True)
-def _are_same(keys, columns, i, stop, keys_two, columns_two, j, stop_two):  # type: ignore[no-untyped-def]  # compiled
+def _are_same(columns, i, stop, columns_two, j, stop_two):  # type: ignore[no-untyped-def]  # compiled
     if stop - i != stop_two - j:
         return False
     for at in range(stop - i):
-        if keys[i + at, 2] != keys_two[j + at, 2]:
-            return False
         if (
             columns[0][i + at] != columns_two[0][j + at]
             or columns[1][i + at] != columns_two[1][j + at]
             or columns[2][i + at] != columns_two[2][j + at]
             or columns[3][i + at] != columns_two[3][j + at]
             or columns[4][i + at] != columns_two[4][j + at]
+            or columns[5][i + at] != columns_two[5][j + at]
         ):
             return False
     return True
-
-
-@nb.njit(cache=True)
-def _put_entity(keys, i, out, k):  # type: ignore[no-untyped-def]  # compiled
-    out[k, 0], out[k, 1], out[k, 2] = keys[i, 0], keys[i, 1], keys[i, 2] & ~_HOUR_BITS
 
 
 def united(one: Entities, two: Entities) -> Entities:
@@ -167,8 +155,8 @@ def united(one: Entities, two: Entities) -> Entities:
 def _unite(keys, new, keys_two, new_two, out, is_new):  # type: ignore[no-untyped-def]  # compiled
     i = j = k = 0
     while i < len(keys) or j < len(keys_two):
-        order = _entity_order(keys, i, keys_two, j)
-        _put_entity(keys_two if order > 0 else keys, j if order > 0 else i, out, k)
+        order = compare_keys(keys, i, keys_two, j)
+        out[k] = keys_two[j] if order > 0 else keys[i]
         is_new[k] = (order > 0 or new[i]) and (order < 0 or new_two[j])
         i += order <= 0
         j += order >= 0
@@ -178,16 +166,4 @@ def _unite(keys, new, keys_two, new_two, out, is_new):  # type: ignore[no-untype
 
 def cells_of(keyed: KeyedCells, entities: Entities) -> EvidenceCells:
     """Return the cells of some entities, in order."""
-    return keyed.cells.take(_places(keyed.keys, entities.keys))
-
-
-@nb.njit(cache=True)
-def _places(keys, wanted):  # type: ignore[no-untyped-def]  # compiled
-    out, n, j = np.empty(len(keys), np.int64), 0, 0
-    for i in range(len(keys)):
-        while j < len(wanted) and _entity_order(wanted, j, keys, i) < 0:
-            j += 1
-        if j < len(wanted) and _entity_order(wanted, j, keys, i) == 0:
-            out[n] = i
-            n += 1
-    return out[:n].copy()
+    return keyed.cells.take(places_in(keyed.keys, entities.keys))

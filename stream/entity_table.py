@@ -276,8 +276,11 @@ class EntityTable:
 
     def _touch(self, day: int, rows: NDArray[np.int64], *, with_hours: bool) -> None:
         """Take note of which rows hold something of a day, where it is not any of all."""
-        for touched, slot in ((self._touched, day % RING), (self._touched_hours, day % _HOUR_DAYS)):
-            if slot in touched and (with_hours or touched is self._touched):
+        for touched, slot, is_held in (
+            (self._touched, day % RING, True),
+            (self._touched_hours, day % _HOUR_DAYS, with_hours),
+        ):
+            if is_held and slot in touched:
                 touched[slot] = np.concatenate([touched[slot], rows])
 
     def _add_cells(

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from deploy.chaos.fault_log import FaultLog
 from deploy.chaos.fault_plan import AMALGAMATOR, BROKER, Fault, Kind
-from deploy.chaos.fleet import SUPERSEDED_EXIT, Broker, Fleet
+from deploy.chaos.fleet import Broker, Fleet
 from deploy.chaos.small_world import HOUR_MS
 from models.errors import UnavailableError
+from stream.host.core import SETTINGS_EXIT, STATE_EXIT, SUPERSEDED_EXIT
 
 _POLL_S = 0.25
 _WATERMARK = "amalgam_stream_watermark_timestamp_seconds"
-_SETTINGS_EXIT, _STATE_EXIT = 2, 3
 
 
 def twin_of(name: str) -> str:
@@ -151,7 +151,7 @@ class Conductor:
         for name, code in self.fleet.revive():
             self.revived += code != SUPERSEDED_EXIT
             self.log.write("ended by itself", name, code=code)
-            if code in (_SETTINGS_EXIT, _STATE_EXIT):
+            if code in (SETTINGS_EXIT, STATE_EXIT):
                 raise StalledError(f"{name} ended with {code}, see its log")
         for bank in self.progress.reached_ms:
             if self.progress.note(bank, self.fleet.metric(bank, _WATERMARK)):

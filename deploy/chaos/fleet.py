@@ -19,9 +19,8 @@ from deploy import kafka_server
 from deploy.kafka_server import KafkaFiles
 from deploy.services import ROOT
 from models.errors import UnavailableError
+from stream.host.core import SUPERSEDED_EXIT
 
-SUPERSEDED_EXIT = 4
-"""Of a process whose duty another one has taken over: it must not be started again."""
 _TERM_S = 20.0
 _PROBE_S = 1.0
 _BROKER_STARTS = 5
