@@ -38,7 +38,7 @@ def build_faust(
     A worker is alone in its group, under one static name: a second process takes its place at once.
     """
     app = BatchApp(
-        f"amalgam-{settings.member}-{settings.worker}",
+        settings.group,
         broker=f"kafka://{settings.bank_bootstrap}",
         datadir=str(Path(settings.state_dir) / "faust"),
         agent_supervisor=mode.CrashingSupervisor,

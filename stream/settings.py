@@ -163,6 +163,11 @@ class Settings:
         """Which partitions the worker reads."""
         return Share(int(self.worker), self.workers) if self.workers > 1 else Share()
 
+    @property
+    def group(self) -> str:
+        """The worker's consumer group, in which it is alone."""
+        return f"amalgam-{self.member}-{self.worker}"
+
 
 def of_worker(settings: Settings, worker: str) -> Settings:
     """Return the settings of one of the workers that a host runs: its name, its own folder.

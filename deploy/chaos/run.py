@@ -184,7 +184,7 @@ def _commands(config: ChaosConfig, files: ConsortiumFiles, bootstrap: str) -> di
                 port,
             )
         topics = BankTopics(bank)
-        arguments = ["--bootstrap", bootstrap, "--group", f"amalgam-{bank}-0"]
+        arguments = ["--bootstrap", bootstrap, "--group", read_settings(path, {}).group]
         arguments += [topics.transactions, topics.labels]
         commands[stranger_of(bank)] = Command(STRANGER, arguments, {}, 0)
     return commands
