@@ -55,6 +55,16 @@ class Service:
         except (URLError, OSError):
             return False
 
+    def metrics(self) -> dict[str, float]:
+        """Return its metrics, by name and labels as they are written; none where it is away."""
+        try:
+            with urlopen(f"{self.url}/metrics", timeout=_PROBE_TIMEOUT_S) as answer:  # noqa: S310  # own address
+                lines: list[str] = answer.read().decode().splitlines()
+        except OSError:
+            return {}
+        samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in samples}
+
 
 class _Record(msgspec.Struct, frozen=True):
     name: str

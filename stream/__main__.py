@@ -35,6 +35,7 @@ from models.mapping import Mapping, load_mapping
 from models.topics import BankTopics
 from stream.anew import read_marker
 from stream.app import BankApp, Clients
+from stream.aside import Aside
 from stream.changelog_topic import ChangelogTopic
 from stream.checkpointing import Checkpoints
 from stream.drift import DETECTORS_HOME
@@ -164,36 +165,37 @@ async def _run(
     anew = read_marker(settings.state_dir)
     store = StateStore(settings.state_dir / STORE)
     async with contextlib.AsyncExitStack() as stack:
+        aside = stack.enter_context(Aside("state"))
         changelog = None
         taken = take_up(store.load(), config, _outbox(membership), anew=anew)
         if settings.changelog:
             changelog = changelog_of(settings, membership)
             followed = read_followed(settings.state_dir)
-            claim = _claimed(stack, changelog, store, followed, is_anew=anew is not None)
-            found = await _unless(stopped, claim)
+            stack.push_async_callback(lambda: aside.run(changelog.close()))
+            claim = _claimed(changelog, store, followed, is_anew=anew is not None)
+            found = await _unless(stopped, aside.run(claim))
             if found is None:
                 return 0
             if found.is_restored:
                 taken = take_up(store.load(), config, _outbox(membership))
             store.begin(changelog.epoch, found.state)
-        app = _app(settings, membership, mapping, Places(store, changelog), taken)
+        app = _app(settings, membership, mapping, Places(store, changelog, aside), taken)
         code = await _serve_shown(app, stopped)
         if code and changelog is not None:
             with contextlib.suppress(UnavailableError, TimeoutError):
                 async with asyncio.timeout(_STOP_TIMEOUT_S):
-                    await changelog.check()
+                    await aside.run(changelog.check())
         return code
 
 
 async def _claimed(
-    stack: contextlib.AsyncExitStack,
     changelog: ChangelogTopic,
     store: StateStore,
     followed: Followed | None,
     *,
     is_anew: bool,
 ) -> Found:
-    await stack.enter_async_context(changelog)
+    await changelog.connect()
     return await take_over(changelog, store, is_anew=is_anew, followed=followed)
 
 

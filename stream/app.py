@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 5.0  # for a look into the changelog between two assignments
 _LOOK_AGAIN_S = 1.0
+_AFFORD_S = 0.05
 _ACKS = 32  # at once, of some 40 microseconds each
 
 
@@ -94,6 +95,7 @@ class BankApp:
         self._catch_up = CatchUp(lambda: (self.partitions, self._offsets))
         self._sequencer: Sequencer | None = None
         self._over: AmalgamError | None = None
+        self._is_publishing = False  # the next checkpoint is a publication's
         self.partitions: frozenset[Partition] = frozenset()
         self.faust = build_faust(settings, worker.topics, self.on_chunk, self.positions)
 
@@ -151,13 +153,12 @@ class BankApp:
 
     async def _look_for_rival(self) -> None:
         """Find out whether this is a new assignment because another process took the place."""
-        changelog = self._checkpoints.changelog
-        if changelog is None:
+        if self._checkpoints.changelog is None:
             return
         try:
             await self._checkpoints.written()
             async with asyncio.timeout(_LOOK_S):
-                await changelog.check()
+                await self._checkpoints.check()
         except SupersededError as error:
             self._over = error
         except (AmalgamError, TimeoutError) as error:  # the next checkpoint finds out
@@ -184,7 +185,7 @@ class BankApp:
             self._catch_up.seen()
             self.telemetry.chunk_s.observe(time.perf_counter() - started_s)
             tell_drift(self.telemetry, self.worker.pipeline)
-            if self._checkpoints.is_due():
+            if self._checkpoints.is_due() and not self._is_publishing:
                 await self._checkpoint()
 
     def _live(self, records: Sequence[Any]) -> list[Outputs]:
@@ -265,7 +266,8 @@ class BankApp:
     async def publish_live(self) -> None:
         """Publish at every cadence of the wall clock, a little later, until cancelled.
 
-        Where the state begins anew, only once what is there has been read again: until then the
+        What is published is stored first, so it waits until a checkpoint may be made again. Where
+        the state begins anew, it waits until what is there has been read again: until then the
         consortium keeps what it has.
         """
         if self.outbox.is_anew:
@@ -276,8 +278,12 @@ class BankApp:
             cadence_s = self.settings.cadence_s
             beside_s = min(self.settings.tick_s, cadence_s, 1.0) / 2  # whole ticks bring learning
             await asyncio.sleep(cadence_s - self._now_s() % cadence_s + beside_s)
+            self._is_publishing = True
+            while not self._checkpoints.is_affordable():  # noqa: ASYNC110  # it is asked of a clock
+                await asyncio.sleep(_AFFORD_S)
             async with self._unwritten():
                 await self._publish(int(self._now_s() // cadence_s))
+            self._is_publishing = False
 
     async def install_live(self) -> None:
         """Install every release as it comes, until cancelled."""
@@ -320,7 +326,8 @@ class BankApp:
         while True:
             await asyncio.sleep(self.settings.checkpoint_s)
             self.telemetry.lag.set(self._lag())
-            if not self._lock.locked() and self._unacked and self._checkpoints.is_due():
+            is_due = self._checkpoints.is_due() and not self._is_publishing
+            if not self._lock.locked() and self._unacked and is_due:
                 async with self._lock:
                     await self._checkpoint()
 

@@ -1,20 +1,25 @@
 """A worker's state as records of a compacted topic, and back; pure.
 
-Pages go under the keys that they have in the store, then a head, which holds the manifest. The
-newest head of the highest epoch is what counts. No page that it names is written again before a
-newer head is there, neither by its own process nor by one of another epoch (`stream.manifest`), so
-wherever the topic ends, and whatever compaction took, it holds one whole state.
+Pages go, packed, under the keys that they have in the store, then a head, which holds the
+manifest. The newest head of the highest epoch is what counts. No page that it names is written
+again before a newer head is there, neither by its own process nor by one of another epoch
+(`stream.manifest`), so wherever the topic ends, and whatever compaction took, it holds one whole
+state.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from models.errors import StateError
-from stream.manifest import Fault, Manifest, page_digest, unseal
+from models.features.packing import pack_pages, unpack_page
+from stream.manifest import Fault, Manifest, Snapshot, page_digest, page_key, unseal
+from stream.page_file import PAGE_BYTES
 
-VERSION = 1
+VERSION = 2
 _HEAD = b"head/"
 
 Pair = tuple[bytes, bytes | None]
@@ -117,6 +122,21 @@ def check_owner(found: Head, owner: Owner) -> None:
         )
 
 
+def page_pairs(snapshot: Snapshot) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield the key and the bytes of each page that a checkpoint writes, packed."""
+    for part in snapshot.parts:
+        words, starts = pack_pages(np.frombuffer(part.data, np.uint8), part.page_bytes)
+        packed, ends = words.view(np.uint8).data, (starts * words.itemsize).tolist()
+        pages = zip(part.numbers.tolist(), part.slots.tolist(), pairwise(ends), strict=True)
+        for number, slot, (start, stop) in pages:
+            yield page_key(part.name, number, slot), packed[start:stop]
+
+
+def page_of(value: bytes) -> bytes | None:
+    """Return a page, given its record's value; None where that is not one."""
+    return unpack_page(value, PAGE_BYTES)
+
+
 class Harvest:
     """Picks a state's pages out of the records of a changelog; the last value of a key counts.
 
@@ -145,9 +165,10 @@ class Harvest:
                 self._found.pop(key, None)
                 self.leftover.discard(key)
             elif digest is not None:
-                self._found[key] = page_digest(value) == digest
-                if self._found[key]:
-                    taken.append((key, value))
+                page = page_of(value)
+                self._found[key] = page is not None and page_digest(page) == digest
+                if page is not None and self._found[key]:
+                    taken.append((key, page))
             elif not key.startswith(_HEAD):
                 self.leftover.add(key)
         return taken

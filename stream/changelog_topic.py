@@ -8,7 +8,7 @@ with its own next head: its records no longer follow each other.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +16,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from models.errors import SettingsError, SupersededError, UnavailableError
-from stream.changelog import Head, Owner, Pair, check_owner, head_pair, heads, newer
+from stream.changelog import (
+    Head,
+    Owner,
+    Pair,
+    check_owner,
+    head_pair,
+    heads,
+    newer,
+    page_pairs,
+)
 from stream.manifest import Snapshot, unseal
 
 log = logging.getLogger(__name__)
@@ -27,6 +36,8 @@ _TIMEOUT_MS = 60_000
 _STALL_S = 60.0  # without a record that is known to be there
 _POLL_MS = 500
 _TAIL = 512  # records that are looked at first for a head, then eight times as many
+
+_Pair = tuple[bytes, bytes | memoryview | None]
 
 
 class ChangelogTopic:
@@ -57,28 +68,30 @@ class ChangelogTopic:
         self.owner = owner
         self._process = process
         self._place = TopicPartition(topic, 0)
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
-            acks="all",
-            enable_idempotence=True,  # a record that is sent twice would pass for somebody else's
-            max_batch_size=_BATCH_BYTES,
-            request_timeout_ms=_TIMEOUT_MS,
-        )
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            max_partition_fetch_bytes=_FETCH_BYTES,
-            request_timeout_ms=_TIMEOUT_MS,
-        )
+        self._bootstrap = bootstrap
+        self._producer: AIOKafkaProducer
+        self._consumer: AIOKafkaConsumer
         self._stack = contextlib.AsyncExitStack()
         self._head_offset = self._next_offset = 0
         self.epoch = 0
         self.leftover: set[bytes] = set()
 
     async def __aenter__(self) -> Self:
-        """Connect.
+        """Connect."""
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Disconnect."""
+        await self.close()
+
+    async def connect(self) -> None:
+        """Connect, in the event loop in which it will be used.
 
         Raises
         ------
@@ -88,6 +101,21 @@ class ChangelogTopic:
             If it has no such topic.
         """
         topic = self._place.topic
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap,
+            acks="all",
+            enable_idempotence=True,  # a record that is sent twice would pass for somebody else's
+            max_batch_size=_BATCH_BYTES,
+            request_timeout_ms=_TIMEOUT_MS,
+        )
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=_FETCH_BYTES,
+            request_timeout_ms=_TIMEOUT_MS,
+        )
         try:
             async with contextlib.AsyncExitStack() as stack:
                 for client in (self._consumer, self._producer):
@@ -101,15 +129,9 @@ class ChangelogTopic:
                 self._stack = stack.pop_all()
         except (KafkaError, OSError) as error:
             raise UnavailableError(f"the changelog is not reached: {error}") from error
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Disconnect."""
+    async def close(self) -> None:
+        """Disconnect; nothing where it is not connected."""
         await self._stack.aclose()
 
     async def end(self) -> int:
@@ -236,7 +258,15 @@ class ChangelogTopic:
         UnavailableError
             If it does not arrive.
         """
-        await self._put(snapshot.pairs())
+        n_bytes = 0
+
+        def counted() -> Iterator[_Pair]:
+            nonlocal n_bytes
+            for key, page in page_pairs(snapshot):
+                n_bytes += len(page)
+                yield key, page
+
+        await self._put(counted())
         offset = await self._put_head(snapshot.manifest, self._head_offset)
         if offset - self._next_offset != snapshot.n_pages:
             await self._look_for_rivals(self._next_offset, offset)
@@ -246,7 +276,7 @@ class ChangelogTopic:
             self.leftover = set()
         last = await self._put((key, None) for key in sorted(gone))
         self._head_offset, self._next_offset = offset, max(offset, last) + 1
-        return snapshot.size_bytes + len(snapshot.manifest)
+        return n_bytes + len(snapshot.manifest)
 
     async def _look_for_rivals(self, start: int, end: int) -> None:
         """Refuse to go on where a process of a higher epoch has written."""
@@ -276,7 +306,7 @@ class ChangelogTopic:
         head = Head(*self.owner, self.epoch, self._process, previous, manifest)
         return await self._put([head_pair(head)])
 
-    async def _put(self, pairs: Iterable[Pair]) -> int:
+    async def _put(self, pairs: Iterable[_Pair]) -> int:
         """Send records and wait until all have arrived; return the last one's offset, or -1."""
         sent: list[tuple[asyncio.Future[object], int]] = []
         batch, last = self._producer.create_batch(), -1

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from stream.manifest import Arrays
+from stream.manifest import Arrays, Snapshot
 from stream.page_table import Copied
 from stream.pipeline import Pipeline
 from stream.pipeline_state import dump
@@ -13,9 +13,9 @@ from stream.sources import Offsets
 from stream.take_over import Places
 from stream.telemetry import Telemetry
 
-_SHARE = 0.06  # of the time at most goes into copying and writing what changed
+_SHARE = 0.02  # of a core at most goes into copying, writing and sending what changed
 _SLICE_BYTES = 1024 * 1024  # are copied at once, in about half a millisecond
-_MAX_PAUSE_S = 30.0  # and still the next one comes so soon: a restart repeats no more
+_MAX_PAUSE_S = 60.0  # and still the next one comes so soon: a restart repeats no more
 
 
 class Checkpoints:
@@ -34,7 +34,7 @@ class Checkpoints:
     """
 
     def __init__(self, places: Places, telemetry: Telemetry, every_s: float) -> None:
-        self.store, self.changelog = places
+        self.store, self.changelog, self._aside = places
         self._telemetry = telemetry
         self._every_s = every_s
         self._loop = asyncio.get_running_loop()
@@ -70,8 +70,25 @@ class Checkpoints:
 
     def is_due(self) -> bool:
         """Return whether it is time, and the last one is written and has cost its share."""
-        pause_s = max(self._every_s, min(self._cost_s / _SHARE, _MAX_PAUSE_S))
+        return self.is_affordable() and self._loop.time() - self._began_s >= self._every_s
+
+    def is_affordable(self) -> bool:
+        """Return whether the last one is written and has cost its share, so long ago it was."""
+        pause_s = min(self._cost_s / _SHARE, _MAX_PAUSE_S)
         return not self.is_writing and self._loop.time() - self._began_s >= pause_s
+
+    async def check(self) -> None:
+        """Look whether another process has taken the worker over; nothing without a changelog.
+
+        Raises
+        ------
+        SupersededError
+            If so.
+        UnavailableError
+            If the cluster does not answer.
+        """
+        if self.changelog is not None:
+            await self._aside.run(self.changelog.check())
 
     def begin(
         self,
@@ -85,26 +102,43 @@ class Checkpoints:
         The last one must be written. ``shell`` holds the arrays beside the pipeline's own, and
         the versions of those that seldom change.
         """
-        started_s = time.perf_counter()
+        started_s, cpu_s = time.perf_counter(), time.thread_time()
         state = dump(pipeline)
         arrays, versions = {**state.arrays, **shell[0]}, {**state.versions, **shell[1]}
         copied = self.store.pages.copy(arrays, state.meta, offsets, state.touched, versions)
-        self._cost_s = time.perf_counter() - started_s
+        self._cost_s = 0.0
+        self._spent(time.thread_time() - cpu_s)
         self._writing = asyncio.ensure_future(self._write(copied, on_written))
         self._began_s = self._loop.time()
-        self._telemetry.snapshot_s.observe(self._cost_s)
+        self._telemetry.snapshot_s.observe(time.perf_counter() - started_s)
+
+    def _spent(self, cpu_s: float) -> None:
+        self._cost_s += cpu_s
+        self._telemetry.checkpoint_cpu_s.inc(cpu_s)
 
     async def _write(self, copied: Copied, on_written: Callable[[], Awaitable[None]]) -> None:
         started_s = time.perf_counter()
-        while not copied.pay(_SLICE_BYTES):  # noqa: ASYNC110  # others' turn between two slices
+        while not self._has_paid(copied):  # noqa: ASYNC110  # others' turn between two slices
             await asyncio.sleep(0)
-        snapshot = await asyncio.to_thread(self.store.pages.finish, copied)
-        await asyncio.to_thread(self.store.write, snapshot)
-        self._cost_s += time.perf_counter() - started_s
+        snapshot = await self._aside.run(self._keep(copied))
+        await on_written()
+        self._telemetry.checkpoint_bytes.inc(snapshot.size_bytes)
+        self._telemetry.checkpoint_s.observe(time.perf_counter() - started_s)
+
+    def _has_paid(self, copied: Copied) -> bool:
+        cpu_s = time.thread_time()
+        is_paid = copied.pay(_SLICE_BYTES)
+        self._spent(time.thread_time() - cpu_s)
+        return is_paid
+
+    async def _keep(self, copied: Copied) -> Snapshot:
+        """Write a copy, here and to the changelog; in the thread aside, which waits for both."""
+        cpu_s = time.thread_time()
+        snapshot = self.store.pages.finish(copied)
+        self.store.write(snapshot)
         if self.changelog is not None:
             sent_s = time.perf_counter()
             self._telemetry.changelog_bytes.inc(await self.changelog.send(snapshot))
             self._telemetry.changelog_s.observe(time.perf_counter() - sent_s)
-        await on_written()
-        self._telemetry.checkpoint_bytes.inc(snapshot.size_bytes)
-        self._telemetry.checkpoint_s.observe(time.perf_counter() - started_s)
+        self._spent(time.thread_time() - cpu_s)
+        return snapshot

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from stream.changelog import Pair, heads
+from stream.changelog import Pair, heads, page_of
 from stream.manifest import Stamp, is_older, page_digest, parts_of, unseal
 
 _NOTE = "followed.json"
@@ -88,8 +88,11 @@ class Copy:
                     if held is not None and held[0] == slot:
                         del self._held[place]
                 elif held is None or not is_older(slot, held[0]):
-                    self._held[place] = slot, page_digest(value)
-                    pages.append((key, value))
+                    page = page_of(value)
+                    self._held.pop(place, None)
+                    if page is not None:
+                        self._held[place] = slot, page_digest(page)
+                        pages.append((key, page))
             for head in heads([(key, value)]):
                 if head.epoch >= self._epoch:
                     self._manifest, self._epoch = head.manifest, head.epoch

@@ -118,15 +118,6 @@ class Pages(NamedTuple):
         which = np.array([index], np.int64), np.array([slot], np.uint8)
         return cls(name, *which, len(page), memoryview(page))
 
-    def pairs(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the key and a copy of each page."""
-        places = zip(self.numbers.tolist(), self.slots.tolist(), strict=True)
-        for start, (index, slot) in zip(
-            range(0, len(self.data), self.page_bytes), places, strict=True
-        ):
-            page = bytes(self.data[start : start + self.page_bytes])
-            yield page_key(self.name, index, slot), page
-
 
 class Snapshot(NamedTuple):
     """What one checkpoint writes: changed pages, keys to delete, the manifest.
@@ -148,11 +139,6 @@ class Snapshot(NamedTuple):
     def size_bytes(self) -> int:
         """Bytes of the pages."""
         return sum(len(part.data) for part in self.parts)
-
-    def pairs(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the key and a copy of each page."""
-        for part in self.parts:
-            yield from part.pairs()
 
 
 class _Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

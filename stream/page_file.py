@@ -9,7 +9,7 @@ written takes no room on the disk.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -66,49 +66,64 @@ class PageFile:
             If the disk does not take it.
         """
         for part in parts:
-            size, places = part.page_bytes, self._places(part)
-            starts = np.flatnonzero(np.diff(places, prepend=places[0] - 2 * size) != size)
-            for start, stop in zip(starts, [*starts[1:], len(places)], strict=True):
-                data, at = part.data[start * size : stop * size], int(places[start])
-                while data:  # a disk that fills up may take a part of it
-                    written = os.pwrite(self._file, data, at)
-                    data, at = data[written:], at + written
+            for run, at in self._runs(part):
+                data, n = part.data[run], 0
+                while n < len(data):  # a disk that fills up may take a part of it
+                    n += os.pwrite(self._file, data[n:], at + n)
 
-    def read(self, name: str, index: int, slot: int, out: memoryview) -> int:
-        """Fill ``out`` from a page's place, and return how many bytes there were."""
-        at, found = self._place(name, index, slot, len(out)), 0
-        while found < len(out):
-            n = os.preadv(self._file, [out[found:]], at + found)
-            if not n:
-                break
-            found += n
-        return found
+    def read(self, pages: Pages) -> NDArray[np.int64]:
+        """Fill the data of pages from their places, and return how many bytes there were of each.
+
+        Raises
+        ------
+        OSError
+            If the disk does not give them.
+        """
+        size, total = pages.page_bytes, len(pages.data)
+        starts = np.arange(len(pages.numbers)) * size
+        found = np.zeros(len(starts), np.int64)
+        for run, at in self._runs(pages):
+            data, n = pages.data[run], 0
+            while n < len(data) and (got := os.preadv(self._file, [data[n:]], at + n)):
+                n += got
+            of_run = slice(run.start // size, -(-run.stop // size))
+            found[of_run] = np.clip(run.start + n - starts[of_run], 0, size)
+        return np.minimum(found, total - starts)
+
+    def _runs(self, pages: Pages) -> Iterator[tuple[slice, int]]:
+        """Yield the stretches of pages' data that lie together in the file, and where."""
+        if not len(pages.numbers):
+            return
+        size, places = pages.page_bytes, self._places(pages)
+        starts = np.flatnonzero(np.diff(places, prepend=places[0] - 2 * size) != size).tolist()
+        for start, stop in zip(starts, [*starts[1:], len(places)], strict=True):
+            yield slice(start * size, min(stop * size, len(pages.data))), int(places[start])
 
     def _places(self, pages: Pages) -> NDArray[np.int64]:
         """Return where pages lie, which are alike but for the last; an array gets segments."""
-        last = len(pages.data) - (len(pages.numbers) - 1) * pages.page_bytes
-        sizes = [pages.page_bytes] * (len(pages.numbers) - 1) + [last]
-        return np.array(
-            [
-                self._place(pages.name, index, slot, size_bytes)
-                for index, slot, size_bytes in zip(
-                    pages.numbers.tolist(), pages.slots.tolist(), sizes, strict=True
-                )
-            ],
-            np.int64,
-        )
+        n, size = len(pages.numbers), pages.page_bytes
+        last_bytes = len(pages.data) - (n - 1) * size
+        places = np.empty(n, np.int64)
+        for some, size_bytes in ((slice(n - 1), size), (slice(n - 1, n), last_bytes)):
+            numbers, slots = pages.numbers[some], pages.slots[some]
+            places[some] = self._placed(pages.name, numbers, slots, size_bytes)
+        return places
 
-    def _place(self, name: str, index: int, slot: int, size_bytes: int) -> int:
-        """Return where a page of a length lies; an array gets segments as it grows."""
+    def _placed(
+        self, name: str, numbers: NDArray[np.int64], slots: NDArray[np.uint8], size_bytes: int
+    ) -> NDArray[np.int64]:
+        """Return where pages of one length lie; an array gets segments as it grows."""
         held, is_small = self.segments.get(name), size_bytes <= TABLE_PAGE_BYTES
         if held is None:
             held = self.segments[name] = Segments([], [])
         segments, stride = (held.small, TABLE_PAGE_BYTES) if is_small else (held.large, PAGE_BYTES)
-        which, within = divmod(index, PAGE_BYTES // stride)
-        while len(segments) <= which:
-            segments.append(self._n)
-            self._n += 1
-        return segments[which] * _SEGMENT_BYTES + slot % 2 * PAGE_BYTES + within * stride
+        which, within = np.divmod(numbers, PAGE_BYTES // stride)
+        lacking = int(which.max(initial=-1)) + 1 - len(segments)
+        segments.extend(range(self._n, self._n + max(lacking, 0)))
+        self._n += max(lacking, 0)
+        place: NDArray[np.int64] = np.array(segments, np.int64)[which] * _SEGMENT_BYTES
+        place += (slots % 2).astype(np.int64) * PAGE_BYTES + within * stride
+        return place
 
     def sync(self) -> None:
         """Return once everything is on the disk, a loss of power included."""

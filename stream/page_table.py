@@ -32,7 +32,8 @@ from stream.page_file import PAGE_BYTES
 from stream.touched import OwedPages, TouchedPages
 
 _NO_PAGES = np.empty(0, np.bool_)
-_MAX_KEPT_BYTES = 256 * 1024 * 1024
+_MAX_KEPT_BYTES = 1024 * 1024 * 1024
+_ALIGNED = 64  # bytes, at which an array's pages begin in the buffer
 
 
 class CopiedPart(NamedTuple):
@@ -157,7 +158,7 @@ class PageTable:
                 stop -= n_pages * size - len(view)
             parts.append(CopiedPart(name, changed, slice(start, stop), name not in touched))
             self._page_bytes[name] = size
-            start = stop
+            start = -(-stop // _ALIGNED) * _ALIGNED
         for name in self._slots.keys() - arrays.keys():
             gone += pair_keys(name, enumerate(self._slots.pop(name).tolist()))
             del self._page_bytes[name], self._hashes[name]

@@ -37,6 +37,7 @@ from stream.manifest import (
     Snapshot,
     Stamp,
     page_digest,
+    page_hashes,
     unseal,
 )
 from stream.page_file import PageFile, Segments
@@ -273,19 +274,20 @@ class StateStore:
         """Return an array, and what is wrong with its pages; such a page is left as it was read."""
         out = np.zeros(layout.shape, layout.dtype)
         view, size = out.reshape(-1).view(np.uint8).data, layout.page_bytes
-        hashes = np.frombuffer(layout.hashes, np.uint64).tolist()
+        slots, hashes = (np.frombuffer(layout.slots, np.uint8), np.frombuffer(layout.hashes, "u8"))
         n_pages = -(-len(view) // size)
-        if not n_pages == len(layout.slots) == len(hashes):
-            return out, [Fault(name, None, f"expected {n_pages} pages, got {len(layout.slots)}")]
+        if not n_pages == len(slots) == len(hashes):
+            return out, [Fault(name, None, f"expected {n_pages} pages, got {len(slots)}")]
+        found = self._pages.read(Pages(name, np.arange(n_pages), slots, size, view))
+        expected = np.minimum(len(view) - np.arange(n_pages) * size, size)
+        is_changed = np.array(page_hashes(view, size, range(n_pages)), np.uint64) != hashes
         faults = []
-        for index, slot in enumerate(layout.slots):
-            page = view[index * size : (index + 1) * size]
-            n = self._pages.read(name, index, slot, page)
-            if n < len(page):
-                found = f"got {n}" if n else "found none"
-                faults.append(Fault(name, index, f"expected {len(page)} bytes, {found}"))
-            elif page_digest(page) != hashes[index]:
-                faults.append(Fault(name, index, _CHANGED))
+        for index in np.flatnonzero((found < expected) | is_changed).tolist():
+            what, n = _CHANGED, int(found[index])
+            if n < expected[index]:
+                got = f"got {n}" if n else "found none"
+                what = f"expected {expected[index]} bytes, {got}"
+            faults.append(Fault(name, index, what))
         return out, faults
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from models.errors import StateError
 from models.topics import BankTopics
+from stream.aside import Aside
 from stream.changelog import Harvest, Owner, check_owner
 from stream.changelog_topic import ChangelogTopic
 from stream.followed import Followed
@@ -19,10 +20,11 @@ log = logging.getLogger(__name__)
 
 
 class Places(NamedTuple):
-    """Where a worker's state goes: its disk, and perhaps its changelog."""
+    """Where a worker's state goes: its disk, and perhaps its changelog; both are written aside."""
 
     store: StateStore
-    changelog: ChangelogTopic | None = None
+    changelog: ChangelogTopic | None
+    aside: Aside
 
 
 def changelog_of(settings: Settings, membership: Membership) -> ChangelogTopic:

@@ -68,6 +68,9 @@ class Telemetry:
         self.snapshot_s = histogram(
             "snapshot_duration_seconds", "Copy what changed; decisions wait.", _EXCHANGE_BUCKETS_S
         )
+        self.checkpoint_cpu_s = counter(
+            "checkpoint_cpu_seconds_total", "Processor time of checkpoints, the changelog's too."
+        )
         self.checkpoint_bytes = counter("checkpoint_bytes_total", "Bytes of changed state pages.")
         self.changelog_bytes = counter("changelog_bytes_total", "Bytes sent to the changelog.")
         self.changelog_s = histogram(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from stream.manifest import page_digest, unseal
 from stream.store import LAYOUT, StateStore
@@ -16,7 +17,8 @@ def change_page(path: Path, array: str, index: int, byte: int = 0) -> None:
     assert sealed is not None
     layout = unseal(sealed).arrays[array]
     size_bytes = min(layout.page_bytes, layout.size_bytes - index * layout.page_bytes)
-    at = store._pages._place(array, index, layout.slots[index], size_bytes) + byte
+    which = np.array([index], np.int64), np.array([layout.slots[index]], np.uint8)
+    at = int(store._pages._placed(array, *which, size_bytes)[0]) + byte
     store.close()
     with (path / "pages").open("r+b") as file:
         file.seek(at)

@@ -58,7 +58,7 @@ HOMES = {
         "deploy/bench/*",
         "deploy/chaos/feeder.py",
     ),
-    "uvloop": ("stream/__main__.py", "deploy/bench/*"),
+    "uvloop": ("stream/__main__.py", "stream/aside.py", "deploy/bench/*"),
     "kafka": ("amalgamator/kafka_io.py", "stream/sources.py", "deploy/*"),
     "prometheus_client": ("*/telemetry.py", "*/__main__.py", "deploy/bench/*"),
     "typer": ("deploy/*",),

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.request import urlopen
 
 import msgspec
 import numpy as np
@@ -310,16 +309,13 @@ def steps(worker: Service) -> dict[str, tuple[float, float]]:
 
     Its processing stands still during each: none where its metrics cannot be read.
     """
-    try:
-        with urlopen(f"{worker.url}/metrics", timeout=5) as answer:  # noqa: S310  # own address
-            lines: list[str] = answer.read().decode().splitlines()
-    except OSError:
+    samples = worker.metrics()
+    if not samples:
         return {}
-    samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     return {
         step: (
-            float(samples[f"amalgam_stream_{name}_duration_seconds_count"]),
-            float(samples[f"amalgam_stream_{name}_duration_seconds_sum"]),
+            samples[f"amalgam_stream_{name}_duration_seconds_count"],
+            samples[f"amalgam_stream_{name}_duration_seconds_sum"],
         )
         for step, name in _STEPS.items()
     }

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from models.errors import SupersededError, UnavailableError
 from models.topics import BankTopics
 from stream.app import BankApp
+from stream.aside import Aside
 from stream.catch_up import CatchUp
 from stream.checkpointing import Checkpoints
 from stream.share import Share
@@ -49,7 +51,7 @@ class Consumer:
 
 
 @pytest.fixture
-async def app() -> BankApp:
+async def app() -> AsyncIterator[BankApp]:
     """Return the shell without its connections."""
     one = object.__new__(BankApp)
     one.settings = SimpleNamespace(checkpoint_s=0.001, mode="live")
@@ -61,9 +63,11 @@ async def app() -> BankApp:
     one._unacked = []
     one._catch_up = CatchUp(lambda: (one.partitions, one._offsets))
     one._over = one._anew = None
-    one._checkpoints = Checkpoints(Places(None, None), one.telemetry, 0.001)
+    one._is_publishing = False
     one.sources = Sources(BankTopics("bank"), {}, lambda topics: FOUND, one.telemetry)
-    return one
+    with Aside("state") as aside:
+        one._checkpoints = Checkpoints(Places(None, None, aside), one.telemetry, 0.001)
+        yield one
 
 
 def event(generation: int) -> SimpleNamespace:
@@ -198,3 +202,29 @@ async def test_what_is_unstored_is_stored_while_no_chunk_comes(app: BankApp) -> 
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(app.checkpoint_regularly(), 0.05)
     assert stored == [["event"]]
+
+
+async def test_the_next_checkpoint_is_left_to_a_publication_that_waits(app: BankApp) -> None:
+    """It is to have what is published in it, and two in a row would cost their share twice."""
+    app._is_publishing = True
+    app._unacked = ["event"]
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(app.checkpoint_regularly(), 0.05)
+    assert app._unacked == ["event"]
+
+
+async def test_a_publication_waits_until_a_checkpoint_may_be_made_again(app: BankApp) -> None:
+    """Cadence after cadence, at the pace of the checkpoints and not its own."""
+    published: list[int] = []
+    app.settings.cadence_s, app.settings.tick_s = 0.01, 0.01
+    app.outbox = SimpleNamespace(is_anew=False)
+    app.exchange = SimpleNamespace(deliver=lambda: asyncio.sleep(0))
+    app._now_s = asyncio.get_running_loop().time
+    app._publish = lambda epoch: asyncio.sleep(0, published.append(epoch))
+    app._checkpoints._cost_s, app._checkpoints._began_s = 0.004, app._now_s()
+    task = asyncio.create_task(app.publish_live())
+    await asyncio.sleep(0.05)
+    assert (published, app._is_publishing) == ([], True)
+    await asyncio.sleep(0.2)
+    assert len(published) > 3
+    task.cancel()

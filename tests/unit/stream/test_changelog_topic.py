@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.errors import StateError, SupersededError
-from stream.changelog import Head, Owner, Pair, head_pair, heads
+from stream.changelog import Head, Owner, Pair, head_pair, heads, page_pairs
 from stream.changelog_topic import ChangelogTopic
 from stream.manifest import Manifest as Stored
 from stream.manifest import Pages, Snapshot, Stamp, layout_of, seal
@@ -100,7 +100,7 @@ async def test_a_checkpoint_that_comes_between_look_and_claim_is_gone_on_from() 
     await first.send(snapshot(1))
     late = snapshot(2)
     second.before = lambda: log.extend(
-        [*late.pairs(), head_pair(Head(*OWNER, 1, "me", 0, late.manifest))]
+        [*page_pairs(late), head_pair(Head(*OWNER, 1, "me", 0, late.manifest))]
         if second.n_read == 4 else []
     )  # fmt: skip
     assert number_of(await second.claim(0, is_anew=False)) == 2
