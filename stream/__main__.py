@@ -218,7 +218,12 @@ def _app(
     return BankApp(
         settings,
         BankWorker(taken.pipeline, mapping, topics, telemetry),
-        checkpoints=Checkpoints(places, telemetry, settings.checkpoint_s),
+        checkpoints=Checkpoints(
+            places,
+            telemetry,
+            every_s=settings.checkpoint_s,
+            share=settings.checkpoint_share,
+        ),
         taken=taken,
         clients=Clients(
             Exchange(

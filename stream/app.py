@@ -1,8 +1,9 @@
 """The Faust application of one bank: agents, checkpoints, summaries and releases around the worker.
 
-Every chunk goes, under one lock, through: 1 decode, score and learn (pure), 2 publish what came out
-and wait for it, 3 store state with offsets when a checkpoint is due, 4 acknowledge what is stored.
-A crash between 2 and 3 repeats outputs under the same ids; nothing is lost or learnt twice.
+Every chunk goes, under one lock, through: 1 decode, score and learn (pure), 2 publish what came
+out, 3 when a checkpoint is due wait for all that was published and store state with offsets, 4
+acknowledge what is stored. A crash between 2 and 3 repeats outputs under the same ids; nothing is
+lost or learnt twice.
 """
 
 import asyncio
@@ -123,9 +124,9 @@ class BankApp:
             return "an agent crashed"
         if self.sources.replaced_by_now:
             return f"topic {self.sources.replaced_by_now[0]} was deleted and made anew"
-        unwritten = self._checkpoints.failure()
-        if unwritten is not None:
-            return unwritten
+        unsaid = self.outputs.failure() or self._checkpoints.failure()
+        if unsaid is not None:
+            return unsaid
         ended = self._consumer.ended_task()
         return None if ended is None else f"the client's {ended} has ended"
 
@@ -179,7 +180,7 @@ class BankApp:
             if records and self.settings.mode == "replay":
                 await self._replay(records)
             elif records:
-                await self.outputs.send(self._live(records))
+                await self.outputs.hand_over(self._live(records))
                 self._offsets[place] = records[-1].offset + 1
             self._unacked.append(event)
             self._catch_up.seen()
@@ -200,7 +201,7 @@ class BankApp:
             resumed = self.worker.pipeline.tick_ms
             next_ms = resumed if resumed < 0 or is_begun else resumed + tick_ms
             self._sequencer = Sequencer(self._share(), tick_ms, next_ms, is_begun)
-        await self.outputs.send(self.worker.hold(self._sequencer, records))
+        await self.outputs.hand_over(self.worker.hold(self._sequencer, records))
         while (step := self._sequencer.step()) is not None:
             await self._take_step(self._sequencer, step)
         self._offsets |= self._sequencer.positions()
@@ -218,7 +219,7 @@ class BankApp:
         cadence_ms = round(self.settings.cadence_s * 1_000)
         if not sequencer.is_begun:
             await self.exchange.connected()
-            await self.outputs.send(self.worker.begin(step))
+            await self.outputs.hand_over(self.worker.begin(step))
             sequencer.begun()
             if step.tick_ms % cadence_ms == 0:
                 self._awaited = step.tick_ms // cadence_ms - 1
@@ -230,7 +231,7 @@ class BankApp:
             epoch = self._awaited
             self.install(await self.exchange.wait_for(lambda release: release.epoch >= epoch))
             self._awaited = None
-        await self.outputs.send(self.worker.finish(step))
+        await self.outputs.hand_over(self.worker.finish(step))
         sequencer.finished()
 
     async def _publish(self, epoch: int) -> None:
@@ -360,12 +361,15 @@ class BankApp:
     async def _checkpoint(self) -> None:
         """Copy what has changed and begin to write it in another thread; the caller holds the lock.
 
+        What came of it so far has been published then.
+
         Raises
         ------
         StateError
             If the last one could not be written.
         """
         await self._checkpoints.written()
+        await self.outputs.confirmed()
         pipeline = self.worker.pipeline
         arrays = shell_arrays(self.outbox, self._awaited, self.sources.known)
         shell = arrays, shell_versions(self.outbox)

@@ -13,7 +13,6 @@ from stream.sources import Offsets
 from stream.take_over import Places
 from stream.telemetry import Telemetry
 
-_SHARE = 0.02  # of a core at most goes into copying, writing and sending what changed
 _SLICE_BYTES = 1024 * 1024  # are copied at once, in about half a millisecond
 _MAX_PAUSE_S = 60.0  # and still the next one comes so soon: a restart repeats no more
 
@@ -31,12 +30,16 @@ class Checkpoints:
         What they cost.
     every_s
         Seconds from one to the next, at least.
+    share
+        Of a core that copying, writing and sending what changed may take.
     """
 
-    def __init__(self, places: Places, telemetry: Telemetry, every_s: float) -> None:
+    def __init__(
+        self, places: Places, telemetry: Telemetry, *, every_s: float, share: float
+    ) -> None:
         self.store, self.changelog, self._aside = places
         self._telemetry = telemetry
-        self._every_s = every_s
+        self._every_s, self._share = every_s, share
         self._loop = asyncio.get_running_loop()
         self._began_s = -math.inf
         self._cost_s = 0.0
@@ -74,7 +77,7 @@ class Checkpoints:
 
     def is_affordable(self) -> bool:
         """Return whether the last one is written and has cost its share, so long ago it was."""
-        pause_s = min(self._cost_s / _SHARE, _MAX_PAUSE_S)
+        pause_s = min(self._cost_s / self._share, _MAX_PAUSE_S)
         return not self.is_writing and self._loop.time() - self._began_s >= pause_s
 
     async def check(self) -> None:

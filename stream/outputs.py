@@ -41,6 +41,7 @@ class OutputProducer:
             max_request_size=_REQUEST_BYTES,
         )
         self._n_partitions: dict[str, int] = {}
+        self._unconfirmed: list[asyncio.Future[object]] = []
 
     async def start(self) -> None:
         """Connect.
@@ -74,18 +75,61 @@ class OutputProducer:
         await self._producer.stop()
 
     async def send(self, outputs: Sequence[Outputs]) -> None:
-        """Send records and wait until the broker has them all."""
+        """Send records and wait until the broker has them and all before them.
+
+        Raises
+        ------
+        KafkaError
+            If it does not take them.
+        """
+        await self.hand_over(outputs)
+        await self.confirmed()
+
+    async def confirmed(self) -> None:
+        """Return once the broker has all that was handed over.
+
+        Raises
+        ------
+        KafkaError
+            If it has not taken something.
+        """
+        while self._unconfirmed:
+            await asyncio.wait(self._unconfirmed, return_when=asyncio.FIRST_EXCEPTION)
+            self._look()
+
+    def failure(self) -> str | None:
+        """Return what the broker has not taken, None while there is nothing."""
+        try:
+            self._look()
+        except KafkaError as error:
+            return f"the bank's cluster did not take the answers: {error!r}"
+        return None
+
+    def _look(self) -> None:
+        """Let go of what is confirmed."""
+        for future in self._unconfirmed:
+            if future.done():
+                future.result()
+        self._unconfirmed = [future for future in self._unconfirmed if not future.done()]
+
+    async def hand_over(self, outputs: Sequence[Outputs]) -> None:
+        """Send records, and wait only while the broker has not been sent what was before them.
+
+        Raises
+        ------
+        KafkaError
+            If it has not taken something that was handed over before.
+        """
+        self._look()
         groups: defaultdict[tuple[str, int], list[_Pair]] = defaultdict(list)
         for topic, keys, values in outputs:
             n = await self._count_partitions(topic)
             of_partition = [groups[topic, partition].append for partition in range(n)]
             for key, value in zip(keys, values, strict=True):
                 of_partition[crc32(key) % n]((key, value))
-        sent = []
         for (topic, partition), group in groups.items():
             if group:
-                sent += await self._send_group(topic, partition, group)
-        await asyncio.gather(*sent)
+                self._unconfirmed += await self._send_group(topic, partition, group)
 
     async def _count_partitions(self, topic: str) -> int:
         if topic not in self._n_partitions:

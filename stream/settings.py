@@ -89,6 +89,9 @@ class Settings:
     checkpoint_s
         Seconds between stores of state and offsets. A page that changes all the time is copied and
         written once in that time, and so much is answered again after a crash, under the same ids.
+    checkpoint_share
+        Of a core that these and the changelog may take: they come later where they would take more,
+        a minute after each other at most. What is published waits for the next one.
     changelog
         Whether each of them goes to the worker's changelog on the bank's cluster, too, from which
         another host takes the worker over.
@@ -128,6 +131,7 @@ class Settings:
     answers_probes: bool = False
     drift_watch: bool = True
     checkpoint_s: float = 5.0
+    checkpoint_share: float = 0.02
     changelog: bool = False
     standby: bool = False
     health_host: str = "127.0.0.1"
@@ -151,6 +155,7 @@ class Settings:
         _demand(in_steps, "cadence_s", "a multiple of tick_s in replay")
         _demand(self.retained_rows >= 1, "retained_rows", "1 or more")
         _demand(0.0 < self.alert_rate < 1.0, "alert_rate", "a share in (0, 1)")
+        _demand(0.0 < self.checkpoint_share <= 1.0, "checkpoint_share", "a share in (0, 1]")
         _demand(0 <= self.seed < 2**31, "seed", "0..2^31 - 1")
         in_all = self.propose_trees * max(len(self.families), 1)
         _demand(0 <= in_all <= MAX_TREES, "propose_trees", f"0..{MAX_TREES} over all families")

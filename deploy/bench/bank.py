@@ -40,7 +40,7 @@ _DAY_MS = 86_400_000
 _LABEL_DELAY_MS = _DAY_MS
 _SEND_ROWS = 20_000
 _PATIENCE_S = 300.0
-_READY_S = 60.0
+_READY_S = 180.0  # a worker is ready once it has read what was there
 _PIECES = 10
 _STEPS = {
     "chunk": "chunk",
@@ -141,6 +141,7 @@ class BenchBank:
                 is_replay=False,
                 bank_settings={
                     "cadence_s": CADENCE_S,
+                    "checkpoint_share": 1.0,  # so that what is published goes out at once
                     "tick_s": 3_600.0,
                     "label_horizon_s": 2 * _LABEL_DELAY_MS / 1_000,
                     "changelog": False,  # as its peers

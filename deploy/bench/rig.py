@@ -13,7 +13,7 @@ from deploy.kafka_server import free_port
 from deploy.services import Service, Services
 from models.errors import UnavailableError
 
-DURABLE = {"AMALGAM_STREAM_CHANGELOG": "true"}
+DURABLE = {"AMALGAM_STREAM_CHANGELOG": "true", "AMALGAM_STREAM_CHECKPOINT_SHARE": "0.02"}
 SAMPLE_S = 0.02
 BEGUN = "amalgam_stream_snapshot_duration_seconds_count"
 WRITTEN = "amalgam_stream_checkpoint_duration_seconds_count"

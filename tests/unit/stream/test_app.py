@@ -64,9 +64,12 @@ async def app() -> AsyncIterator[BankApp]:
     one._catch_up = CatchUp(lambda: (one.partitions, one._offsets))
     one._over = one._anew = None
     one._is_publishing = False
+    one.outputs = SimpleNamespace(failure=lambda: None)
     one.sources = Sources(BankTopics("bank"), {}, lambda topics: FOUND, one.telemetry)
     with Aside("state") as aside:
-        one._checkpoints = Checkpoints(Places(None, None, aside), one.telemetry, 0.001)
+        one._checkpoints = Checkpoints(
+            Places(None, None, aside), one.telemetry, every_s=0.001, share=0.02
+        )
         yield one
 
 
@@ -127,6 +130,31 @@ async def test_a_worker_whose_state_is_not_stored_cannot_go_on(app: BankApp) -> 
     app._checkpoints._writing = asyncio.get_running_loop().create_future()
     app._checkpoints._writing.set_exception(SupersededError("another process"))
     assert app.failure() == "the state is not stored: another process"
+
+
+async def test_a_worker_whose_answers_are_not_taken_cannot_go_on(app: BankApp) -> None:
+    """Also while no chunk comes that would find it out."""
+    app.outputs.failure = lambda: "not taken"
+    assert app.failure() == "not taken"
+
+
+async def test_nothing_is_stored_before_what_came_of_it_is_published(
+    app: BankApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash in between would else lose an answer for ever."""
+    published, begun = asyncio.Event(), []
+    app.outputs.confirmed = published.wait
+    app.worker, app.outbox = SimpleNamespace(pipeline=None), None
+    app._awaited, app._unacked = None, ["event"]
+    for name in ("shell_arrays", "shell_versions", "show"):
+        monkeypatch.setattr(f"stream.app.{name}", lambda *_: {})
+    monkeypatch.setattr(app._checkpoints, "begin", lambda *given: begun.append(given))
+    storing = asyncio.create_task(app._checkpoint())
+    await asyncio.sleep(0.01)
+    assert begun == []
+    published.set()
+    await storing
+    assert len(begun) == 1
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ async def checkpoints(
     store = StateStore(tmp_path / STORE)
     with Aside("state") as aside:
         places = Places(store, Changelog(), aside)
-        yield Checkpoints(places, Telemetry(CollectorRegistry()), EVERY_S)
+        yield Checkpoints(places, Telemetry(CollectorRegistry()), every_s=EVERY_S, share=0.02)
     store.close()
 
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from models.errors import UnavailableError
 from stream.outputs import OutputProducer, Outputs
@@ -133,6 +134,43 @@ async def test_sending_ends_when_the_broker_has_everything(
     assert not task.done()
     client.futures[0].set_result(None)
     await task
+
+
+async def test_what_is_handed_over_is_not_waited_for_until_all_is(
+    producer: OutputProducer, client: Client
+) -> None:
+    """The next chunk is scored meanwhile; who gives up waiting takes nothing back."""
+    client.is_acknowledging = False
+    await producer.hand_over(OUTPUTS[:1])
+    await producer.hand_over(OUTPUTS[1:])
+    for _ in range(2):
+        waiting = asyncio.create_task(producer.confirmed())
+        await others_run()
+        assert not waiting.done()
+        waiting.cancel()
+        await others_run()
+    assert not any(future.done() for future in client.futures)
+    for future in client.futures:
+        future.set_result(None)
+    await producer.confirmed()
+    assert producer.failure() is None
+
+
+async def test_what_was_handed_over_and_refused_is_told_at_every_later_turn(
+    producer: OutputProducer, client: Client
+) -> None:
+    """A worker must not store what it has not said, and ends."""
+    client.is_acknowledging = False
+    await producer.hand_over(OUTPUTS)
+    assert producer.failure() is None
+    client.futures[2].set_exception(KafkaConnectionError("away"))
+    assert "away" in (producer.failure() or "")
+    for again in (producer.confirmed, lambda: producer.hand_over(OUTPUTS)):
+        with pytest.raises(KafkaConnectionError):
+            await again()
+    for future in client.futures:
+        if not future.done():
+            future.set_result(None)
 
 
 async def test_a_batch_that_is_refused_fails_the_sending(

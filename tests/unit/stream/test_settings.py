@@ -203,6 +203,8 @@ def test_an_absent_file_is_refused_by_name(tmp_path: Path) -> None:
         ({"LATENESS_S": "inf"}, "LATENESS_S.*above 0"),
         ({"STATISTICS_S": "0"}, "STATISTICS_S.*above 0"),
         ({"CHECKPOINT_S": "0"}, "CHECKPOINT_S.*above 0"),
+        ({"CHECKPOINT_SHARE": "0"}, r"CHECKPOINT_SHARE.*share in \(0, 1\]"),
+        ({"CHECKPOINT_SHARE": "1.1"}, r"CHECKPOINT_SHARE.*share in \(0, 1\]"),
         ({"LABEL_HORIZON_S": "100", "RETENTION_S": "100"}, "RETENTION_S.*more than"),
         ({"MODE": "replay", "TICK_S": "60", "CADENCE_S": "90"}, "CADENCE_S.*multiple of tick_s"),
         ({"ALERT_RATE": "0"}, r"ALERT_RATE.*share in \(0, 1\)"),
