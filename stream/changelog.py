@@ -15,12 +15,13 @@ import msgspec
 import numpy as np
 
 from models.errors import StateError
-from models.features.packing import pack_pages, unpack_page
+from models.features.packing import Packer, unpack_page
 from stream.manifest import Fault, Manifest, Snapshot, page_digest, page_key, unseal
 from stream.page_file import PAGE_BYTES
 
 VERSION = 2
 _HEAD = b"head/"
+_PACKED_BYTES = 1024 * 1024  # of pages are packed at once
 
 Pair = tuple[bytes, bytes | None]
 
@@ -123,13 +124,20 @@ def check_owner(found: Head, owner: Owner) -> None:
 
 
 def page_pairs(snapshot: Snapshot) -> Iterator[tuple[bytes, memoryview]]:
-    """Yield the key and the bytes of each page that a checkpoint writes, packed."""
+    """Yield the key and the bytes of each page that a checkpoint writes, packed.
+
+    The bytes hold until the next page is asked for: fresh memory costs more than the packing.
+    """
+    packer = Packer()
     for part in snapshot.parts:
-        words, starts = pack_pages(np.frombuffer(part.data, np.uint8), part.page_bytes)
-        packed, ends = words.view(np.uint8).data, (starts * words.itemsize).tolist()
-        pages = zip(part.numbers.tolist(), part.slots.tolist(), pairwise(ends), strict=True)
-        for number, slot, (start, stop) in pages:
-            yield page_key(part.name, number, slot), packed[start:stop]
+        pages = zip(part.numbers.tolist(), part.slots.tolist(), strict=True)
+        step = max(_PACKED_BYTES // part.page_bytes, 1) * part.page_bytes
+        for first in range(0, len(part.data), step):
+            data = np.frombuffer(part.data[first : first + step], np.uint8)
+            words, starts = packer.pack(data, part.page_bytes)
+            packed, ends = words.view(np.uint8).data, (starts * words.itemsize).tolist()
+            for (start, stop), (number, slot) in zip(pairwise(ends), pages, strict=False):
+                yield page_key(part.name, number, slot), packed[start:stop]
 
 
 def page_of(value: bytes) -> bytes | None:

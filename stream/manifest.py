@@ -6,6 +6,7 @@ checkpoint that is not finished nor a process of another epoch that still writes
 a whole manifest names, also where there is but one place for even slots and one for odd ones.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -98,7 +99,8 @@ class Pages(NamedTuple):
     name
         Of the array.
     numbers, slots
-        int64 and uint8 of shape (n,): which pages, ascending, and which slot of each.
+        int64 and uint8 of shape (n,): which pages, and which slot of each; written in runs where
+        neighbours have slots of one evenness.
     page_bytes
         Length of a page; the last one may be shorter.
     data
@@ -112,11 +114,29 @@ class Pages(NamedTuple):
     data: memoryview
 
     @classmethod
-    def one(cls, key: bytes, page: bytes) -> "Pages":
-        """Return a single page, given its key."""
-        name, index, slot = parts_of(key)
-        which = np.array([index], np.int64), np.array([slot], np.uint8)
-        return cls(name, *which, len(page), memoryview(page))
+    def grouped(cls, pages: Iterable[tuple[bytes, bytes]]) -> "list[Pages]":
+        """Return pages, given with their keys, by array and length; of one place the last counts.
+
+        Examples
+        --------
+        >>> pages = [(b"page/a/7/2", b"zz"), (b"page/a/1/3", b"yy"), (b"page/a/7/4", b"xx")]
+        >>> (found,) = Pages.grouped(pages)
+        >>> found.numbers.tolist(), found.slots.tolist(), bytes(found.data)
+        ([7, 1], [4, 3], b'xxyy')
+        """
+        groups: defaultdict[tuple[str, int], dict[tuple[int, int], tuple[int, bytes]]]
+        groups = defaultdict(dict)
+        for key, page in pages:
+            name, index, slot = parts_of(key)
+            groups[name, len(page)][index, slot % 2] = slot, page
+        parts = []
+        for (name, n_bytes), group in groups.items():
+            places = sorted(group, key=lambda place: (place[1], place[0]))  # as in the file
+            slots, data = zip(*(group[place] for place in places), strict=True)
+            numbers = np.array([index for index, _ in places], np.int64)
+            held = np.array(slots, np.uint8), n_bytes, memoryview(b"".join(data))
+            parts.append(cls(name, numbers, *held))
+        return parts
 
 
 class Snapshot(NamedTuple):

@@ -32,7 +32,7 @@ from stream.page_file import PAGE_BYTES
 from stream.touched import OwedPages, TouchedPages
 
 _NO_PAGES = np.empty(0, np.bool_)
-_MAX_KEPT_BYTES = 1024 * 1024 * 1024
+_LEAST_KEPT_BYTES, _MAX_KEPT_BYTES = 64 * 1024 * 1024, 1024 * 1024 * 1024
 _ALIGNED = 64  # bytes, at which an array's pages begin in the buffer
 
 
@@ -163,7 +163,7 @@ class PageTable:
             gone += pair_keys(name, enumerate(self._slots.pop(name).tolist()))
             del self._page_bytes[name], self._hashes[name]
         self._versions = dict(versions)
-        if start > len(self._buffer):
+        if not start <= len(self._buffer) <= max(4 * start, _LEAST_KEPT_BYTES):
             self._buffer = np.empty(start, np.uint8)
         owed = []
         for name, changed, place, _ in parts:

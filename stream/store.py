@@ -227,7 +227,7 @@ class StateStore:
     def put(self, pages: Iterable[tuple[bytes, bytes]]) -> None:
         """Write pages that no manifest names yet."""
         with self._writing():
-            self._pages.write(Pages.one(key, page) for key, page in pages)
+            self._pages.write(Pages.grouped(pages))
 
     def take(self, manifest: bytes) -> None:
         """Switch to a state whose pages were all put, once the disk has them."""

@@ -48,12 +48,12 @@ class Sample(NamedTuple):
         To the changelog.
     """
 
-    decisions: int
-    cpu_s: float
-    begun: float
-    written: float
-    spent_s: float
-    sent_bytes: float
+    decisions: int = 0
+    cpu_s: float = 0.0
+    begun: float = 0.0
+    written: float = 0.0
+    spent_s: float = 0.0
+    sent_bytes: float = 0.0
 
 
 def measure_durability(rig: Rig, state_dir: Path, rows: slice, name: str) -> dict[str, float]:
@@ -130,13 +130,13 @@ def _watched(rig: Rig, state_dir: Path, added: Mapping[str, str], n: int) -> lis
 
 def _samples(rig: Rig, state_dir: Path, added: Mapping[str, str], n: int) -> Iterator[Sample]:
     with DecisionLog(rig.bank.bootstrap) as log, rig.worker(added, state_dir) as service:
-        before, until_s, done = log.end(), time.monotonic() + _TIMEOUT_S, 0
-        while done < n:
+        before, until_s, seen = log.end(), time.monotonic() + _TIMEOUT_S, Sample()
+        while seen.decisions < n or seen.written < seen.begun:
             check(service, until_s, "decisions")
             time.sleep(_SAMPLE_S)
             done, found = log.end() - before, service.metrics()
             if found:
-                yield Sample(
+                seen = Sample(
                     done,
                     cpu_s(service.process.pid),
                     found[BEGUN],
@@ -144,6 +144,7 @@ def _samples(rig: Rig, state_dir: Path, added: Mapping[str, str], n: int) -> Ite
                     found["amalgam_stream_checkpoint_cpu_seconds_total"],
                     found["amalgam_stream_changelog_bytes_total"],
                 )
+                yield seen
 
 
 def _new_changelog(bootstrap: str) -> None:

@@ -31,7 +31,7 @@ _LOAD = 1_100_000
 _DISTURBED = 200_000
 _REPEATED = 180_000  # what comes in a minute, the longest time between checkpoints, at 3,000/s
 _BACKLOG = 1_000_000
-_PLAIN = 1_500_000
+_PLAIN = 1_000_000
 _WARM = 240_000
 _PROBES = 10
 

@@ -14,31 +14,44 @@ _WORD = 8  # bytes
 _BITS = 64
 
 
-def pack_pages(
-    data: NDArray[np.uint8], page_bytes: int
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Return pages packed, one after the other, and where each begins and the last ends.
-
-    Parameters
-    ----------
-    data
-        uint8 of shape (n_bytes,): pages, the last of which may be shorter; begins at a word.
-    page_bytes
-        Length of a page, a multiple of 8.
+class Packer:
+    """Packs pages, some at a time, into memory that it keeps.
 
     Examples
     --------
-    >>> words, starts = pack_pages(np.array([0] * 8 + [7] + [0] * 7, np.uint8), 16)
+    >>> words, starts = Packer().pack(np.array([0] * 8 + [7] + [0] * 7, np.uint8), 16)
     >>> words.tolist(), starts.tolist()
     ([16, 2, 7], [0, 3])
     """
-    n_pages = -(-len(data) // page_bytes)
-    n_words = page_bytes // _WORD
-    longest = 1 + -(-n_words // _BITS) + n_words + 1
-    out = np.empty(n_pages * longest + 1, np.uint64)  # what is zero is written too, and then over
-    starts = np.zeros(n_pages + 1, np.int64)
-    _pack(data, page_bytes, out, starts)
-    return out[: starts[-1]], starts
+
+    def __init__(self) -> None:
+        self._out = np.empty(0, np.uint64)
+
+    def pack(
+        self, data: NDArray[np.uint8], page_bytes: int
+    ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Return pages packed, one after the other, and where each begins and the last ends.
+
+        Parameters
+        ----------
+        data
+            uint8 of shape (n_bytes,): pages, the last of which may be shorter; begins at a word.
+        page_bytes
+            Length of a page, a multiple of 8.
+
+        Returns
+        -------
+        uint64 of shape (n_words,), which holds until the next call, and int64 of shape
+        (n_pages + 1,).
+        """
+        n_pages, n_words = -(-len(data) // page_bytes), page_bytes // _WORD
+        longest = 1 + -(-n_words // _BITS) + n_words + 1
+        n_out = n_pages * longest + 1  # what is zero is written too, and then over
+        if len(self._out) < n_out:
+            self._out = np.empty(n_out, np.uint64)
+        starts = np.zeros(n_pages + 1, np.int64)
+        _pack(data, page_bytes, self._out, starts)
+        return self._out[: starts[-1]], starts
 
 
 def unpack_page(packed: bytes, max_bytes: int) -> bytes | None:
@@ -46,7 +59,7 @@ def unpack_page(packed: bytes, max_bytes: int) -> bytes | None:
 
     Examples
     --------
-    >>> words, _ = pack_pages(np.arange(100, dtype=np.uint8), 128)
+    >>> words, _ = Packer().pack(np.arange(100, dtype=np.uint8), 128)
     >>> unpack_page(words.tobytes(), 128) == bytes(range(100))
     True
     >>> unpack_page(b"something else..", 128) is None

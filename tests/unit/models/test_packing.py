@@ -8,14 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from models.features.packing import pack_pages, unpack_page
+from models.features.packing import Packer, unpack_page
 
 PAGE_BYTES = 1_024  # two blocks of bits
+PACKER = Packer()
 SPARSE = st.one_of(st.just(0), st.just(0), st.just(0), st.integers(1, 255))
 
 
 def packed(data: np.ndarray, page_bytes: int = PAGE_BYTES) -> list[bytes]:
-    words, starts = pack_pages(data, page_bytes)
+    words, starts = PACKER.pack(data, page_bytes)
     return [words[a:b].tobytes() for a, b in pairwise(starts)]
 
 

@@ -48,8 +48,7 @@ def manifest(number: int, epoch: int = 1, slots: bytes = b"\x02") -> bytes:
 
 def snapshot(number: int, epoch: int = 1, n_pages: int = 2) -> Snapshot:
     pages = [(b"page/a/%d/2" % i, b"x") for i in range(n_pages)]
-    parts = [Pages.one(*page) for page in pages]
-    return Snapshot(parts, [], manifest(number, epoch), Stamp(epoch, number))
+    return Snapshot(Pages.grouped(pages), [], manifest(number, epoch), Stamp(epoch, number))
 
 
 def number_of(found: Head | None) -> int:
@@ -146,7 +145,7 @@ async def test_what_the_state_does_not_name_is_deleted_after_its_first_checkpoin
     second = Shared(log, "other")
     await second.claim(0, is_anew=False)
     second.leftover.add(b"page/z/0/2")
-    pages = [Pages.one(b"page/a/0/4", b"x")]
+    pages = Pages.grouped([(b"page/a/0/4", b"x")])
     await second.send(Snapshot(pages, [b"page/c/0/2"], manifest(2, 2, b"\x04"), Stamp(2, 2)))
     assert log[-3:] == [(key, None) for key in (b"page/a/0/2", b"page/c/0/2", b"page/z/0/2")]
 
