@@ -63,8 +63,8 @@ def measure_durability(rig: Rig, state_dir: Path, rows: slice, name: str) -> dic
     """
     rig.bank.send(rows)
     n = rows.stop - rows.start
-    durable = _watched(rig, state_dir, DURABLE | _AS_BY_DEFAULT, n)
-    careless = _watched(rig, state_dir, _CARELESS | _AS_BY_DEFAULT, n)
+    durable = _watched(rig, state_dir, DURABLE | _AS_BY_DEFAULT, n, least=2)
+    careless = _watched(rig, state_dir, _CARELESS | _AS_BY_DEFAULT, n, least=0)
     figures = {
         f"{name}{end}": value
         for end, value in {
@@ -117,21 +117,25 @@ def _cpu_us(samples: Sequence[Sample]) -> float:
     return (last.cpu_s - first.cpu_s) / (last.decisions - first.decisions) * 1e6
 
 
-def _watched(rig: Rig, state_dir: Path, added: Mapping[str, str], n: int) -> list[Sample]:
-    """Have a worker answer the backlog, and return what was seen of it meanwhile."""
+def _watched(
+    rig: Rig, state_dir: Path, added: Mapping[str, str], n: int, *, least: int
+) -> list[Sample]:
+    """Have a worker answer the backlog and write so many checkpoints; return what was seen."""
     copy = rig.bank.directory / "copy"
     shutil.copytree(state_dir, copy)
     try:
         _new_changelog(rig.bank.bootstrap)
-        return list(_samples(rig, copy, added, n))
+        return list(_samples(rig, copy, added, n, least))
     finally:
         shutil.rmtree(copy)
 
 
-def _samples(rig: Rig, state_dir: Path, added: Mapping[str, str], n: int) -> Iterator[Sample]:
+def _samples(
+    rig: Rig, state_dir: Path, added: Mapping[str, str], n: int, least: int
+) -> Iterator[Sample]:
     with DecisionLog(rig.bank.bootstrap) as log, rig.worker(added, state_dir) as service:
         before, until_s, seen = log.end(), time.monotonic() + _TIMEOUT_S, Sample()
-        while seen.decisions < n or seen.written < seen.begun:
+        while seen.decisions < n or seen.written < max(seen.begun, least):
             check(service, until_s, "decisions")
             time.sleep(_SAMPLE_S)
             done, found = log.end() - before, service.metrics()
