@@ -15,7 +15,7 @@ _MAX_RECORD_BYTES = 4_000_000
 _LARGE = {"max.message.bytes": str(_MAX_RECORD_BYTES)}
 _COMPACTED = {"cleanup.policy": "compact", **_LARGE}
 # of a changelog: small segments, since the one that is written to is not compacted; a head grows
-# by 9 bytes a page of 4 KB
+# by 9 bytes a page of 16 KB
 _CHANGELOG = {
     "cleanup.policy": "compact",
     "max.message.bytes": "16000000",

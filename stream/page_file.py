@@ -2,7 +2,7 @@
 
 A page of a large table is overwritten at every other checkpoint, anywhere in the table. A database
 that merges what it is given into ever larger files does six times the work for that. Here a page's
-place is found by arithmetic: an array has segments, a segment has places for the even slots of 64
+place is found by arithmetic: an array has segments, a segment has places for the even slots of 16
 small pages or a large one, then as many for the odd ones. Neighbours in slots of one evenness are
 written together. Which segments are whose is a short list that the manifest carries. What was never
 written takes no room on the disk.

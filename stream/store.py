@@ -45,7 +45,7 @@ from stream.page_table import PageTable
 from stream.touched import TouchedPages
 
 STORE = "state"  # folder of the store in a worker's state_dir
-LAYOUT = 2
+LAYOUT = 3
 """Version of the files; what the manifest says has its own."""
 _LOCK, _PAGES, _MANIFEST = "lock", "pages", "manifest"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.features.pages import copy_pages, copy_pages_of, mark_pages
 
-TABLE_PAGE_BYTES = 4_096
+TABLE_PAGE_BYTES = 16_384
 
 
 class OwedPages:

@@ -36,7 +36,7 @@ class Shared(ChangelogTopic):
 
     async def _put(self, pairs: Iterable[Pair]) -> int:
         self.before()
-        written = list(pairs)
+        written = [(key, None if value is None else bytes(value)) for key, value in pairs]
         self.log += written
         return len(self.log) - 1 if written else -1
 

@@ -18,7 +18,7 @@ from models.errors import NoRoomError, StateError, StateHeldError
 from stream.manifest import VERSION
 from stream.page_file import PAGE_BYTES
 from stream.store import LAYOUT, StateStore, read_stored
-from stream.touched import TouchedPages
+from stream.touched import TABLE_PAGE_BYTES, TouchedPages
 from tests.store_files import change_manifest, change_page, with_fields
 
 ROOT = Path(__file__).parents[3]
@@ -264,10 +264,10 @@ def test_a_missing_or_short_page_is_refused_by_its_arrays_name(
 
 def test_a_byte_that_changed_is_found_by_array_and_page(tmp_path: Path) -> None:
     """In any page, of a table whose pages are told as of any other; all are named, no value is."""
-    arrays = {"a": np.arange(2 * PAGE_BYTES // 8), "table": np.arange(2_000)}
+    arrays = {"a": np.arange(2 * PAGE_BYTES // 8), "table": np.arange(7_000)}
     path = tmp_path / "s"
     store = StateStore(path)
-    pages = TouchedPages(4_096)
+    pages = TouchedPages(TABLE_PAGE_BYTES)
     pages.span(0, 4)
     store.save(arrays, b"", {}, {"table": pages})
     pages.span(3, 4)
