@@ -62,6 +62,7 @@ _STOP_TIMEOUT_S = 7.0
 _END_S = 20.0  # after a stop, whatever hangs; what is not stored is read again
 _SWITCH_S = 0.0005  # decisions wait no longer for Python's lock while a checkpoint is written
 _STDIN = 0
+_COLLECT = (100_000, 10, 50)  # objects more than before, and passes over the younger for each
 _TALKATIVE = ("faust", "mode", "aiokafka", "kafka")
 
 
@@ -294,10 +295,12 @@ async def _work(app: BankApp) -> None:
     """Connect, then run every loop; one that fails ends the others.
 
     What is in memory by then, modules above all, is to stay: Python's collector passes over it,
-    which would hold decisions up for a fifth of a second at a time.
+    which would hold decisions up for a fifth of a second at a time. It looks at what is new once in
+    a hundred chunks or so; by default it looks at each chunk's records, twice, and finds nothing.
     """
     await app.fill_changelog()
     gc.freeze()
+    gc.set_threshold(*_COLLECT)
     await app.outputs.start()
     await _check_share(app)
     await app.faust.start()

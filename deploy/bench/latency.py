@@ -3,7 +3,9 @@
 The producer keeps its pace whatever the worker does. Every record carries the wall clock of its
 making; the reader of the decisions takes the difference. Event time is the wall clock as well: a
 payment counts as legitimate after 20 s and learning is due every second, as by default, so that as
-many payments are learnt a second as come in. Summaries go out every 5 s.
+many payments are learnt a second as come in. Summaries are due every 5 s, and go out as often as
+checkpoints take their share of a core by default and no more; ``summary_n_N`` of them, and as many
+releases, came in the time.
 """
 
 import asyncio
@@ -26,12 +28,16 @@ from models.records import TransactionBatch
 from stream.outputs import OutputProducer, Outputs
 
 RATES = (500, 3_000, 10_000)
-SECONDS = 20.0
+SECONDS = 60.0
 LEAD_S = 25.0
 _SLOT_S = 0.004
 _VERDICT_S = 5.0
 _DRAIN_S = 20.0
-_SETTINGS = {"AMALGAM_STREAM_TICK_S": "1", "AMALGAM_STREAM_LABEL_HORIZON_S": "20"}
+_SETTINGS = {
+    "AMALGAM_STREAM_TICK_S": "1",
+    "AMALGAM_STREAM_LABEL_HORIZON_S": "20",
+    "AMALGAM_STREAM_CHECKPOINT_SHARE": "0.02",
+}
 
 
 class _Answer(msgspec.Struct):
@@ -202,10 +208,11 @@ def percentiles(made_s: NDArray[np.float64], read_s: NDArray[np.float64]) -> dic
 def _means(
     before: Mapping[str, tuple[float, float]], after: Mapping[str, tuple[float, float]]
 ) -> dict[str, float]:
-    """Return the mean duration of each step between two readings."""
+    """Return the mean duration of each step between two readings, and how many there were."""
     found = {}
     for name, (n_after, after_s) in after.items():
         n_before, before_s = before.get(name, (0.0, 0.0))
         n = n_after - n_before
         found[f"{name}_ms"] = (after_s - before_s) / n * 1e3 if n else 0.0
+        found[f"{name}_n"] = n
     return found
