@@ -21,6 +21,19 @@ _STOP_TIMEOUT_S = 12.0
 _PROBE_TIMEOUT_S = 2.0
 
 
+def read_metrics(port: int, *, timeout_s: float) -> dict[str, float]:
+    """Return what a process of this machine shows, by name and labels; none where it is away."""
+    try:
+        with urlopen(
+            f"http://127.0.0.1:{port}/metrics", timeout=timeout_s
+        ) as answer:  # own address
+            lines: list[str] = answer.read().decode().splitlines()
+    except OSError:
+        return {}
+    samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in samples}
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """One running process.
@@ -57,13 +70,7 @@ class Service:
 
     def metrics(self) -> dict[str, float]:
         """Return its metrics, by name and labels as they are written; none where it is away."""
-        try:
-            with urlopen(f"{self.url}/metrics", timeout=_PROBE_TIMEOUT_S) as answer:  # noqa: S310  # own address
-                lines: list[str] = answer.read().decode().splitlines()
-        except OSError:
-            return {}
-        samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-        return {name: float(value) for name, value in samples}
+        return read_metrics(self.port, timeout_s=_PROBE_TIMEOUT_S)
 
 
 class _Record(msgspec.Struct, frozen=True):

@@ -186,8 +186,11 @@ class BankApp:
             self._catch_up.seen()
             self.telemetry.chunk_s.observe(time.perf_counter() - started_s)
             tell_drift(self.telemetry, self.worker.pipeline)
-            if self._checkpoints.is_due() and not self._is_publishing:
+            if self._is_due():
                 await self._checkpoint()
+
+    def _is_due(self) -> bool:
+        return self._checkpoints.is_due() and not self._is_publishing
 
     def _live(self, records: Sequence[Any]) -> list[Outputs]:
         if records[0].topic == self.worker.topics.labels:
@@ -327,8 +330,7 @@ class BankApp:
         while True:
             await asyncio.sleep(self.settings.checkpoint_s)
             self.telemetry.lag.set(self._lag())
-            is_due = self._checkpoints.is_due() and not self._is_publishing
-            if not self._lock.locked() and self._unacked and is_due:
+            if not self._lock.locked() and self._unacked and self._is_due():
                 async with self._lock:
                     await self._checkpoint()
 

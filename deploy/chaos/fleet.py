@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.request import urlopen
 
 from deploy import kafka_server
 from deploy.kafka_server import KafkaFiles
-from deploy.services import ROOT
+from deploy.services import ROOT, read_metrics
 from models.errors import UnavailableError
 from stream.host.core import SUPERSEDED_EXIT
 
@@ -122,14 +121,7 @@ class Fleet:
         """Return a sample of a process, None where it does not answer."""
         if name in self._paused or name not in self._running:
             return None
-        url = f"http://127.0.0.1:{self.commands[name].port}/metrics"
-        try:
-            with urlopen(url, timeout=_PROBE_S) as answer:  # own address
-                text: str = answer.read().decode()
-        except OSError:
-            return None
-        found = [line for line in text.splitlines() if line.startswith(f"{metric} ")]
-        return float(found[0].rpartition(" ")[2]) if found else None
+        return read_metrics(self.commands[name].port, timeout_s=_PROBE_S).get(metric)
 
     def stop(self) -> None:
         """Kill all that run."""
