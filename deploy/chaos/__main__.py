@@ -1,7 +1,7 @@
 """``python -m deploy.chaos``: disturbs a consortium on a real Kafka and compares with calm.
 
 The same seed gives the same payments, feeds and faults. Ends with 0 where everything is equal, with
-1 and a line for each difference where it is not, and with 2 where it could not be run to the end.
+1 and a line for each difference where it is not, and with 2 where there is nothing to compare.
 What was done is told in ``faults.jsonl`` in the working folder, beside the processes' logs.
 """
 
@@ -56,7 +56,7 @@ def main() -> int:
     try:
         verdict = run_chaos(config, os.environ)
     except AmalgamError as error:
-        sys.stderr.write(f"NOT RUN TO THE END: {error}; see {given.work}\n")
+        sys.stderr.write(f"NOTHING TO COMPARE: {error}; see {given.work}\n")
         return 2
     sys.stdout.write(shown(verdict))
     if given.results is not None:

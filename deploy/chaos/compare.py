@@ -79,10 +79,16 @@ class Verdict:
 
 
 def compare(
-    chaos: Outcome, calm: Outcome, streams: Mapping[str, BankStream], end_ms: int
+    chaos: Outcome, calm: Outcome, streams: Mapping[str, BankStream], end_ms: int, halted: str = ""
 ) -> Verdict:
-    """Return every figure, and what differs."""
-    found: list[Difference] = []
+    """Return every figure, and what differs.
+
+    Parameters
+    ----------
+    halted
+        Why the disturbed run did not come to its end; empty where it did.
+    """
+    found = [Difference("finished", "all", 1, halted)] if halted else []
     expected = {bank: expected_of(stream, end_ms) for bank, stream in streams.items()}
     for bank, stream in streams.items():
         one, other = chaos.banks[bank], calm.banks[bank]
@@ -91,12 +97,12 @@ def compare(
         found += (Difference("state_equal", bank, 1, w) for w in _state_differences(one, other))
     found += _consortium_differences(chaos, calm)
     counts = dict.fromkeys(("transactions_lost", "decisions_changed", "alerts_lost"), 0.0)
-    counts |= dict.fromkeys(("alerts_added", "learned_twice"), 0.0)
+    counts |= dict.fromkeys(("alerts_added", "outcomes_lost", "learned_twice"), 0.0)
     for name in counts:
         counts[name] = float(sum(one.n for one in found if one.figure == name))
     truths = {
         name: float(not any(d.figure == name for d in found))
-        for name in ("state_equal", "fold_equal", "release_equal")
+        for name in ("finished", "state_equal", "fold_equal", "release_equal")
     }
     told = {
         "transactions": float(sum(len(s.transactions) for s in streams.values())),
@@ -136,12 +142,12 @@ def _learnt_differences(
     bank: str, chaos: BankOutcome, calm: BankOutcome, expected: Expected
 ) -> Iterator[Difference]:
     learnt = _learnt(chaos.arrays)
-    for name, wanted in _wanted(expected).items():
-        n = abs(learnt[name] - wanted)
-        yield from _counted("learned_twice", bank, n, f"{name} other than the stream holds")
-    for name, wanted in _learnt(calm.arrays).items():
-        n = abs(learnt[name] - wanted)
-        yield from _counted("learned_twice", bank, n, f"{name} other than undisturbed")
+    stream, undisturbed = _wanted(expected), _learnt(calm.arrays)
+    for counted, than in ((stream, "the stream holds"), (undisturbed, "undisturbed")):
+        for name, wanted in counted.items():
+            more = learnt[name] - wanted
+            yield from _counted("learned_twice", bank, max(more, 0), f"{name} more than {than}")
+            yield from _counted("outcomes_lost", bank, max(-more, 0), f"{name} fewer than {than}")
 
 
 def _wanted(expected: Expected) -> dict[str, int]:

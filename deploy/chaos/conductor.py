@@ -127,6 +127,18 @@ class Conductor:
         self.broker.wait()
         self._until(lambda: self.progress.share >= self._last_share() and self.is_finished())
 
+    def settle(self) -> None:
+        """End all that befalls anything, so that what a halted run holds can be looked at.
+
+        Raises
+        ------
+        UnavailableError
+            If the broker does not come back.
+        """
+        for target in list(self._endings):
+            self._end(target)
+        self.broker.wait()
+
     def _last_share(self) -> float:
         """Return the share at which no tick is left: the last one's begin is the last watermark."""
         first, end = self.progress.span_ms

@@ -74,9 +74,11 @@ class Fleet:
             process.wait()
 
     def terminate(self, name: str) -> int | None:
-        """Send SIGTERM and return the exit code; None where it had to be killed."""
+        """Send SIGTERM and return the exit code; None where it was killed, or did not run."""
         self.resume(name)
-        process = self._running.pop(name)
+        process = self._running.pop(name, None)
+        if process is None:  # it has been superseded
+            return None
         process.terminate()
         try:
             return process.wait(_TERM_S)

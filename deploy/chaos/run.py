@@ -12,7 +12,7 @@ import numpy as np
 
 from deploy.chaos.collect import collect, is_at_end
 from deploy.chaos.compare import Verdict, compare
-from deploy.chaos.conductor import TWIN, Conductor, Progress, stranger_of, twin_of
+from deploy.chaos.conductor import TWIN, Conductor, Progress, StalledError, stranger_of, twin_of
 from deploy.chaos.fault_log import FaultLog
 from deploy.chaos.fault_plan import AMALGAMATOR, Fault, plan_faults
 from deploy.chaos.feed_plan import FeedPolicy, Slot, plan_feed
@@ -57,6 +57,8 @@ class ChaosConfig:
         Sorts of faults, see `deploy.chaos.fault_plan.SORTS`; all of them where it is empty.
     plants
         Bank -> a bug to run its worker with, see `deploy.chaos.planted`; none where it is left out.
+    stall_s
+        How long nothing may move before the run is taken as halted, and compared as it is.
     """
 
     directory: Path
@@ -67,6 +69,7 @@ class ChaosConfig:
     customers: int
     only: Sequence[str] = ()
     plants: Mapping[str, str] = field(default_factory=dict)
+    stall_s: float = 300.0
 
 
 def run_chaos(config: ChaosConfig, environment: Mapping[str, str]) -> Verdict:
@@ -75,7 +78,9 @@ def run_chaos(config: ChaosConfig, environment: Mapping[str, str]) -> Verdict:
     Raises
     ------
     UnavailableError
-        If there is no Kafka, or the disturbed run does not come to its end.
+        If there is no Kafka, or the disturbed run left nothing that could be compared.
+    StateError
+        If a bank left no state, or one that cannot be read.
     """
     began_s = time.monotonic()
     shutil.rmtree(config.directory, ignore_errors=True)
@@ -86,29 +91,30 @@ def run_chaos(config: ChaosConfig, environment: Mapping[str, str]) -> Verdict:
         broker.start()
         broker.wait()
         files = write_world(config.directory / "banks", broker.bootstrap)
-        told, held = _disturb(config, world, files, broker)
-        chaos = collect(broker.bootstrap, held)
+        run = _disturb(config, world, files, broker)
+        chaos = collect(broker.bootstrap, run.held)
     finally:
         broker.stop()
     calm = run_undisturbed(world, files)
-    verdict = compare(chaos, calm, world.streams, world.span_ms[1])
+    verdict = compare(chaos, calm, world.streams, world.span_ms[1], halted=run.halted)
     seconds = time.monotonic() - began_s
-    figures = {**told, **verdict.figures, "seed": float(config.seed), "seconds": seconds}
+    figures = {**run.told, **verdict.figures, "seed": float(config.seed), "seconds": seconds}
     return Verdict(figures=figures, differences=verdict.differences)
+
+
+@dataclass(frozen=True, slots=True)
+class _Disturbed:
+    """A disturbed run: how much of what there was, whose files are left, and why it halted."""
+
+    told: Mapping[str, float]
+    held: ConsortiumFiles
+    halted: str
 
 
 def _disturb(
     config: ChaosConfig, world: World, files: ConsortiumFiles, broker: Broker
-) -> tuple[dict[str, float], ConsortiumFiles]:
-    """Run all processes to the end of the stream, with faults.
-
-    Returns
-    -------
-    dict
-        How many there were.
-    ConsortiumFiles
-        Those of whoever was left to run the banks.
-    """
+) -> "_Disturbed":
+    """Run all processes to the end of the stream, or until they halt, with faults."""
     rng = np.random.default_rng([config.seed, 0])
     feeds = {bank: plan_feed(world.chunks[bank], PARTITIONS, FeedPolicy(), rng) for bank in BANKS}
     rng = np.random.default_rng([config.seed, 1])  # so that a plan of faults is its own seed's
@@ -135,14 +141,28 @@ def _disturb(
         return feeder.is_done and is_at_end(held(), world.span_ms[1] - HOUR_MS)
 
     conductor = Conductor(
-        fleet, broker, progress, log, check, is_finished, clock=time.monotonic, sleep=time.sleep
+        fleet,
+        broker,
+        progress,
+        log,
+        check,
+        is_finished,
+        clock=time.monotonic,
+        sleep=time.sleep,
+        stall_s=config.stall_s,
     )
+    halted = ""
     log.write("begin", "all", seed=config.seed, faults=config.faults, days=config.days)
     try:
         for name in (AMALGAMATOR, *BANKS):
             fleet.start(name)
         feeder.start()
-        conductor.run(faults)
+        try:
+            conductor.run(faults)
+        except StalledError as error:
+            halted = str(error)
+            log.write("halted", "all", why=halted)
+            conductor.settle()
         for name in (*BANKS, AMALGAMATOR):
             log.write("terminated", name, code=fleet.terminate(name))
     finally:
@@ -151,7 +171,7 @@ def _disturb(
         log.write("end", "all", done=conductor.done, revived=conductor.revived)
         log.close()
     slots = [slot for each in feeds.values() for slot in each]
-    return _told(conductor, faults, slots), held()
+    return _Disturbed(_told(conductor, faults, slots), held(), halted)
 
 
 def _told(conductor: Conductor, faults: Sequence[Fault], slots: Sequence[Slot]) -> dict[str, float]:

@@ -47,8 +47,8 @@ def test_planted_double_learning_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_planted_loss_is_found(tmp_path: Path) -> None:
-    """A bank that stores offsets before the state."""
+    """A bank that stores offsets before the state; it stands still where it has skipped a mark."""
     plants = {"alpenkasse": "offsets-first"}
-    verdict = chaos(tmp_path, faults=10, only=("kill-bank",), plants=plants)
+    verdict = chaos(tmp_path, faults=10, only=("kill-bank",), plants=plants, stall_s=90.0)
     found = {(one.figure, one.where) for one in verdict.differences}
     assert {("transactions_lost", "alpenkasse"), ("state_equal", "alpenkasse")} <= found

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from amalgamator.state import Held
-from deploy.chaos.compare import compare, expected_of
+from deploy.chaos.compare import Difference, compare, expected_of
 from deploy.chaos.outcome import BankOutcome, Outcome, said_of
 from deploy.chaos.small_world import DELAY_MS, HORIZON_MS, HOUR_MS
 from deploy.local import BankStream
@@ -136,6 +136,20 @@ def test_one_outcome_counted_twice_shows_against_stream_and_undisturbed_run():
     expected = expected_of(stream(), END_MS)
     found = figures(outcome(bank(n_learnt=expected.matured + 1)))
     assert found == {"learned_twice": 4.0, "state_equal": 0.0}
+
+
+def test_one_outcome_never_learnt_is_lost():
+    """As above, the other way."""
+    expected = expected_of(stream(), END_MS)
+    found = figures(outcome(bank(n_learnt=expected.matured - 1)))
+    assert found == {"outcomes_lost": 4.0, "state_equal": 0.0}
+
+
+def test_a_run_that_halted_differs_though_all_that_it_left_is_equal():
+    """It says why."""
+    found = compare(outcome(), outcome(), {"a": stream()}, END_MS, halted="nothing has moved")
+    assert found.differences == (Difference("finished", "all", 1, "nothing has moved"),)
+    assert found.figures["finished"] == 0
 
 
 def test_repeated_labels_alone_are_not_compared():

@@ -68,24 +68,28 @@ def machine():
     return Machine()
 
 
-def conducted(machine, tmp_path, *faults, **more):
-    """Run faults to the end and return the lines of the log."""
-    log = FaultLog(tmp_path / "faults.jsonl", lambda: datetime.now(UTC))
-    conductor = Conductor(
+def conductor_of(machine, tmp_path, **more):
+    """Return one that is about to begin."""
+    return Conductor(
         machine,
         machine,
         Progress(SPAN, {"a": -1, "b": -1}),
-        log,
+        FaultLog(tmp_path / "faults.jsonl", lambda: datetime.now(UTC)),
         check=lambda: None,
         is_finished=lambda: True,
         clock=machine.clock,
         sleep=machine.sleep,
         **more,
     )
+
+
+def conducted(machine, tmp_path, *faults, **more):
+    """Run faults to the end and return the lines of the log."""
+    conductor = conductor_of(machine, tmp_path, **more)
     try:
         conductor.run(faults)
     finally:
-        log.close()
+        conductor.log.close()
     assert conductor.done == len(faults)
     return [json.loads(line) for line in (tmp_path / "faults.jsonl").read_text().splitlines()]
 
@@ -172,3 +176,16 @@ def test_a_stream_that_stands_still_ends_the_run(machine, tmp_path) -> None:
     with pytest.raises(StalledError, match="no bank has moved for 20 s"):
         conducted(machine, tmp_path, stall_s=20.0)
     assert 20.0 <= machine.now_s <= 21.0
+
+
+def test_what_befalls_the_processes_of_a_halted_run_is_ended(machine, tmp_path) -> None:
+    """The broker goes on and the bank is there again, so that what they hold can be compared."""
+    conductor = conductor_of(machine, tmp_path, stall_s=20.0)
+    machine.pace = 0
+    faults = (fault("pause", BROKER, 0.0, 99.0), fault("kill", "a", 0.0, 99.0, number=2))
+    with pytest.raises(StalledError):
+        conductor.run(faults)
+    conductor.settle()
+    conductor.log.close()
+    deeds = [(what, whom) for _, what, whom in machine.told]
+    assert deeds == [("SIGSTOP", BROKER), ("kill", "a"), ("SIGCONT", BROKER), ("start", "a")]
