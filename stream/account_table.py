@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 
 from models.features.accounts import ACCOUNT, learn_frauds, new_accounts, observe, rescale
 from models.features.key_index import KeyIndex
-from stream.growth import grow
+from models.features.room import Room
 from stream.text_rows import TextRows, seed_of
 from stream.touched import TouchedPages
+
+_FIRST_ROWS = 1_024
 
 
 class AccountTable:
@@ -24,8 +26,8 @@ class AccountTable:
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret[:64]
-        self.state = new_accounts(1_024)
-        self.keys = np.zeros(1_024, np.uint64)
+        self._rooms = {"state": Room(ACCOUNT), "keys": Room(np.uint64)}
+        self._reserve(_FIRST_ROWS)
         self.size = 0
         self._index = KeyIndex()
         self._rows_of = TextRows(self._add, seed_of(secret))
@@ -45,12 +47,14 @@ class AccountTable:
         self._touched.span(first, self.size)
         self._touched_keys.span(first, self.size)
         if self.size > len(self.state):
-            for name, pages in (("state", self._touched), ("keys", self._touched_keys)):
-                pages.moves()
-                grow(vars(self), name, self.size + self.size // 8 + 1_024)
+            self._reserve(self.size + self.size // 8 + _FIRST_ROWS)
         self.state[first : self.size] = new_accounts(self.size - first)
         self.keys[rows] = keys
         return rows
+
+    def _reserve(self, n: int) -> None:
+        self.state: NDArray[np.void] = self._rooms["state"].rows(n)
+        self.keys: NDArray[np.uint64] = self._rooms["keys"].rows(n)
 
     def observe(
         self,
@@ -85,11 +89,11 @@ class AccountTable:
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
-        stored = arrays["state"].copy().view(ACCOUNT).reshape(-1)
-        self.state = np.concatenate([stored, new_accounts(1_024)])
+        stored = np.ascontiguousarray(arrays["state"]).view(ACCOUNT).reshape(-1)
         keys = np.asarray(arrays["keys"], np.uint64)
-        self.keys = np.concatenate([keys, np.zeros(1_024, np.uint64)])
         self.size = len(keys)
+        self._reserve(self.size + _FIRST_ROWS)
+        self.state[: self.size], self.keys[: self.size] = stored, keys
         self._index = KeyIndex()
         self._index.add(keys)
         self._rows_of.forget()

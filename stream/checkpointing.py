@@ -13,7 +13,8 @@ from stream.sources import Offsets
 from stream.take_over import Places
 from stream.telemetry import Telemetry
 
-_SLICE_BYTES = 1024 * 1024  # are copied at once, in about half a millisecond
+_SLICE_S = 0.001  # so long is copied at once
+_SLICE_BYTES = 128 * 1024  # between two looks at the clock
 _MAX_PAUSE_S = 60.0  # and still the next one comes so soon: a restart repeats no more
 
 
@@ -129,8 +130,8 @@ class Checkpoints:
         self._telemetry.checkpoint_s.observe(time.perf_counter() - started_s)
 
     def _has_paid(self, copied: Copied) -> bool:
-        cpu_s = time.thread_time()
-        is_paid = copied.pay(_SLICE_BYTES)
+        cpu_s, until_s = time.thread_time(), time.perf_counter() + _SLICE_S
+        is_paid = copied.pay(_SLICE_BYTES, lambda: time.perf_counter() >= until_s)
         self._spent(time.thread_time() - cpu_s)
         return is_paid
 

@@ -30,16 +30,17 @@ from models.features.entities import (
     new_entities,
 )
 from models.features.name_index import NameIndex
+from models.features.room import Room
 from models.named_arrays import under
-from stream.growth import grow
+from stream.new_cells import NewCells, Outcomes
 from stream.text_rows import TextRows, seed_of
 from stream.touched import TouchedPages
 
 _OTHERS_AGES = ("others_last_fraud_ms", "others_last_legit_ms", "others_episode_ms")
 _OTHERS_RINGS = ("others_day_n", "others_day_f", "others_hour_n", "others_hour_f")
 _KEPT_VERSIONS = 64
+_FIRST_ROWS = 1_024
 _HOUR_DAYS = SHARED_HOURS // 24
-_LOG_FIELDS = ("row", "known_ms", "event_ms", "is_fraud")
 
 
 class EntityTable:
@@ -56,14 +57,14 @@ class EntityTable:
     def __init__(self, kinds: tuple[str, ...], secret: bytes) -> None:
         self.kinds = kinds
         self._secret = secret
-        self.state = new_entities(1_024)
+        self._room = Room(ENTITY)
+        self.state: NDArray[np.void] = self._room.rows(_FIRST_ROWS)
         self.days = np.full(RING, NEVER, np.int64)
         self._index = NameIndex()
         self._rows_of = [
             TextRows(partial(self._add_texts, kind), seed_of(secret)) for kind in range(len(kinds))
         ]
-        self._log: dict[int, list[tuple[NDArray[np.generic], ...]]] = {}
-        self._changed: set[int] = set()
+        self._new: dict[int, NewCells] = {}
         self._whole: dict[int, EvidenceCells] = {}
         self._published: dict[int, list[tuple[int, EvidenceCells]]] = {}
         self._seen: dict[int, InstalledDay] = {}
@@ -99,8 +100,7 @@ class EntityTable:
         for pages in self._written.values():
             pages.span(size, self.size)
         if self.size > len(self.state):
-            self._written["state"].moves()
-            grow(vars(self), "state", self.size + self.size // 8 + 1_024)
+            self.state = self._room.rows(self.size + self.size // 8 + _FIRST_ROWS)
         self.state[size : self.size] = new_entities(self.size - size)
         return rows
 
@@ -117,16 +117,19 @@ class EntityTable:
         day = known_ms // DAY_MS
         for one in np.unique(day).tolist():
             mine = (day == one) & (row >= 0)
-            entry = (row[mine], known_ms[mine], event_ms[mine], is_fraud[mine])
-            self._log.setdefault(one, []).append(entry)
-            self._changed.add(one)
+            of_day = Outcomes(row[mine], known_ms[mine], event_ms[mine], is_fraud[mine])
+            self._new_of(one).add(of_day)
+
+    def _new_of(self, day: int) -> NewCells:
+        if day not in self._new:
+            self._new[day] = NewCells(partial(self._count, day))
+        return self._new[day]
 
     def changed_cells(self) -> dict[int, EvidenceCells]:
         """Return the cells of each day that changed since the last call, as they are now."""
-        days = sorted(self._changed)
-        self._changed.clear()
+        days = sorted(self._new)
         for day in days:
-            self._whole[day] = added(self._known_cells(day), self._new_cells(day))
+            self._whole[day] = added(self._known_cells(day), self._new.pop(day).all())
         return {day: self._whole[day] for day in days}
 
     def _known_cells(self, day: int) -> EvidenceCells:
@@ -136,11 +139,8 @@ class EntityTable:
         versions = self._published.get(day)
         return versions[-1][1] if versions else empty_cells()
 
-    def _new_cells(self, day: int) -> EvidenceCells:
-        """Return the cells of a day's outcomes since then, and let go of these."""
-        row, known_ms, event_ms, is_fraud = (
-            np.concatenate(column) for column in zip(*self._log.pop(day), strict=True)
-        )
+    def _count(self, day: int, outcomes: Outcomes) -> EvidenceCells:
+        row, known_ms, event_ms, is_fraud = outcomes
         hour = (known_ms - day * DAY_MS) // HOUR_MS
         return count_outcomes(self._index.names, self._index.kinds, row, hour, event_ms, is_fraud)
 
@@ -163,7 +163,7 @@ class EntityTable:
             del versions[1:-_KEPT_VERSIONS]
             if self._whole.get(day) is version[1]:  # nothing was cut: the version says it all
                 del self._whole[day]
-        for day in [d for d in self._whole if d < open_day and d not in self._changed]:
+        for day in [d for d in self._whole if d < open_day and d not in self._new]:
             del self._whole[day]
 
     def install(
@@ -306,7 +306,6 @@ class EntityTable:
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays."""
         out: dict[str, NDArray[np.generic]] = {
-            "changed": np.array(sorted(self._changed), np.int64),
             "weights": np.frombuffer(msgspec.msgpack.encode(self._weights), np.uint8),
             "state": self.state[: self.size].view(np.uint8),
             "names": self._index.names,
@@ -315,9 +314,8 @@ class EntityTable:
             "installed": np.array(sorted(self._installed), np.int64),
             "identities": np.array([v for _, v in sorted(self._installed.items())], np.uint64),
         }
-        for day, entries in self._log.items():
-            for field, column in zip(_LOG_FIELDS, zip(*entries, strict=True), strict=True):
-                out[f"log/{day}/{field}"] = np.concatenate(column)
+        for day, new in self._new.items():
+            out |= {f"new/{day}/{name}": array for name, array in new.arrays().items()}
         for day, whole in self._whole.items():
             out |= {f"whole/{day}/{field}": array for field, array in whole.arrays().items()}
         for day, versions in self._published.items():
@@ -341,9 +339,9 @@ class EntityTable:
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
-        self.state = np.concatenate(
-            [arrays["state"].copy().view(ENTITY).reshape(-1), new_entities(1_024)]
-        )
+        stored = np.ascontiguousarray(arrays["state"]).view(ENTITY).reshape(-1)
+        self.state = self._room.rows(len(stored) + _FIRST_ROWS)
+        self.state[: len(stored)] = stored
         self._index = NameIndex()
         self._index.rows(
             np.asarray(arrays["names"], np.uint8), np.asarray(arrays["kinds"], np.uint8)
@@ -351,18 +349,16 @@ class EntityTable:
         self.days = np.array(arrays["days"], np.int64)
         for rows_of in self._rows_of:
             rows_of.forget()
-        self._changed = set(np.asarray(arrays["changed"]).tolist())
         self._weights = msgspec.msgpack.decode(
             np.asarray(arrays["weights"]).tobytes(), type=tuple[tuple[str, str, float], ...]
         )
-        self._log, self._published, self._touched, self._touched_hours = {}, {}, {}, {}
+        self._new, self._published, self._touched, self._touched_hours = {}, {}, {}, {}
         installed = np.asarray(arrays["installed"]).tolist()
         self._installed = dict(
             zip(installed, np.asarray(arrays["identities"]).tolist(), strict=True)
         )
-        logged = {int(key.split("/")[1]) for key in arrays if key.startswith("log/")}
-        for day in sorted(logged):
-            self._log[day] = [tuple(arrays[f"log/{day}/{field}"] for field in _LOG_FIELDS)]
+        for day in sorted({int(key.split("/")[1]) for key in arrays if key.startswith("new/")}):
+            self._new_of(day).load(under(f"new/{day}/", arrays))
         held = {int(key.split("/")[1]) for key in arrays if key.startswith("whole/")}
         self._whole = {day: EvidenceCells(**under(f"whole/{day}/", arrays)) for day in sorted(held)}  # type: ignore[arg-type]  # dtypes are as they were stored
         versions = {

@@ -5,13 +5,14 @@ are not in use. Whoever owns a large table says which pages were touched; of oth
 hashes tell.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.copy_buffer import CopyBuffer
 from stream.manifest import (
     Arrays,
     Form,
@@ -32,7 +33,6 @@ from stream.page_file import PAGE_BYTES
 from stream.touched import OwedPages, TouchedPages
 
 _NO_PAGES = np.empty(0, np.bool_)
-_LEAST_KEPT_BYTES, _MAX_KEPT_BYTES = 64 * 1024 * 1024, 1024 * 1024 * 1024
 _ALIGNED = 64  # bytes, at which an array's pages begin in the buffer
 
 
@@ -46,7 +46,7 @@ class CopiedPart(NamedTuple):
 
 
 class Copied(NamedTuple):
-    """What one checkpoint is made of, its pages in the store's buffer until the next copy."""
+    """What one checkpoint is made of, its pages in a buffer that the next copy writes over."""
 
     parts: list[CopiedPart]
     gone: list[bytes]
@@ -54,14 +54,16 @@ class Copied(NamedTuple):
     meta: bytes
     offsets: Mapping[Partition, int]
     owed: Sequence[OwedPages]
+    buffer: NDArray[np.uint8]
 
-    def pay(self, n_bytes: int) -> bool:
-        """Copy about so much of what is owed; return whether all is paid."""
+    def pay(self, n_bytes: int, is_over: Callable[[], bool] = lambda: True) -> bool:
+        """Copy about so much of what is owed, until it is over; return whether all is paid."""
         for owed in self.owed:
-            if n_bytes <= 0:
-                break
-            n_bytes -= owed.pay(n_bytes)
-        return not any(owed.is_owing for owed in self.owed)
+            while owed.is_owing:
+                owed.pay(n_bytes)
+                if is_over():
+                    return not any(owed.is_owing for owed in self.owed)
+        return True
 
 
 class PageTable:
@@ -80,7 +82,7 @@ class PageTable:
         self._versions: dict[str, int] = {}
         self._unsent: dict[str, NDArray[np.bool_]] = {}  # array -> pages to be written anyway
         self.stamp = Stamp(0, 0)
-        self._buffer = np.empty(0, np.uint8)  # kept: fresh memory costs more than the copying
+        self._buffer = CopyBuffer()
 
     def hold(
         self, name: str, slots: NDArray[np.uint8], page_bytes: int, hashes: NDArray[np.uint64]
@@ -163,11 +165,9 @@ class PageTable:
             gone += pair_keys(name, enumerate(self._slots.pop(name).tolist()))
             del self._page_bytes[name], self._hashes[name]
         self._versions = dict(versions)
-        if not start <= len(self._buffer) <= max(4 * start, _LEAST_KEPT_BYTES):
-            self._buffer = np.empty(start, np.uint8)
-        owed = []
+        buffer, owed = self._buffer.take(start), []
         for name, changed, place, _ in parts:
-            source, out = np.frombuffer(views[name], np.uint8), self._buffer[place]
+            source, out = np.frombuffer(views[name], np.uint8), buffer[place]
             of_array = OwedPages(source, self._page_bytes[name], changed, out)
             if name in touched:
                 touched[name].copied(of_array)
@@ -177,7 +177,7 @@ class PageTable:
         self._unsent = {}
         self.stamp = Stamp(self.stamp.epoch, self.stamp.number + 1)
         forms = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
-        return Copied(parts, gone, forms, meta, dict(offsets), owed)
+        return Copied(parts, gone, forms, meta, dict(offsets), owed, buffer)
 
     def _is_same(self, name: str, version: int) -> bool:
         """Return whether an array is in the last copy as it is now, and in the one elsewhere."""
@@ -205,12 +205,11 @@ class PageTable:
         for name, changed, place, is_hashed in copied.parts:
             if not len(changed):
                 continue
-            size, data = self._page_bytes[name], self._buffer[place].data
+            size, data = self._page_bytes[name], copied.buffer[place].data
             if not is_hashed:
                 self._hashes[name][changed] = page_hashes(data, size, range(len(changed)))
             parts.append(Pages(name, changed, self._slots[name][changed], size, data))
-        if len(self._buffer) > _MAX_KEPT_BYTES:
-            self._buffer = np.empty(0, np.uint8)  # its pages keep it as long as they are needed
+        self._buffer.make_ready()  # for the next one; this one's pages keep what they are in
         return Snapshot(parts, copied.gone, self._sealed(copied), self.stamp)
 
     def _sealed(self, copied: Copied) -> bytes:

@@ -15,7 +15,7 @@ from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
 from stream.touched import TouchedPages
 
-VERSION = 8
+VERSION = 9
 
 
 @dataclass(frozen=True, slots=True, eq=False)

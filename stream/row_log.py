@@ -2,8 +2,8 @@
 
 One row serves the label join, learning, the blend's window and re-encoding for a new basis. Rows
 are appended in the order of scoring and dropped from the front when older than the retention, or
-more than it allows. The columns are rings: a row stays where it was written until it is dropped,
-so that what was stored of it stays stored.
+more than it allows. A row stays where it was written until it is dropped, so that what was stored
+of it stays stored, see `stream.stretches`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from models.features.accounts import N_FEATURES as N_ACCOUNT
 from models.features.key_index import ABSENT, KeyIndex
+from models.features.room import Room
 from models.matured import Matured
-from stream.growth import grow
+from stream.stretches import Stretches
 from stream.touched import TouchedPages
 
 PENDING, LEGIT, FRAUD = 0, 1, 2
-_FIRST_CAPACITY = 4_096
 
 
 class _Columns:
@@ -146,7 +146,7 @@ class RetainedRows:
 
 
 class RowLog(_Columns):
-    """Growing columns with a moving front; each as a whole is a copy where it goes round the ring.
+    """Growing columns with a moving front; each as a whole is a copy where it lies in pieces.
 
     Parameters
     ----------
@@ -160,8 +160,6 @@ class RowLog(_Columns):
 
     Attributes
     ----------
-    size
-        Rows held.
     first_pending
         Rows before it have an outcome.
     """
@@ -179,67 +177,39 @@ class RowLog(_Columns):
             "own": ("f4", (n_own,)),
             "scores": ("f4", (n_experts,)),
         }
-        self.size = 0
         self.first_pending = 0
-        self._first = 0  # place of the oldest row
-        self._used = 0  # places that were ever written
         self._dropped = 0
         self._positions = KeyIndex()
         self._touched = {
-            name: TouchedPages(np.dtype((dtype, shape)).itemsize)
-            for name, (dtype, shape) in self._layout.items()
+            name: TouchedPages(np.dtype(layout).itemsize) for name, layout in self._layout.items()
         }
-        self._columns = self._empty(_FIRST_CAPACITY)
+        self._begin(Stretches())
 
-    def _empty(self, capacity: int) -> dict[str, NDArray[np.generic]]:
-        return {
-            name: np.zeros((capacity, *shape), dtype)
-            for name, (dtype, shape) in self._layout.items()
-        }
+    def _begin(self, stretches: Stretches) -> None:
+        self._stretches = stretches
+        self._rooms = {name: Room(*layout) for name, layout in self._layout.items()}
+        self._columns: dict[str, NDArray[np.generic]] = {}
+        self._reach()
+
+    def _reach(self) -> None:
+        """Have all places that may be used in the columns."""
+        n = self._stretches.n_places
+        self._columns |= {name: room.rows(n) for name, room in self._rooms.items()}
 
     @property
-    def _capacity(self) -> int:
-        return len(self._columns["hash"])
-
-    def _reserve(self, n_rows: int) -> None:
-        """Have room for so many rows; of rows that go round the ring the older ones move on."""
-        before = self._capacity
-        if n_rows <= before:
-            return
-        capacity = n_rows + n_rows // 8 + _FIRST_CAPACITY
-        for name in self._layout:
-            self._touched[name].moves()
-            grow(self._columns, name, capacity)
-        if self._first + self.size > before:
-            first = self._first + capacity - before
-            for name, column in self._columns.items():
-                self._touched[name].span(first, capacity)
-                column[first:] = column[self._first : before].copy()
-            self._first, self._used = first, capacity
-
-    def _spans(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
-        """Yield the one or two stretches of the ring in which rows lie: rows, places."""
-        turn = min(max(self._capacity - self._first, start), stop)
-        if start < turn:
-            yield slice(start, turn), slice(self._first + start, self._first + turn)
-        if turn < stop:
-            behind = self._first - self._capacity
-            yield slice(turn, stop), slice(behind + turn, behind + stop)
+    def size(self) -> int:
+        """Rows held."""
+        return self._stretches.size
 
     def column(self, name: str) -> NDArray[np.generic]:
-        """Return a column of all rows held, a view or, where it goes round the ring, a copy."""
+        """Return a column of all rows held, a view or, where they lie in pieces, a copy."""
         column = self._columns[name]
-        parts = [column[places] for _, places in self._spans(0, self.size)]
+        parts = [column[places] for _, places in self._stretches.spans(0, self.size)]
         return parts[0] if len(parts) == 1 else np.concatenate([column[:0], *parts])
 
     def at(self, index: NDArray[np.int64]) -> LoggedRows:
         """Return some of the rows held, given by their positions."""
-        return LoggedRows(self._columns, self._places(index))
-
-    def _places(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        places: NDArray[np.int64] = index + self._first
-        places[places >= self._capacity] -= self._capacity
-        return places
+        return LoggedRows(self._columns, self._stretches.places(index))
 
     def newest(self, n: int) -> LoggedRows:
         """Return the last rows, at most ``n``, oldest first."""
@@ -248,20 +218,22 @@ class RowLog(_Columns):
     def append(self, rows: Mapping[str, NDArray[np.generic]]) -> slice:
         """Add rows; every column but ``known_ms`` and ``outcome`` must be given."""
         n = len(rows["hash"])
-        first, last = self.size, self.size + n
-        self._reserve(last)
-        for of_all, places in self._spans(first, last):
+        first, n_places = self.size, self._stretches.n_places
+        given = self._stretches.append(n)
+        if self._stretches.n_places > n_places:
+            self._reach()
+        start = 0
+        for places in given:
+            of_given = slice(start, start + places.stop - places.start)
             for pages in self._touched.values():
                 pages.span(places.start, places.stop)
-            given = slice(of_all.start - first, of_all.stop - first)
             for name, column in rows.items():
-                self._columns[name][places] = column[given]
+                self._columns[name][places] = column[of_given]
             self._columns["known_ms"][places] = -1
             self._columns["outcome"][places] = PENDING
-            self._used = max(self._used, places.stop)
-        self.size = last
+            start = of_given.stop
         self._positions.add(cast("NDArray[np.uint64]", rows["hash"]))
-        return slice(first, last)
+        return slice(first, first + n)
 
     def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the rows of transactions, `ABSENT` for those that are not held."""
@@ -272,7 +244,7 @@ class RowLog(_Columns):
         self, index: NDArray[np.int64], outcome: NDArray[np.int8], known_ms: NDArray[np.int64]
     ) -> None:
         """Write outcomes."""
-        places = self._places(index)
+        places = self._stretches.places(index)
         for name, values in (("outcome", outcome), ("known_ms", known_ms)):
             self._touched[name].rows(places)
             self._columns[name][places] = values
@@ -280,14 +252,14 @@ class RowLog(_Columns):
     def change_features(self, change: Callable[[NDArray[np.float32]], None]) -> None:
         """Have ``features`` of all rows held changed in place, a stretch at a time."""
         column = cast("NDArray[np.float32]", self._columns["features"])
-        for _, places in self._spans(0, self.size):
+        for _, places in self._stretches.spans(0, self.size):
             self._touched["features"].span(places.start, places.stop)
             change(column[places])
 
     def _scored_by(self, until_ms: int, side: Literal["left", "right"]) -> int:
         """Return how many rows were scored before a watermark, or at it ("right")."""
         arrival_ms, n = self._columns["arrival_ms"], 0
-        for rows, places in self._spans(0, self.size):
+        for rows, places in self._stretches.spans(0, self.size):
             n = rows.start + int(np.searchsorted(arrival_ms[places], until_ms, side=side))
             if n < rows.stop:
                 break
@@ -315,15 +287,14 @@ class RowLog(_Columns):
         if n <= 0:
             return
         self._positions.remove_oldest(self.at(np.arange(n)).hash)
-        self._first = (self._first + n) % self._capacity
-        self.size -= n
+        self._stretches.drop(n)
         self.first_pending -= n
         self._dropped += n
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Return the state as named arrays (views): the rings, and where rows lie in them."""
-        used = {name: column[: self._used] for name, column in self._columns.items()}
-        return used | {"place": np.array([self._first, self.size], np.int64)}
+        """Return the state as named arrays (views): the columns, and where rows lie in them."""
+        used = {name: column[: self._stretches.n_used] for name, column in self._columns.items()}
+        return used | self._stretches.arrays()
 
     def touched(self) -> dict[str, TouchedPages]:
         """Return array -> pages that may have changed since they were copied."""
@@ -331,17 +302,12 @@ class RowLog(_Columns):
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave; ``first_pending`` is set by the caller."""
-        first, size = np.asarray(arrays["place"], np.int64).tolist()
-        self._used = len(arrays["hash"])
-        if not (0 <= first <= self._used and 0 <= size <= self._used):
-            raise ValueError(f"expected rows within a ring of {self._used}")
-        goes_round = first + size > self._used
-        self._columns = self._empty(
-            self._used + (0 if goes_round else self._used // 8 + _FIRST_CAPACITY)
-        )
+        stretches = Stretches()
+        stretches.load(*(np.asarray(arrays[name], np.int64) for name in ("stretches", "places")))
+        self._begin(stretches)
         for name, column in self._columns.items():
-            column[: self._used] = arrays[name]
-        self._first, self.size, self._dropped = first, size, 0
+            column[: stretches.n_used] = arrays[name]
+        self._dropped = 0
         self._positions = KeyIndex()
         self._positions.add(self.hash)
         for pages in self._touched.values():

@@ -44,7 +44,7 @@ class OwedPages:
 
     @property
     def is_owing(self) -> bool:
-        """Whether some may still be owed; an array that is owed of may not be moved."""
+        """Whether some may still be owed."""
         return self._copy is not None
 
     def pay(self, n_bytes: int) -> int:
@@ -109,12 +109,6 @@ class TouchedPages:
             self._marks[first:last] = True
             if self._owed is not None:
                 self._owed.pay_span(first, last)
-
-    def moves(self) -> None:
-        """Take note that the array is about to be moved in memory: nothing is owed any more."""
-        if self._owed is not None:
-            self._owed.pay_all()
-            self._owed = None
 
     def _reach(self, page: int) -> None:
         if page >= len(self._marks):

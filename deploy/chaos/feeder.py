@@ -86,6 +86,17 @@ class Feeder:
         if self._thread.ident is not None:
             self._thread.join(_STOP_S)
 
+    def check(self) -> None:
+        """Raise what has ended it, if anything has.
+
+        Raises
+        ------
+        UnavailableError
+            If the broker did not take a record for too long.
+        """
+        if self.error is not None:
+            raise self.error
+
     def _run(self) -> None:
         try:
             asyncio.run(self._send_all())

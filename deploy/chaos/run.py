@@ -129,10 +129,6 @@ def _disturb(
 
     feeder = Feeder(broker.bootstrap, feeds, allowed=lambda: progress.share + _LEAD, note=note)
 
-    def check() -> None:
-        if feeder.error is not None:
-            raise feeder.error
-
     def held() -> ConsortiumFiles:
         paths = {bank: Path(fleet.commands[bank].arguments[-1]) for bank in BANKS}
         return ConsortiumFiles(settings=paths, amalgamator=files.amalgamator)
@@ -145,24 +141,18 @@ def _disturb(
         broker,
         progress,
         log,
-        check,
+        feeder.check,
         is_finished,
         clock=time.monotonic,
         sleep=time.sleep,
         stall_s=config.stall_s,
     )
-    halted = ""
     log.write("begin", "all", seed=config.seed, faults=config.faults, days=config.days)
     try:
         for name in (AMALGAMATOR, *BANKS):
             fleet.start(name)
         feeder.start()
-        try:
-            conductor.run(faults)
-        except StalledError as error:
-            halted = str(error)
-            log.write("halted", "all", why=halted)
-            conductor.settle()
+        halted = _conduct(conductor, faults)
         for name in (*BANKS, AMALGAMATOR):
             log.write("terminated", name, code=fleet.terminate(name))
     finally:
@@ -172,6 +162,17 @@ def _disturb(
         log.close()
     slots = [slot for each in feeds.values() for slot in each]
     return _Disturbed(_told(conductor, faults, slots), held(), halted)
+
+
+def _conduct(conductor: Conductor, faults: Sequence[Fault]) -> str:
+    """Carry the faults out to the stream's end; return why it halted, nothing if it did not."""
+    try:
+        conductor.run(faults)
+    except StalledError as error:
+        conductor.log.write("halted", "all", why=str(error))
+        conductor.settle()
+        return str(error)
+    return ""
 
 
 def _told(conductor: Conductor, faults: Sequence[Fault], slots: Sequence[Slot]) -> dict[str, float]:

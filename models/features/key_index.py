@@ -1,22 +1,28 @@
 """A compiled hash table from 64-bit keys to numbers in the order of their first sight.
 
-Keys must be hashes already: their low bits say where they lie.
+Keys must be hashes already: their low bits say where they lie. A table that is full goes on as one
+of twice the size, into which a few slots of the old one are moved with every call, see
+`models.features.moving`.
 """
 
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from models.features.moving import Moving
+
 ABSENT = -1
 _FIRST_CAPACITY = 2_048
+_FREE, _GONE = 0, -1  # in the place of a number + 1
+_Slots = tuple[NDArray[np.uint64], NDArray[np.int64]]
 
 
 @nb.njit(cache=True)
 def _slot(slot_keys, slot_numbers, key):  # type: ignore[no-untyped-def]  # compiled
-    """Return where a key lies, or would."""
+    """Return where a key lies, or would; slots hold numbers + 1."""
     mask = np.uint64(len(slot_keys) - 1)
     slot = key & mask
-    while slot_numbers[slot] >= 0 and slot_keys[slot] != key:
+    while slot_numbers[slot] != _FREE and slot_keys[slot] != key:
         slot = (slot + np.uint64(1)) & mask
     return slot
 
@@ -24,17 +30,17 @@ def _slot(slot_keys, slot_numbers, key):  # type: ignore[no-untyped-def]  # comp
 @nb.njit(cache=True)
 def _find(slot_keys, slot_numbers, keys, numbers):  # type: ignore[no-untyped-def]  # compiled
     for i in range(len(keys)):
-        numbers[i] = slot_numbers[_slot(slot_keys, slot_numbers, keys[i])]
+        numbers[i] = slot_numbers[_slot(slot_keys, slot_numbers, keys[i])] - 1
 
 
 @nb.njit(cache=True)
 def _add(slot_keys, slot_numbers, keys, numbers, next_number):  # type: ignore[no-untyped-def]  # compiled
     for i in range(len(keys)):
         slot = _slot(slot_keys, slot_numbers, keys[i])
-        if slot_numbers[slot] < 0:
-            slot_keys[slot], slot_numbers[slot] = keys[i], next_number
+        if slot_numbers[slot] == _FREE:
             next_number += 1
-        numbers[i] = slot_numbers[slot]
+            slot_keys[slot], slot_numbers[slot] = keys[i], next_number
+        numbers[i] = slot_numbers[slot] - 1
     return next_number
 
 
@@ -45,13 +51,33 @@ def _remove(slot_keys, slot_numbers, keys):  # type: ignore[no-untyped-def]  # c
     for key in keys:
         gap = _slot(slot_keys, slot_numbers, key)
         slot = (gap + np.uint64(1)) & mask
-        while slot_numbers[slot] >= 0:
+        while slot_numbers[slot] != _FREE:
             home = slot_keys[slot] & mask
             if ((slot - home) & mask) >= ((slot - gap) & mask):
                 slot_keys[gap], slot_numbers[gap] = slot_keys[slot], slot_numbers[slot]
                 gap = slot
             slot = (slot + np.uint64(1)) & mask
-        slot_numbers[gap] = ABSENT
+        slot_numbers[gap] = _FREE
+
+
+@nb.njit(cache=True)
+def _move(slot_keys, slot_numbers, old_keys, old_numbers, first, last):  # type: ignore[no-untyped-def]  # compiled
+    for at in range(first, last):
+        if old_numbers[at] > _FREE:
+            slot = _slot(slot_keys, slot_numbers, old_keys[at])
+            slot_keys[slot], slot_numbers[slot] = old_keys[at], old_numbers[at]
+            old_numbers[at] = _GONE
+
+
+@nb.njit(cache=True)
+def _pull(slot_keys, slot_numbers, old_keys, old_numbers, keys):  # type: ignore[no-untyped-def]  # compiled
+    for key in keys:
+        at = _slot(old_keys, old_numbers, key)
+        _move(slot_keys, slot_numbers, old_keys, old_numbers, at, at + np.uint64(1))
+
+
+def _empty(n_slots: int) -> _Slots:
+    return np.zeros(n_slots, np.uint64), np.zeros(n_slots, np.int64)
 
 
 class KeyIndex:
@@ -66,41 +92,46 @@ class KeyIndex:
     def __init__(self) -> None:
         self.next_number = 0
         self._n = 0
-        self._slot_keys = np.zeros(_FIRST_CAPACITY, np.uint64)
-        self._slot_numbers = np.full(_FIRST_CAPACITY, ABSENT, np.int64)
+        self._slots = _empty(_FIRST_CAPACITY)
+        self._old: Moving[_Slots] | None = None
 
     def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the keys' numbers, `ABSENT` for those that are not held."""
+        self._move(len(keys))
+        self._pull(keys)
         numbers = np.empty(len(keys), np.int64)
-        _find(self._slot_keys, self._slot_numbers, keys, numbers)
+        _find(*self._slots, keys, numbers)
         return numbers
 
     def add(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the keys' numbers; new ones get the next, in order."""
-        self._reserve(self._n + len(keys))
+        self._reserve(len(keys))
+        self._pull(keys)
         numbers = np.empty(len(keys), np.int64)
         first = self.next_number
-        self.next_number = _add(self._slot_keys, self._slot_numbers, keys, numbers, first)
+        self.next_number = _add(*self._slots, keys, numbers, first)
         self._n += self.next_number - first
         return numbers
 
     def remove_oldest(self, keys: NDArray[np.uint64]) -> None:
         """Let go of the keys that have the lowest numbers, given in any order."""
-        _remove(self._slot_keys, self._slot_numbers, keys)
+        self._pull(keys)
+        _remove(*self._slots, keys)
         self._n -= len(keys)
 
     def _reserve(self, n: int) -> None:
-        if 2 * n <= len(self._slot_keys):
-            return
-        held = self._slot_numbers >= 0
-        keys, numbers = self._slot_keys[held], self._slot_numbers[held]
-        in_order = np.argsort(numbers)
-        first, self._n = self.next_number - self._n, 0
-        self._empty(1 << (2 * n - 1).bit_length())
-        self.next_number = first
-        self.add(keys[in_order])
+        n_slots = len(self._slots[0])
+        if 2 * (self._n + n) > n_slots:
+            self._move(n_slots)
+            self._old = Moving(self._slots, n_slots)
+            self._slots = _empty(1 << (2 * (self._n + n) - 1).bit_length())
+        self._move(n)
 
-    def _empty(self, capacity: int) -> None:
-        self._n = 0
-        self._slot_keys = np.zeros(capacity, np.uint64)
-        self._slot_numbers = np.full(capacity, ABSENT, np.int64)
+    def _move(self, n_keys: int) -> None:
+        if self._old is not None:
+            _move(*self._slots, *self._old.table, *self._old.next(n_keys))
+            self._old = self._old.unless_done()
+
+    def _pull(self, keys: NDArray[np.uint64]) -> None:
+        if self._old is not None:
+            _pull(*self._slots, *self._old.table, keys)

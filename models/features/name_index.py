@@ -1,10 +1,31 @@
-"""A compiled hash table from entity names (kind and 16-byte pseudonym) to rows."""
+"""A compiled hash table from entity names (kind and 16-byte pseudonym) to rows.
+
+A table that is full goes on as one of twice the size, into which a few slots of the old one are
+moved with every call, see `models.features.moving`.
+"""
 
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from models.features.moving import Moving
+from models.features.room import Room
+
 _FIRST_CAPACITY = 1_024
+_FREE, _GONE = 0, -1  # in the place of a row + 1
+
+
+@nb.njit(cache=True)
+def _slot(slots, halves, kinds, high, low, kind):  # type: ignore[no-untyped-def]  # compiled
+    """Return where a name lies, or would; slots hold rows + 1."""
+    mask = np.uint64(len(slots) - 1)
+    slot = (high ^ (low >> np.uint64(7)) ^ np.uint64(kind)) & mask
+    while slots[slot] != _FREE:
+        row = slots[slot] - 1
+        if row >= 0 and halves[row, 0] == high and halves[row, 1] == low and kinds[row] == kind:
+            break
+        slot = (slot + np.uint64(1)) & mask
+    return slot
 
 
 @nb.njit(cache=True)
@@ -13,19 +34,36 @@ def _find_or_add(slots, halves, kinds, size, wanted_halves, wanted_kinds, rows):
     for i in range(len(wanted_kinds)):
         high, low, kind = wanted_halves[i, 0], wanted_halves[i, 1], wanted_kinds[i]
         slot = (high ^ (low >> np.uint64(7)) ^ np.uint64(kind)) & mask
-        while True:
-            row = slots[slot]
+        while True:  # as in `_slot`, which here would cost thrice as much
+            row = slots[slot] - 1
             if row < 0:
-                slots[slot] = size
                 halves[size, 0], halves[size, 1], kinds[size] = high, low, kind
                 rows[i] = size
                 size += 1
+                slots[slot] = size
                 break
             if halves[row, 0] == high and halves[row, 1] == low and kinds[row] == kind:
                 rows[i] = row
                 break
             slot = (slot + np.uint64(1)) & mask
     return size
+
+
+@nb.njit(cache=True)
+def _move(slots, old, halves, kinds, first, last):  # type: ignore[no-untyped-def]  # compiled
+    for at in range(first, last):
+        if old[at] > _FREE:
+            row = old[at] - 1
+            slots[_slot(slots, halves, kinds, halves[row, 0], halves[row, 1], kinds[row])] = old[at]
+            old[at] = _GONE
+
+
+@nb.njit(cache=True)
+def _pull(slots, old, halves, kinds, wanted_halves, wanted_kinds):  # type: ignore[no-untyped-def]  # compiled
+    for i in range(len(wanted_kinds)):
+        name = wanted_halves[i, 0], wanted_halves[i, 1], wanted_kinds[i]
+        at = _slot(old, halves, kinds, *name)
+        _move(slots, old, halves, kinds, at, at + np.uint64(1))
 
 
 class NameIndex:
@@ -39,9 +77,10 @@ class NameIndex:
 
     def __init__(self) -> None:
         self.size = 0
-        self._halves = np.zeros((_FIRST_CAPACITY, 2), np.uint64)
-        self._kinds = np.zeros(_FIRST_CAPACITY, np.uint8)
-        self._slots = np.full(2 * _FIRST_CAPACITY, -1, np.int32)
+        self._rooms = Room(np.uint64, (2,)), Room(np.uint8)
+        self._halves, self._kinds = (room.rows(_FIRST_CAPACITY) for room in self._rooms)
+        self._slots = np.zeros(2 * _FIRST_CAPACITY, np.int32)
+        self._old: Moving[NDArray[np.int32]] | None = None
 
     @property
     def names(self) -> NDArray[np.uint8]:
@@ -63,21 +102,26 @@ class NameIndex:
         kinds
             uint8 of shape (n,).
         """
-        self._reserve(self.size + len(kinds))
+        self._reserve(len(kinds))
         rows = np.empty(len(kinds), np.int64)
         halves = np.ascontiguousarray(names).view(np.uint64)
-        self.size = _find_or_add(
-            self._slots, self._halves, self._kinds, self.size, halves, kinds, rows
-        )
+        held = self._halves, self._kinds
+        if self._old is not None:
+            _pull(self._slots, self._old.table, *held, halves, kinds)
+        self.size = _find_or_add(self._slots, *held, self.size, halves, kinds, rows)
         return rows
 
     def _reserve(self, n: int) -> None:
-        if n <= len(self._kinds):
-            return
-        names, kinds, size = self._halves[: self.size].copy(), self.kinds.copy(), self.size
-        capacity = 1 << (n - 1).bit_length()
-        self._halves = np.zeros((capacity, 2), np.uint64)
-        self._kinds = np.zeros(capacity, np.uint8)
-        self._slots = np.full(2 * capacity, -1, np.int32)
-        rows = np.empty(size, np.int64)
-        self.size = _find_or_add(self._slots, self._halves, self._kinds, 0, names, kinds, rows)
+        if self.size + n > len(self._kinds):
+            self._move(len(self._slots))
+            capacity = 1 << (self.size + n - 1).bit_length()
+            self._halves, self._kinds = (room.rows(capacity) for room in self._rooms)
+            self._old = Moving(self._slots, len(self._slots))
+            self._slots = np.zeros(2 * capacity, np.int32)
+        self._move(n)
+
+    def _move(self, n_keys: int) -> None:
+        if self._old is not None:
+            held = self._halves, self._kinds
+            _move(self._slots, self._old.table, *held, *self._old.next(n_keys))
+            self._old = self._old.unless_done()

@@ -14,10 +14,10 @@ from stream.row_log import FRAUD, LEGIT, PENDING, RowLog
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _small_rings() -> Iterator[None]:
-    """Logs go round their rings soon."""
+def _few_places() -> Iterator[None]:
+    """Logs use places again soon, and have more soon."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stream.row_log._FIRST_CAPACITY", 16)
+        patch.setattr("stream.stretches.FIRST_PLACES", 16)
         yield
 
 
