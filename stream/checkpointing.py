@@ -145,4 +145,5 @@ class Checkpoints:
             self._telemetry.changelog_bytes.inc(await self.changelog.send(snapshot))
             self._telemetry.changelog_s.observe(time.perf_counter() - sent_s)
         self._spent(time.thread_time() - cpu_s)
+        self.store.pages.make_ready()  # seldom anything: not of this one's cost
         return snapshot

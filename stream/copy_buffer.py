@@ -33,6 +33,6 @@ class CopyBuffer:
         if n > _MOST_BYTES:
             self._bytes = np.empty(0, np.uint8)
         elif not n <= len(self._bytes) <= max(4 * n, _LEAST_BYTES):
-            ready = np.empty(2 * n, np.uint8)
+            ready = np.empty(n + n // 4, np.uint8)
             ready.fill(0)
             self._bytes = ready

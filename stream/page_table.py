@@ -197,6 +197,10 @@ class PageTable:
         self._slots[name] = slots
         return gone
 
+    def make_ready(self) -> None:
+        """Have memory ready for the next copy; slow, safe in another thread until it begins."""
+        self._buffer.make_ready()
+
     def finish(self, copied: Copied) -> Snapshot:
         """Return a copy as it is to be written: slow; safe in another thread once all is paid."""
         for owed in copied.owed:
@@ -209,7 +213,6 @@ class PageTable:
             if not is_hashed:
                 self._hashes[name][changed] = page_hashes(data, size, range(len(changed)))
             parts.append(Pages(name, changed, self._slots[name][changed], size, data))
-        self._buffer.make_ready()  # for the next one; this one's pages keep what they are in
         return Snapshot(parts, copied.gone, self._sealed(copied), self.stamp)
 
     def _sealed(self, copied: Copied) -> bytes:

@@ -8,7 +8,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.features.moving import Moving
+from models.features.moving import Growing
 
 ABSENT = -1
 _FIRST_CAPACITY = 2_048  # a power of two
@@ -66,8 +66,12 @@ class DigestIndex:
 
     def __init__(self) -> None:
         self._n = 0
-        self._slots = np.zeros((_FIRST_CAPACITY, 3), np.uint64)
-        self._old: Moving[NDArray[np.uint64]] | None = None
+        self._slots = Growing(
+            make=lambda n: (np.zeros((n, 3), np.uint64),),
+            move=lambda new, old, first, last: _move(*new, *old, first, last),
+            n_slots=_FIRST_CAPACITY,
+            fill=(3, 4),
+        )
 
     def find(self, digests: NDArray[np.uint64]) -> tuple[NDArray[np.int64], bool]:
         """Return rows, `ABSENT` where there is none, and whether all are there.
@@ -77,29 +81,18 @@ class DigestIndex:
         digests
             uint64 of shape (n, 2): evenly spread, since their low bits say where they lie.
         """
-        self._move(len(digests))
-        if self._old is not None:
-            _pull(self._slots, self._old.table, digests)
+        self._slots.go_on(len(digests))
         rows = np.empty(len(digests), np.int64)
-        n_absent = _find(self._slots, digests, rows)
+        n_absent = _find(*self._with(digests), digests, rows)
         return rows, n_absent == 0
 
     def put(self, digests: NDArray[np.uint64], rows: NDArray[np.int64]) -> None:
         """Note rows, >= 0, of digests of shape (n, 2); a digest that is there gets the new row."""
-        self._reserve(len(digests))
-        if self._old is not None:
-            _pull(self._slots, self._old.table, digests)
-        self._n += _add(self._slots, digests, rows)
+        self._slots.reserve(self._n, len(digests))
+        self._n += _add(*self._with(digests), digests, rows)
 
-    def _reserve(self, n: int) -> None:
-        if 4 * (self._n + n) > 3 * len(self._slots):
-            self._move(len(self._slots))
-            wanted = 4 * (self._n + n) // 3 + 1
-            self._old = Moving(self._slots, len(self._slots))
-            self._slots = np.zeros((1 << (wanted - 1).bit_length(), 3), np.uint64)
-        self._move(n)
-
-    def _move(self, n_keys: int) -> None:
-        if self._old is not None:
-            _move(self._slots, self._old.table, *self._old.next(n_keys))
-            self._old = self._old.unless_done()
+    def _with(self, digests: NDArray[np.uint64]) -> tuple[NDArray[np.uint64]]:
+        """Return the slots in use, in which these are if they are anywhere."""
+        if self._slots.old is not None:
+            _pull(*self._slots.table, *self._slots.old, digests)
+        return self._slots.table

@@ -9,7 +9,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.features.moving import Moving
+from models.features.moving import Growing
 
 ABSENT = -1
 _FIRST_CAPACITY = 2_048
@@ -76,10 +76,6 @@ def _pull(slot_keys, slot_numbers, old_keys, old_numbers, keys):  # type: ignore
         _move(slot_keys, slot_numbers, old_keys, old_numbers, at, at + np.uint64(1))
 
 
-def _empty(n_slots: int) -> _Slots:
-    return np.zeros(n_slots, np.uint64), np.zeros(n_slots, np.int64)
-
-
 class KeyIndex:
     """Numbers by key; open addressing, at most half full, 32 to 64 bytes a key.
 
@@ -92,46 +88,36 @@ class KeyIndex:
     def __init__(self) -> None:
         self.next_number = 0
         self._n = 0
-        self._slots = _empty(_FIRST_CAPACITY)
-        self._old: Moving[_Slots] | None = None
+        self._slots = Growing(
+            make=lambda n: (np.zeros(n, np.uint64), np.zeros(n, np.int64)),
+            move=lambda new, old, first, last: _move(*new, *old, first, last),
+            n_slots=_FIRST_CAPACITY,
+            fill=(1, 2),
+        )
 
     def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the keys' numbers, `ABSENT` for those that are not held."""
-        self._move(len(keys))
-        self._pull(keys)
+        self._slots.go_on(len(keys))
         numbers = np.empty(len(keys), np.int64)
-        _find(*self._slots, keys, numbers)
+        _find(*self._with(keys), keys, numbers)
         return numbers
 
     def add(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the keys' numbers; new ones get the next, in order."""
-        self._reserve(len(keys))
-        self._pull(keys)
+        self._slots.reserve(self._n, len(keys))
         numbers = np.empty(len(keys), np.int64)
         first = self.next_number
-        self.next_number = _add(*self._slots, keys, numbers, first)
+        self.next_number = _add(*self._with(keys), keys, numbers, first)
         self._n += self.next_number - first
         return numbers
 
     def remove_oldest(self, keys: NDArray[np.uint64]) -> None:
         """Let go of the keys that have the lowest numbers, given in any order."""
-        self._pull(keys)
-        _remove(*self._slots, keys)
+        _remove(*self._with(keys), keys)
         self._n -= len(keys)
 
-    def _reserve(self, n: int) -> None:
-        n_slots = len(self._slots[0])
-        if 2 * (self._n + n) > n_slots:
-            self._move(n_slots)
-            self._old = Moving(self._slots, n_slots)
-            self._slots = _empty(1 << (2 * (self._n + n) - 1).bit_length())
-        self._move(n)
-
-    def _move(self, n_keys: int) -> None:
-        if self._old is not None:
-            _move(*self._slots, *self._old.table, *self._old.next(n_keys))
-            self._old = self._old.unless_done()
-
-    def _pull(self, keys: NDArray[np.uint64]) -> None:
-        if self._old is not None:
-            _pull(*self._slots, *self._old.table, keys)
+    def _with(self, keys: NDArray[np.uint64]) -> _Slots:
+        """Return the slots in use, in which these keys are if they are anywhere."""
+        if self._slots.old is not None:
+            _pull(*self._slots.table, *self._slots.old, keys)
+        return self._slots.table

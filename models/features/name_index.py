@@ -8,11 +8,12 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.features.moving import Moving
+from models.features.moving import Growing
 from models.features.room import Room
 
 _FIRST_CAPACITY = 1_024
 _FREE, _GONE = 0, -1  # in the place of a row + 1
+_Slots = tuple[NDArray[np.int32]]
 
 
 @nb.njit(cache=True)
@@ -79,8 +80,15 @@ class NameIndex:
         self.size = 0
         self._rooms = Room(np.uint64, (2,)), Room(np.uint8)
         self._halves, self._kinds = (room.rows(_FIRST_CAPACITY) for room in self._rooms)
-        self._slots = np.zeros(2 * _FIRST_CAPACITY, np.int32)
-        self._old: Moving[NDArray[np.int32]] | None = None
+        self._slots = Growing(
+            make=lambda n: (np.zeros(n, np.int32),),
+            move=self._move,
+            n_slots=2 * _FIRST_CAPACITY,
+            fill=(1, 2),
+        )
+
+    def _move(self, new: _Slots, old: _Slots, first: int, last: int) -> None:
+        _move(*new, *old, self._halves, self._kinds, first, last)
 
     @property
     def names(self) -> NDArray[np.uint8]:
@@ -102,26 +110,14 @@ class NameIndex:
         kinds
             uint8 of shape (n,).
         """
-        self._reserve(len(kinds))
+        self._slots.reserve(self.size, len(kinds))
+        if self.size + len(kinds) > len(self._kinds):
+            n = self.size + self.size // 8 + len(kinds)
+            self._halves, self._kinds = (room.rows(n) for room in self._rooms)
         rows = np.empty(len(kinds), np.int64)
         halves = np.ascontiguousarray(names).view(np.uint64)
         held = self._halves, self._kinds
-        if self._old is not None:
-            _pull(self._slots, self._old.table, *held, halves, kinds)
-        self.size = _find_or_add(self._slots, *held, self.size, halves, kinds, rows)
+        if self._slots.old is not None:
+            _pull(*self._slots.table, *self._slots.old, *held, halves, kinds)
+        self.size = _find_or_add(*self._slots.table, *held, self.size, halves, kinds, rows)
         return rows
-
-    def _reserve(self, n: int) -> None:
-        if self.size + n > len(self._kinds):
-            self._move(len(self._slots))
-            capacity = 1 << (self.size + n - 1).bit_length()
-            self._halves, self._kinds = (room.rows(capacity) for room in self._rooms)
-            self._old = Moving(self._slots, len(self._slots))
-            self._slots = np.zeros(2 * capacity, np.int32)
-        self._move(n)
-
-    def _move(self, n_keys: int) -> None:
-        if self._old is not None:
-            held = self._halves, self._kinds
-            _move(self._slots, self._old.table, *held, *self._old.next(n_keys))
-            self._old = self._old.unless_done()

@@ -11,9 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from models.features import digest_index, key_index, moving, name_index
 from models.features.digest_index import DigestIndex
 from models.features.key_index import ABSENT, KeyIndex
-from models.features.moving import Moving
+from models.features.moving import Growing
 from models.features.name_index import NameIndex
 
+Table = tuple[np.ndarray, ...]
 KEYS = st.integers(0, 60) | st.integers(0, 2**64 - 1)
 
 
@@ -90,14 +91,38 @@ def test_what_is_asked_for_while_it_is_moved_is_found(kind: str) -> None:
 
 
 def test_no_call_moves_much_and_a_table_is_moved_before_the_next_is_full() -> None:
-    """Twice as many slots as may be new keys, and one; the next table has room for as many."""
-    held = Moving("slots", 1_000)
-    spans = []
-    while True:
-        spans.append(held.next(10))
-        if held.unless_done() is None:
-            break
-    assert spans[0] == (0, 21)
-    assert [start for start, _ in spans[1:]] == [stop for _, stop in spans[:-1]]
-    assert spans[-1][1] == 1_000
-    assert 10 * len(spans) <= 1_000 // 2
+    """Twice as many slots as may be new keys, and one; a table has room for however many come."""
+    moved: list[int] = []
+
+    def make(n_slots: int) -> Table:
+        return (np.zeros(n_slots, np.int64),)
+
+    def move(new: Table, old: Table, first: int, last: int) -> None:
+        assert len(new[0]) >= 2 * len(old[0])
+        moved.append(last - first)
+
+    slots = Growing(make=make, move=move, n_slots=4, fill=(1, 2))
+    for n_held in range(0, 8_180, 10):
+        slots.reserve(n_held, 10)
+        assert len(slots.table[0]) >= 2 * (n_held + 10)
+    assert max(moved[10:]) <= 21
+    assert slots.old is None
+    slots.reserve(8_180, 100_000)
+    assert len(slots.table[0]) == 1 << 18
+
+
+def test_the_next_table_is_all_there_before_it_is_needed() -> None:
+    """Its memory was written to, page by page, and it is the one that is used."""
+    made: list[Table] = []
+
+    def make(n_slots: int) -> Table:
+        made.append((np.ones(n_slots, np.int64), np.ones((n_slots, 2), np.int64)))
+        return made[-1]
+
+    slots = Growing(make=make, move=lambda *_: None, n_slots=1 << 16, fill=(3, 4))
+    for n_held in range((1 << 15) * 3 // 2 - 2_000, (1 << 15) * 3 // 2 + 1_000, 10):
+        slots.reserve(n_held, 10)
+    assert len(made) == 2
+    assert slots.table is made[1]
+    for array in made[1]:
+        assert not array.reshape(-1)[:: 4_096 // 8].any()

@@ -35,4 +35,4 @@ def test_too_much_is_not_kept(wanted: int, monkeypatch: pytest.MonkeyPatch) -> N
     is_large = wanted > 100 * MB
     buffer.take(wanted if is_large else MB)
     buffer.make_ready()
-    assert len(buffer._bytes) == (0 if is_large else 3 * MB)
+    assert len(buffer._bytes) == (0 if is_large else MB * 3 // 2 * 5 // 4)
