@@ -33,7 +33,8 @@ from deploy.runs import (
 from models.errors import AmalgamError, InvalidInputError
 from models.families.registry import FamilySpec
 from stream.experts import LearningPolicy
-from stream.pipeline import Pipeline, Scored
+from stream.pipeline import Pipeline
+from stream.scored import Scored
 
 _DAY_MS = 86_400_000
 _POOLED = "pooled"

@@ -30,7 +30,8 @@ from models.errors import UnavailableError
 from models.mapping import load_mapping
 from models.records import Label, concatenate_batches
 from stream.answering import decisions_of
-from stream.pipeline import Pipeline, Scored
+from stream.pipeline import Pipeline
+from stream.scored import Scored
 from stream.settings import pipeline_config, read_membership, read_settings
 
 CONSORTIUM = "amalgam"

@@ -17,7 +17,8 @@ from models.errors import InvalidInputError
 from models.records import Label, TransactionBatch
 from models.release import Release
 from models.summary import Contribution
-from stream.pipeline import Pipeline, Scored
+from stream.pipeline import Pipeline
+from stream.scored import Scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -29,9 +29,10 @@ from models.words import Words
 from stream.drift_policy import DriftPolicy
 from stream.experts import LearningPolicy
 from stream.judge import JudgePolicy
-from stream.pipeline import Pipeline, Scored
+from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
 from stream.proposals import ProposalPolicy
+from stream.scored import Scored
 
 DAY_MS = 86_400_000
 SECRET = b"back-test: no secret, nothing leaves this process"

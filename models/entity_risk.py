@@ -180,7 +180,7 @@ def added(one: EvidenceCells, two: EvidenceCells) -> EvidenceCells:
     return EvidenceCells(**{name: array[:n] for name, array in out.items()})
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _add_sorted(keys, keys_two, one, two, out):  # type: ignore[no-untyped-def]  # compiled
     """Merge columns in the order of `EvidenceCells`; return how many cells came of it."""
     i = j = k = 0
@@ -264,7 +264,7 @@ def count_outcomes(
     )
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _count(place, event_ms, is_fraud):  # type: ignore[no-untyped-def]  # compiled
     """Count the outcomes of each place; equal places follow each other."""
     n_rows = len(place)
@@ -326,7 +326,7 @@ def present_in(cells: EvidenceCells, others: EvidenceCells) -> EvidenceCells:
     return cells.take(places_in(key_rows(cells), key_rows(others)))
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def places_in(keys, keys_two):  # type: ignore[no-untyped-def]  # compiled
     """Return the places of the keys that the second list has, too; both ascend."""
     out, n, j = np.empty(len(keys), np.int64), 0, 0

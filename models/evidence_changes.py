@@ -1,5 +1,6 @@
 """What two versions of a day's evidence differ in, by entity: a release changes few of many."""
 
+from collections.abc import Mapping
 from typing import NamedTuple, Self
 
 import numba as nb
@@ -7,11 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.entity_risk import (
+    MAX_CELLS,
     PSEUDONYM_BYTES,
     EvidenceCells,
+    capped,
     compare_keys,
+    empty_cells,
     key_rows,
     places_in,
+    present_in,
 )
 from models.named_arrays import digest_of
 
@@ -103,7 +108,7 @@ def changed_entities(old: KeyedCells, new: KeyedCells) -> Entities:
     return Entities(out[:n], is_new[:n])
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _differing(keys, columns, keys_two, columns_two, out, is_new):  # type: ignore[no-untyped-def]  # compiled
     i = j = k = 0
     while i < len(keys) or j < len(keys_two):
@@ -151,7 +156,7 @@ def united(one: Entities, two: Entities) -> Entities:
     return Entities(out[:n], is_new[:n])
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _unite(keys, new, keys_two, new_two, out, is_new):  # type: ignore[no-untyped-def]  # compiled
     i = j = k = 0
     while i < len(keys) or j < len(keys_two):
@@ -167,3 +172,77 @@ def _unite(keys, new, keys_two, new_two, out, is_new):  # type: ignore[no-untype
 def cells_of(keyed: KeyedCells, entities: Entities) -> EvidenceCells:
     """Return the cells of some entities, in order."""
     return keyed.cells.take(places_in(keyed.keys, entities.keys))
+
+
+class DayChange(NamedTuple):
+    """What a day of a release changes: slow to find out, and made of values that never change.
+
+    Parameters
+    ----------
+    known
+        What was installed of the day, None for nothing.
+    seen
+        What takes its place.
+    changed
+        The entities in which they differ; none where all of the day is replaced.
+    cells
+        What is added: merged, and to be taken out; those of ``changed``, or all.
+    """
+
+    known: InstalledDay | None
+    seen: InstalledDay
+    changed: Entities
+    cells: tuple[EvidenceCells, EvidenceCells]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the day is replaced."""
+        return self.known is None or self.known.with_hours < self.seen.with_hours
+
+    def is_from(self, known: InstalledDay | None, cells: EvidenceCells, own: object) -> bool:
+        """Return whether this is what these very values give."""
+        is_of_release = self.seen.merged.cells is cells and self.seen.published is own
+        return is_of_release and self.known is known
+
+
+Changes = Mapping[int, DayChange]
+"""Day -> what a release changes of it."""
+
+
+def day_change(
+    known: InstalledDay | None,
+    cells: EvidenceCells,
+    published: EvidenceCells | None,
+    *,
+    max_frauds: int,
+    with_hours: bool,
+) -> DayChange:
+    """Return what a day of a release changes.
+
+    Parameters
+    ----------
+    known
+        What is installed of the day.
+    cells
+        The release's, own included.
+    published
+        What it holds of the bank's own, None for nothing.
+    max_frauds
+        The cap under which that was added, see `models.entity_risk.capped`.
+    with_hours
+        Whether hours are held, too.
+    """
+    own = empty_cells() if published is None else capped(published, max_frauds)
+    if len(cells) >= MAX_CELLS:  # others' may have taken the place of ours
+        own = present_in(own, cells)
+    merged, taken = KeyedCells.of(cells), KeyedCells.of(own)
+    seen = InstalledDay(merged, published, taken, with_hours)
+    none = Entities(np.empty((0, 3), np.uint64), np.empty(0, np.bool_))
+    whole = DayChange(known, seen, none, (cells, own))
+    if known is None or whole.is_whole:
+        return whole
+    changed = united(
+        changed_entities(known.merged, merged), changed_entities(known.taken_out, taken)
+    )
+    parts = cells_of(merged, changed), cells_of(taken, changed)
+    return DayChange(known, seen, changed, parts)

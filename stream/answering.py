@@ -10,7 +10,7 @@ import numpy as np
 from models.decoding import pick
 from models.records import Decision, TransactionBatch
 from stream.alerts import probability
-from stream.pipeline import Scored
+from stream.scored import Scored
 
 
 def decisions_of(batch: TransactionBatch, scored: Scored) -> Iterator[Decision]:

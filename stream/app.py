@@ -7,15 +7,15 @@ lost or learnt twice.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 from faust.types import TP
 
 from models.errors import AmalgamError, StateError, SupersededError
+from models.evidence_changes import Changes
 from models.release import Release
 from stream.agents import build_faust
 from stream.anew import clear_marker, first_places
@@ -25,9 +25,11 @@ from stream.exchange import Exchange
 from stream.gauges import show, tell_drift
 from stream.manifest import Partition
 from stream.outputs import OutputProducer, Outputs
+from stream.publishing import Publisher
 from stream.sequencer import Sequencer, Step
 from stream.settings import Settings
 from stream.sources import LOOK_EVERY_S, Sources
+from stream.summaries import Draft
 from stream.take_up import Taken, shell_arrays, shell_versions
 from stream.telemetry import Telemetry
 from stream.transport import BatchConsumer
@@ -97,6 +99,10 @@ class BankApp:
         self._sequencer: Sequencer | None = None
         self._over: AmalgamError | None = None
         self._is_publishing = False  # the next checkpoint is a publication's
+        self._publishing: asyncio.Future[None] | None = None
+        self._publisher = Publisher(
+            worker.pipeline, taken.outbox, self.exchange, worker=settings.worker
+        )
         self.partitions: frozenset[Partition] = frozenset()
         self.faust = build_faust(settings, worker.topics, self.on_chunk, self.positions)
 
@@ -240,28 +246,29 @@ class BankApp:
     async def _publish(self, epoch: int) -> None:
         """Put what was learnt since the last time into the outbox, and store the state with it.
 
-        What is in the outbox may be sent once the writing has ended.
+        What is in the outbox may be sent once the writing has ended. The caller holds the lock.
         """
         started_s = time.perf_counter()
-        pipeline = self.worker.pipeline
-        pieces = pipeline.contributions(epoch)
-        is_anew = self.outbox.is_anew
-        if is_anew:  # first, so that nothing counts twice in between
-            worker, keys = self.settings.worker, [piece.key for piece in pieces]
-            self.outbox.put(self.exchange.published.retractions(worker, keys, epoch))
-        seqs = self.outbox.put(pieces)
-        pipeline.published(seqs)
-        if is_anew:
-            self.outbox.settle(seqs[-1] - 1)  # a release names no number that closes an epoch
+        publisher = self._publisher
+        publisher.settle(publisher.seal(publisher.draft(epoch)))
         await self._checkpoint()
         self.telemetry.summary_s.observe(time.perf_counter() - started_s)
 
-    def install(self, release: Release) -> None:
+    async def _publish_beside(self, draft: Draft, held_s: float) -> None:
+        """Do so while decisions are made; the lock was held before, for the draft."""
+        sealed = await asyncio.to_thread(self._publisher.seal, draft)
+        async with self._lock:
+            started_s = time.perf_counter()
+            self._publisher.settle(sealed)
+            await self._checkpoint()
+            self.telemetry.summary_s.observe(held_s + time.perf_counter() - started_s)
+
+    def install(self, release: Release, changes: Changes | None = None) -> None:
         """Swap a release in; the caller holds the lock."""
         if release.age <= self.worker.pipeline.release_age:
             return
         started_s = time.perf_counter()
-        self.worker.pipeline.install(release)
+        self.worker.pipeline.install(release, changes)
         self.telemetry.install_s.observe(time.perf_counter() - started_s)
         self.telemetry.release.set(release.number)
         self.telemetry.scorer.info({"release": release.release_id})
@@ -285,8 +292,12 @@ class BankApp:
             self._is_publishing = True
             while not self._checkpoints.is_affordable():  # noqa: ASYNC110  # it is asked of a clock
                 await asyncio.sleep(_AFFORD_S)
-            async with self._unwritten():
-                await self._publish(int(self._now_s() // cadence_s))
+            async with self._checkpoints.unwritten(self._lock):
+                started_s = time.perf_counter()
+                draft = self._publisher.draft(int(self._now_s() // cadence_s))
+                beside = self._publish_beside(draft, time.perf_counter() - started_s)
+                self._publishing = asyncio.ensure_future(beside)  # to be ended, whatever ends this
+            await asyncio.shield(self._publishing)
             self._is_publishing = False
 
     async def install_live(self) -> None:
@@ -296,8 +307,9 @@ class BankApp:
             release = await self.exchange.wait_for(
                 lambda r, held=held: r.age > held and self._knows_own(r)  # type: ignore[misc]  # bound default
             )
+            changes = await asyncio.to_thread(self.worker.pipeline.changes_of, release)
             async with self._lock:
-                self.install(release)
+                self.install(release, changes)
 
     def _knows_own(self, release: Release) -> bool:
         """Return whether what a release holds of this worker can be taken out of it again.
@@ -334,16 +346,6 @@ class BankApp:
                 async with self._lock:
                     await self._checkpoint()
 
-    @contextlib.asynccontextmanager
-    async def _unwritten(self) -> AsyncIterator[None]:
-        """Hold the lock while nothing is being written, so that decisions need not wait for it."""
-        while True:
-            await self._checkpoints.written()
-            async with self._lock:
-                if not self._checkpoints.is_writing:
-                    yield
-                    return
-
     async def fill_changelog(self) -> None:
         """Send the changelog what it lacks of the state; before the first chunk."""
         if self._checkpoints.store.n_unsent:
@@ -353,7 +355,9 @@ class BankApp:
             await self._checkpoints.written()
 
     async def close(self) -> None:
-        """Store what is unstored."""
+        """Store what is unstored, unless a publication has failed half-way."""
+        if self._publishing is not None:
+            await self._publishing
         async with self._lock:
             if self._unacked:
                 await self._checkpoint()

@@ -1,9 +1,10 @@
 """Checkpoints of a running worker: begun under its lock, copied and written beside its work."""
 
 import asyncio
+import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from stream.manifest import Arrays, Snapshot
 from stream.page_table import Copied
@@ -65,6 +66,16 @@ class Checkpoints:
             If another process has taken the worker over.
         """
         await asyncio.shield(self._writing)
+
+    @contextlib.asynccontextmanager
+    async def unwritten(self, lock: asyncio.Lock) -> AsyncIterator[None]:
+        """Hold a lock while nothing is being written, so that decisions need not wait for it."""
+        while True:
+            await self.written()
+            async with lock:
+                if not self.is_writing:
+                    yield
+                    return
 
     def failure(self) -> str | None:
         """Return why the last one was not written, None if it was, or is not yet."""

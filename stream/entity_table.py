@@ -2,23 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from models.entity_risk import (
-    MAX_CELLS,
     PSEUDONYM_BYTES,
     EvidenceCells,
-    added,
-    capped,
     count_outcomes,
     empty_cells,
-    present_in,
     pseudonyms,
 )
-from models.evidence_changes import InstalledDay, KeyedCells, cells_of, changed_entities, united
+from models.evidence_changes import Changes, DayChange, InstalledDay, day_change
 from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING
 from models.features.entities import (
     ENTITY,
@@ -125,15 +122,18 @@ class EntityTable:
             self._new[day] = NewCells(partial(self._count, day))
         return self._new[day]
 
-    def changed_cells(self) -> dict[int, EvidenceCells]:
-        """Return the cells of each day that changed since the last call, as they are now."""
-        days = sorted(self._new)
-        for day in days:
-            self._whole[day] = added(self._known_cells(day), self._new.pop(day).all())
-        return {day: self._whole[day] for day in days}
+    def unpublished(self) -> dict[int, tuple[EvidenceCells, NewCells]]:
+        """Give up, of each day that has some, the outcomes since the last call; the cells before.
+
+        Together they are the day's cells, which `hold` must bring back.
+        """
+        return {day: (self._known_cells(day), self._new.pop(day)) for day in sorted(self._new)}
+
+    def hold(self, whole: Mapping[int, EvidenceCells]) -> None:
+        """Take back the cells of days, as they are with what `unpublished` gave."""
+        self._whole |= whole
 
     def _known_cells(self, day: int) -> EvidenceCells:
-        """Return a day's cells as of the last `changed_cells`."""
         if day in self._whole:
             return self._whole[day]
         versions = self._published.get(day)
@@ -174,6 +174,7 @@ class EntityTable:
         weight: float,
         weights: tuple[tuple[str, str, float], ...],
         max_frauds: int = 0,
+        changes: Changes = MappingProxyType({}),
     ) -> None:
         """Replace the others' evidence by a release's, own contributions taken out.
 
@@ -189,33 +190,52 @@ class EntityTable:
             (member, worker, weight) of all; when they change, everything is installed afresh.
         max_frauds
             The cap under which own counts were added, see `models.entity_risk.capped`.
+        changes
+            What `changes_of` gave; found out here where something is another since.
         """
         if weights != self._weights:
             self._forget_others()
             self._weights = weights
         newest = max(evidence, default=0)
         for day in sorted(evidence):
-            own = self._own_in_release(day, seq)
-            known = self._seen.get(day)
-            if known is not None and known.merged.cells is evidence[day] and known.published is own:
-                continue  # the very same values, which need not be hashed to be known again
-            taken_out = empty_cells() if own is None else capped(own, max_frauds)
-            if len(evidence[day]) >= MAX_CELLS:  # others' may have taken the place of ours
-                taken_out = present_in(taken_out, evidence[day])
-            merged, taken = KeyedCells.of(evidence[day]), KeyedCells.of(taken_out)
-            seen = self._seen[day] = InstalledDay(merged, own, taken, day >= newest - 1)
-            identity = seen.identity()
+            own, known = self._own_in_release(day, seq), self._seen.get(day)
+            if _is_installed(known, evidence[day], own):
+                continue
+            change = changes.get(day)
+            if change is None or not change.is_from(known, evidence[day], own):
+                change = day_change(
+                    known,
+                    evidence[day],
+                    own,
+                    max_frauds=max_frauds,
+                    with_hours=day >= newest - 1,
+                )
+            self._seen[day], identity = change.seen, change.seen.identity()
             if day > newest - RING and self._installed.get(day) != identity:
-                if known is None or known.with_hours < seen.with_hours:
-                    self._install_day(day, seen, weight)
+                if change.is_whole:
+                    self._install_day(day, change, weight)
                 else:
-                    self._change_day(day, known, seen, weight)
+                    self._change_day(day, change, weight)
                 self._installed[day] = identity
         for gone in [d for d in self._installed if d not in evidence]:
             del self._installed[gone]
         self._seen = {day: seen for day, seen in self._seen.items() if day in evidence}
         for old in [d for d in self._published if d < newest - RING]:
             del self._published[old]
+
+    def changes_of(
+        self, evidence: Mapping[int, EvidenceCells], *, seq: int, max_frauds: int
+    ) -> Changes:
+        """Return what `install` will change: the slow part, safe in another thread."""
+        newest, found = max(evidence, default=0), {}
+        for day, cells in evidence.items():
+            versions = self._versions_in_release(day, seq)
+            own, known = versions[-1][1] if versions else None, self._seen.get(day)
+            if not _is_installed(known, cells, own):
+                found[day] = day_change(
+                    known, cells, own, max_frauds=max_frauds, with_hours=day >= newest - 1
+                )
+        return found
 
     def _forget_others(self) -> None:
         self._written["state"].span(0, self.size)
@@ -230,14 +250,18 @@ class EntityTable:
         self._seen.clear()
 
     def _own_in_release(self, day: int, seq: int) -> EvidenceCells | None:
-        versions = [v for v in self._published.get(day, []) if v[0] <= seq]
+        versions = self._versions_in_release(day, seq)
         if not versions:
             return None
         self._published[day] = [v for v in self._published[day] if v[0] >= versions[-1][0]]
         return versions[-1][1]
 
-    def _install_day(self, day: int, seen: InstalledDay, weight: float) -> None:
+    def _versions_in_release(self, day: int, seq: int) -> list[tuple[int, EvidenceCells]]:
+        return [version for version in self._published.get(day, []) if version[0] <= seq]
+
+    def _install_day(self, day: int, change: DayChange, weight: float) -> None:
         """Replace all of a day."""
+        with_hours = change.seen.with_hours
         slot = day % RING
         self.days[slot] = day
         everything = np.arange(self.size, dtype=np.int64)
@@ -245,34 +269,29 @@ class EntityTable:
         self._touched[slot] = np.empty(0, np.int64)
         self._written["state"].rows(before)
         clear_others_day(self.state, before, day)
-        if seen.with_hours:
+        if with_hours:
             of_hours = self._touched_hours.get(day % _HOUR_DAYS, everything)
             self._touched_hours[day % _HOUR_DAYS] = np.empty(0, np.int64)
             self._written["state"].rows(of_hours)
             clear_others_hours(self.state, of_hours, day)
-        for (cells, _), sign in ((seen.merged, 1.0), (seen.taken_out, -weight)):
-            rows = self._add_cells(day, cells, sign, with_hours=seen.with_hours)
-            self._touch(day, rows, with_hours=seen.with_hours)
+        for cells, sign in zip(change.cells, (1.0, -weight), strict=True):
+            rows = self._add_cells(day, cells, sign, with_hours=with_hours)
+            self._touch(day, rows, with_hours=with_hours)
 
-    def _change_day(
-        self, day: int, before: InstalledDay, seen: InstalledDay, weight: float
-    ) -> None:
+    def _change_day(self, day: int, change: DayChange, weight: float) -> None:
         """Replace what is held of the entities in which two versions of a day differ.
 
         They are as if all of the day had been replaced, to the last bit.
         """
-        changed = united(
-            changed_entities(before.merged, seen.merged),
-            changed_entities(before.taken_out, seen.taken_out),
-        )
+        changed, with_hours = change.changed, change.seen.with_hours
         rows = self._add(changed.names, changed.kinds)
         self._written["state"].rows(rows)
         clear_others_day(self.state, rows, day)
-        if seen.with_hours:
+        if with_hours:
             clear_others_hours(self.state, rows, day)
-        self._touch(day, rows[changed.is_new], with_hours=seen.with_hours)
-        for cells, sign in ((seen.merged, 1.0), (seen.taken_out, -weight)):
-            self._add_cells(day, cells_of(cells, changed), sign, with_hours=seen.with_hours)
+        self._touch(day, rows[changed.is_new], with_hours=with_hours)
+        for cells, sign in zip(change.cells, (1.0, -weight), strict=True):
+            self._add_cells(day, cells, sign, with_hours=with_hours)
 
     def _touch(self, day: int, rows: NDArray[np.int64], *, with_hours: bool) -> None:
         """Take note of which rows hold something of a day, where it is not any of all."""
@@ -370,3 +389,8 @@ class EntityTable:
             self._published.setdefault(day, []).append((seq, EvidenceCells(**fields)))  # type: ignore[arg-type]  # dtypes are as they were stored
         for pages in self._written.values():
             pages.clear()
+
+
+def _is_installed(known: InstalledDay | None, cells: EvidenceCells, own: object) -> bool:
+    """Return whether a day holds the very same values, which need not be hashed to be known."""
+    return known is not None and known.merged.cells is cells and known.published is own

@@ -6,12 +6,13 @@ transaction is scored; so the result does not depend on how the stream was cut i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.alignment import correction_by_outcomes
+from models.evidence_changes import Changes
 from models.families.base import Family, SharedNet
 from models.families.registry import make_families, make_shared_net
 from models.features.accounts import DAY_MS
@@ -20,7 +21,7 @@ from models.features.attributes import attribute_rows
 from models.features.entities import N_FEATURES as N_ENTITY
 from models.features.entities import read
 from models.records import Alert, Label, TransactionBatch
-from models.release import Age, Release
+from models.release import Age, Release, Source
 from models.summary import Contribution
 from stream.account_table import AccountTable
 from stream.admission import admit, segments
@@ -33,42 +34,9 @@ from stream.label_join import LabelJoin, Rejected, hash_ids
 from stream.panel import Panel
 from stream.pipeline_config import PipelineConfig
 from stream.row_log import LEGIT, LoggedRows, RetainedRows, RowLog, own_rows
-from stream.summaries import Summaries
+from stream.scored import Scored
+from stream.summaries import Draft, Summaries
 from stream.units import UnitAlignment, rescale_state
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Scored:
-    """The outcome of one batch.
-
-    Parameters
-    ----------
-    accepted
-        int64 of shape (n,): positions in the batch that were scored, in order.
-    experts
-        Their names, as `stream.panel.Panel` has them.
-    scores
-        float64 of shape (n, n_experts): log-odds, NaN for none.
-    logit
-        float64 of shape (n,): the blend.
-    alert
-        bool of shape (n,).
-    alerts
-        One per True in ``alert``.
-    rejected
-        Rows that were not scored, and why.
-    release
-        Number of the release that scored the last row, 0 for none.
-    """
-
-    accepted: NDArray[np.int64]
-    experts: tuple[str, ...]
-    scores: NDArray[np.float64]
-    logit: NDArray[np.float64]
-    alert: NDArray[np.bool_]
-    alerts: list[Alert]
-    rejected: list[Rejected]
-    release: int
 
 
 class Pipeline:
@@ -344,7 +312,16 @@ class Pipeline:
 
     def contributions(self, epoch: int) -> list[Contribution]:
         """Return what changed since the last call as cumulative pieces, the closing one last."""
-        return self.summaries.collect(
+        written = self.summaries.written(self.draft(epoch))
+        self.summaries.hold(self.entities, written)
+        return written.contributions
+
+    def draft(self, epoch: int) -> Draft:
+        """Return what `contributions` is made of.
+
+        The state lacks it until `stream.summaries.Summaries.hold` is told what was written.
+        """
+        return self.summaries.draft(
             self.panel,
             self.entities,
             epoch=epoch,
@@ -357,19 +334,40 @@ class Pipeline:
         """Note the sequence numbers under which the last `contributions` went out, one for each."""
         self.summaries.published(self.entities, seqs, self.tick_ms)
 
-    def install(self, release: Release) -> None:
-        """Swap a release in; an older one than the installed is ignored."""
+    def changes_of(self, release: Release) -> Changes:
+        """Return what makes `install` quick; safe in another thread."""
+        own = self._source_in(release)
+        return self.entities.changes_of(
+            release.evidence,
+            seq=own.seq if own else -1,
+            max_frauds=own.max_frauds if own else 0,
+        )
+
+    def _source_in(self, release: Release) -> Source | None:
+        mine = (self.config.member, self.config.worker)
+        return next((s for s in release.sources if (s.member, s.worker) == mine), None)
+
+    def install(self, release: Release, changes: Changes | None = None) -> None:
+        """Swap a release in; an older one than the installed is ignored.
+
+        Parameters
+        ----------
+        release
+            To be in force.
+        changes
+            What `changes_of` gave.
+        """
         if release.age <= self.release_age:
             return
         self.release_age = release.age
-        mine = (self.config.member, self.config.worker)
-        own = [s for s in release.sources if (s.member, s.worker) == mine]
+        own = self._source_in(release)
         self.entities.install(
             release.evidence,
-            seq=own[0].seq if own else -1,
-            weight=own[0].weight if own else 0.0,
+            seq=own.seq if own else -1,
+            weight=own.weight if own else 0.0,
             weights=tuple((s.member, s.worker, s.weight) for s in release.sources),
-            max_frauds=own[0].max_frauds if own else 0,
+            max_frauds=own.max_frauds if own else 0,
+            changes=changes or {},
         )
         before = self.panel.shared.weights
         if self.panel.install(release, self._retained_for_all):

@@ -17,7 +17,8 @@ from models.topics import BankTopics
 from stream.answering import Answering
 from stream.label_join import Rejected
 from stream.outputs import Outputs
-from stream.pipeline import Pipeline, Scored
+from stream.pipeline import Pipeline
+from stream.scored import Scored
 from stream.sequencer import Place, Sequencer, Step
 from stream.telemetry import Telemetry
 

@@ -13,8 +13,9 @@ from deploy.consortium_files import ConsortiumFiles
 from deploy.local import LocalConsortium
 from models.errors import UnavailableError
 from stream.answering import decisions_of
-from stream.pipeline import Pipeline, Scored
+from stream.pipeline import Pipeline
 from stream.pipeline_state import dump
+from stream.scored import Scored
 from stream.settings import pipeline_config, read_membership, read_settings
 
 

@@ -33,8 +33,9 @@ from models.mapping import load_mapping
 from models.named_arrays import under
 from models.records import Alert, Decision
 from models.topics import BankTopics, ConsortiumTopics
-from stream.pipeline import Pipeline, Scored
+from stream.pipeline import Pipeline
 from stream.pipeline_state import dump
+from stream.scored import Scored
 from stream.settings import Settings, pipeline_config, read_membership, read_settings
 from stream.share import Share
 from stream.store import STORE, Checkpoint, StateStore

@@ -27,7 +27,8 @@ from models.mapping import Mapping, load_mapping
 from models.records import Decision
 from models.release_codec import ReleaseAssembler
 from models.topics import BankTopics, ConsortiumTopics
-from stream.pipeline import Pipeline, Scored
+from stream.pipeline import Pipeline
+from stream.scored import Scored
 from stream.settings import pipeline_config, read_membership, read_settings
 
 pytestmark = pytest.mark.integration

@@ -16,6 +16,7 @@ from stream.anew import COUNTED, Anew, Published, first_places, leave_marker, re
 from stream.app import BankApp
 from stream.outbox import Outbox
 from stream.pipeline import Pipeline
+from stream.publishing import Publisher
 from tests.consortium import (
     CONSORTIUM,
     NOW_MS,
@@ -80,6 +81,7 @@ def an_app(pipeline: Pipeline, one: Consortium) -> BankApp:
     app.worker = SimpleNamespace(pipeline=pipeline)
     app.outbox = one.outbox
     app.exchange = SimpleNamespace(published=one.published)
+    app._publisher = Publisher(pipeline, one.outbox, app.exchange, worker="0")
     app.telemetry = SimpleNamespace(summary_s=SimpleNamespace(observe=lambda _: None))
 
     async def checkpoint() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models.records import TransactionBatch
 from stream.answering import Answering, decisions_of
-from stream.pipeline import Scored
+from stream.scored import Scored
 
 NUMBERS = st.floats(-30, 30) | st.just(float("nan"))
 ROW = st.tuples(NUMBERS, NUMBERS, st.floats(-30, 30), st.booleans(), st.booleans())

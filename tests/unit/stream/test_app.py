@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
@@ -63,7 +64,7 @@ async def app() -> AsyncIterator[BankApp]:
     one._unacked = []
     one._catch_up = CatchUp(lambda: (one.partitions, one._offsets))
     one._over = one._anew = None
-    one._is_publishing = False
+    one._is_publishing, one._publishing = False, None
     one.outputs = SimpleNamespace(failure=lambda: None)
     one.sources = Sources(BankTopics("bank"), {}, lambda topics: FOUND, one.telemetry)
     with Aside("state") as aside:
@@ -241,6 +242,39 @@ async def test_the_next_checkpoint_is_left_to_a_publication_that_waits(app: Bank
     assert app._unacked == ["event"]
 
 
+async def test_decisions_are_made_while_a_summary_is_written_and_a_stop_waits_for_it(
+    app: BankApp,
+) -> None:
+    """The lock is free and no checkpoint is due; what was begun is ended before the last one."""
+    told: list[str] = []
+    is_written = threading.Event()
+
+    async def checkpoint() -> None:
+        told.append("stored")
+
+    app.settings.cadence_s = app.settings.tick_s = 0.01
+    app.outbox = SimpleNamespace(is_anew=False)
+    app.exchange = SimpleNamespace(deliver=lambda: asyncio.sleep(0))
+    app._now_s = asyncio.get_running_loop().time
+    app._publisher = SimpleNamespace(
+        draft=lambda epoch: told.append("draft"),
+        seal=lambda draft: is_written.wait(5.0),
+        settle=lambda sealed: told.append("settled"),
+    )
+    app._checkpoint = checkpoint
+    app._checkpoints.store = SimpleNamespace(close=lambda: told.append("closed"))
+    task = asyncio.create_task(app.publish_live())
+    await asyncio.sleep(0.1)
+    assert (told, app._lock.locked(), app._is_due()) == (["draft"], False, False)
+    task.cancel()
+    closing = asyncio.create_task(app.close())
+    await asyncio.sleep(0.05)
+    assert told == ["draft"]
+    is_written.set()
+    await closing
+    assert told == ["draft", "settled", "stored", "closed"]
+
+
 async def test_a_publication_waits_until_a_checkpoint_may_be_made_again(app: BankApp) -> None:
     """Cadence after cadence, at the pace of the checkpoints and not its own."""
     published: list[int] = []
@@ -248,7 +282,8 @@ async def test_a_publication_waits_until_a_checkpoint_may_be_made_again(app: Ban
     app.outbox = SimpleNamespace(is_anew=False)
     app.exchange = SimpleNamespace(deliver=lambda: asyncio.sleep(0))
     app._now_s = asyncio.get_running_loop().time
-    app._publish = lambda epoch: asyncio.sleep(0, published.append(epoch))
+    app._publisher = SimpleNamespace(draft=lambda epoch: epoch)
+    app._publish_beside = lambda epoch, _: asyncio.sleep(0, published.append(epoch))
     app._checkpoints._cost_s, app._checkpoints._began_s = 0.004, app._now_s()
     task = asyncio.create_task(app.publish_live())
     await asyncio.sleep(0.05)

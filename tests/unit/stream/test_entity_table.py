@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from models.entity_risk import (
     EvidenceCells,
+    added,
     aggregate,
     capped,
     concatenate,
@@ -17,6 +18,7 @@ from models.entity_risk import (
     present_in,
     pseudonym,
 )
+from models.evidence_changes import Changes
 from models.features.accounts import DAY_MS, HOUR_MS
 from models.features.entities import N_FEATURES, read
 from models.schema import ENTITY_FEATURES
@@ -60,11 +62,18 @@ def joined(*several: Outcomes) -> Outcomes:
     return name[order], paid_ms[order], known_ms[order], is_fraud[order]
 
 
+def changed(table: EntityTable) -> dict[int, EvidenceCells]:
+    """Return the cells of the days that changed since the last call, as they are now."""
+    whole = {day: added(known, new.all()) for day, (known, new) in table.unpublished().items()}
+    table.hold(whole)
+    return whole
+
+
 def cells_of(some: Outcomes) -> dict[int, EvidenceCells]:
     """Return what a table that learns these publishes."""
     table = a_table()
     learn(table, some)
-    return table.changed_cells()
+    return changed(table)
 
 
 def merged(*parts: tuple[dict[int, EvidenceCells], float]) -> dict[int, EvidenceCells]:
@@ -79,7 +88,7 @@ def merged(*parts: tuple[dict[int, EvidenceCells], float]) -> dict[int, Evidence
 
 def publish(table: EntityTable, seq: int) -> dict[int, EvidenceCells]:
     """Publish what changed under one number."""
-    cells = table.changed_cells()
+    cells = changed(table)
     table.published({day: (seq, each) for day, each in cells.items()}, open_day=DAY)
     return cells
 
@@ -183,13 +192,13 @@ def test_a_day_of_which_a_part_was_published_goes_on_whole(*, is_restored: bool)
     table = a_table()
     first = np.arange(len(NORTH[0])) % 2 == 0
     learn(table, part(NORTH, first))
-    cut = {day: most_telling(cells, 2) for day, cells in table.changed_cells().items()}
+    cut = {day: most_telling(cells, 2) for day, cells in changed(table).items()}
     table.published({day: (1, cells) for day, cells in cut.items()}, open_day=DAY)
     if is_restored:
         arrays, table = table.arrays(), a_table()
         table.load(arrays)
     learn(table, part(NORTH, ~first))
-    found, whole = table.changed_cells(), cells_of(NORTH)
+    found, whole = changed(table), cells_of(NORTH)
     for day in found:
         assert found[day].arrays().keys() == whole[day].arrays().keys()
         for name, array in found[day].arrays().items():
@@ -263,7 +272,7 @@ def test_own_cells_that_a_full_release_had_no_room_for_are_not_taken_out_of_it(
     learn(table, NORTH)
     whole = merged((publish(table, 1), 1.0), (cells_of(SOUTH), 1.0))
     n = min(len(cells) for cells in whole.values()) // 2
-    monkeypatch.setattr("stream.entity_table.MAX_CELLS", n)
+    monkeypatch.setattr("models.evidence_changes.MAX_CELLS", n)
     cut = {day: most_telling(cells, n) for day, cells in whole.items()}
     install(table, cut, seq=1)
     alone = a_table()
@@ -318,9 +327,13 @@ def test_a_release_that_comes_again_changes_no_bit() -> None:
 def test_a_change_of_a_few_is_as_if_all_had_been_replaced(
     seed: int, weight: float, cap: int
 ) -> None:
-    """A table that installs release after release beside one that is restarted before each."""
+    """A table that installs release after release beside one that is restarted before each.
+
+    It is told what changes, or is not, or what did the last time.
+    """
     rng = np.random.default_rng(seed)
     table, other = a_table(), a_table()
+    stale: Changes = {}
     mine, theirs = outcomes(seed, 80, 3), outcomes(seed + 1, 80, 3)
     weights = (("north", "0", weight), ("south", "0", 1.0))
     for seq in range(1, 7):
@@ -337,8 +350,11 @@ def test_a_change_of_a_few_is_as_if_all_had_been_replaced(
         ours = {day: capped(cells, cap) for day, cells in ours.items()}
         seen = (theirs[2] < until_ms) & (rng.random(len(theirs[2])) < 0.9)  # some come and go
         evidence = merged((ours, weight), (cells_of(part(theirs, seen)), 1.0))
-        for each in (table, other):
-            each.install(evidence, seq=told, weight=weight, weights=weights, max_frauds=cap)
+        changes = [{}, table.changes_of(evidence, seq=told, max_frauds=cap), stale][seq % 3]
+        stale = table.changes_of(evidence, seq=told, max_frauds=cap)
+        given = {"seq": told, "weight": weight, "weights": weights, "max_frauds": cap}
+        table.install(evidence, **given, changes=changes)
+        other.install(evidence, **given)
         assert bits(table) == bits(other)
 
 
