@@ -24,6 +24,7 @@ from stream.share import Share, worker_names
 
 PREFIX = "AMALGAM_STREAM_"
 MAX_TREES = TreeLimits().max_trees
+CHECKPOINT_SHARE = 0.02
 Mode = Literal["live", "replay"]
 
 
@@ -131,7 +132,7 @@ class Settings:
     answers_probes: bool = False
     drift_watch: bool = True
     checkpoint_s: float = 5.0
-    checkpoint_share: float = 0.02
+    checkpoint_share: float = CHECKPOINT_SHARE
     changelog: bool = False
     standby: bool = False
     health_host: str = "127.0.0.1"

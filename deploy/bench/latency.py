@@ -26,6 +26,7 @@ from deploy.bench.bank import PARTITIONS, BenchBank, cpu_s, steps
 from deploy.services import Service
 from models.records import TransactionBatch
 from stream.outputs import OutputProducer, Outputs
+from stream.settings import CHECKPOINT_SHARE
 
 RATES = (500, 3_000, 10_000)
 SECONDS = 60.0
@@ -36,7 +37,7 @@ _DRAIN_S = 20.0
 _SETTINGS = {
     "AMALGAM_STREAM_TICK_S": "1",
     "AMALGAM_STREAM_LABEL_HORIZON_S": "20",
-    "AMALGAM_STREAM_CHECKPOINT_SHARE": "0.02",
+    "AMALGAM_STREAM_CHECKPOINT_SHARE": str(CHECKPOINT_SHARE),
 }
 
 

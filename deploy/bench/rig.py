@@ -12,8 +12,12 @@ from deploy.bench.bank import BANK, PARTITIONS, BenchBank
 from deploy.kafka_server import free_port
 from deploy.services import Service, Services
 from models.errors import UnavailableError
+from stream.settings import CHECKPOINT_SHARE
 
-DURABLE = {"AMALGAM_STREAM_CHANGELOG": "true", "AMALGAM_STREAM_CHECKPOINT_SHARE": "0.02"}
+DURABLE = {
+    "AMALGAM_STREAM_CHANGELOG": "true",
+    "AMALGAM_STREAM_CHECKPOINT_SHARE": str(CHECKPOINT_SHARE),
+}
 SAMPLE_S = 0.02
 BEGUN = "amalgam_stream_snapshot_duration_seconds_count"
 WRITTEN = "amalgam_stream_checkpoint_duration_seconds_count"
