@@ -3,8 +3,9 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,7 @@ OURS = _modules(*ARROWS)
 ALL = [*OURS, *_modules("tests")]
 
 
+@cache
 def _tree(module: str) -> ast.Module:
     return ast.parse((ROOT / module).read_text(encoding="utf-8"))
 
@@ -129,60 +131,78 @@ def _length(function: Function) -> int:
     return (function.end_lineno or 0) - function.lineno + 1 - docstring
 
 
-@pytest.mark.parametrize("module", OURS)
-def test_a_package_imports_only_those_below_it(module: str) -> None:
+def _offenders(modules: list[str], found: Callable[[str], Iterable[object]]) -> dict[str, object]:
+    """Return what is found against a rule, module by module."""
+    return {module: offences for module in modules if (offences := list(found(module)))}
+
+
+def test_a_package_imports_only_those_below_it() -> None:
     """The arrows: deploy -> stream, amalgamator -> models; those two never meet."""
-    package = module.partition("/")[0]
-    others = set(_imported(_tree(module))) & {*ARROWS, "tests"} - {package}
-    assert others <= ARROWS[package]
+
+    def found(module: str) -> Iterable[object]:
+        package = module.partition("/")[0]
+        return set(_imported(_tree(module))) & {*ARROWS, "tests"} - {package} - ARROWS[package]
+
+    assert not _offenders(OURS, found)
 
 
-@pytest.mark.parametrize("module", OURS)
-def test_a_library_is_imported_only_where_it_is_at_home(module: str) -> None:
+def test_a_library_is_imported_only_where_it_is_at_home() -> None:
     """A library without a home here is one that nobody decided on."""
-    for library in set(_imported(_tree(module))) - sys.stdlib_module_names - set(ARROWS):
-        assert library in HOMES, f"{library} has no home yet"
-        assert any(fnmatch(module, home) for home in HOMES[library]), library
+
+    def found(module: str) -> Iterable[object]:
+        for library in set(_imported(_tree(module))) - sys.stdlib_module_names - set(ARROWS):
+            if not any(fnmatch(module, home) for home in HOMES.get(library, ())):
+                yield library
+
+    assert not _offenders(OURS, found)
 
 
-@pytest.mark.parametrize("module", OURS)
-def test_the_environment_is_read_at_the_entrances_alone(module: str) -> None:
+def test_the_environment_is_read_at_the_entrances_alone() -> None:
     """Everything else is given its settings."""
-    if not any(fnmatch(module, home) for home in ENVIRONMENT_HOMES):
-        assert not _ENVIRONMENT & set(_of_os(_tree(module)))
+    others = [m for m in OURS if not any(fnmatch(m, home) for home in ENVIRONMENT_HOMES)]
+    assert not _offenders(others, lambda module: _ENVIRONMENT & set(_of_os(_tree(module))))
 
 
-@pytest.mark.parametrize("module", ALL)
-def test_nothing_is_imported_inside_a_function(module: str) -> None:
+def test_nothing_is_imported_inside_a_function() -> None:
     """What a module needs stands at its head."""
-    for function in _functions(_tree(module)):
-        assert not list(_imported(function)), f"{function.name}, line {function.lineno}"
+
+    def found(module: str) -> Iterable[object]:
+        for function in _functions(_tree(module)):
+            if list(_imported(function)):
+                yield function.name, function.lineno
+
+    assert not _offenders(ALL, found)
 
 
-@pytest.mark.parametrize("module", OURS)
-def test_modules_and_functions_stay_short(module: str) -> None:
+def test_modules_and_functions_stay_short() -> None:
     """A module has 400 lines at most, a function 50."""
-    assert len((ROOT / module).read_text(encoding="utf-8").splitlines()) <= MAX_MODULE_LINES
-    long = {f.name: _length(f) for f in _functions(_tree(module))}
-    assert not {name: lines for name, lines in long.items() if lines > MAX_FUNCTION_LINES}
+
+    def found(module: str) -> Iterable[object]:
+        n_lines = len((ROOT / module).read_text(encoding="utf-8").splitlines())
+        lengths = {f.name: _length(f) for f in _functions(_tree(module))}
+        if n_lines > MAX_MODULE_LINES:
+            yield n_lines
+        yield from (each for each in lengths.items() if each[1] > MAX_FUNCTION_LINES)
+
+    assert not _offenders(OURS, found)
 
 
-@pytest.mark.parametrize("module", OURS)
-def test_no_module_is_named_like_another(module: str) -> None:
+def test_no_module_is_named_like_another() -> None:
     """A standard library's name would be shadowed in a script's folder; `utils` says nothing."""
-    path = Path(module)
-    if path.stem not in ("__init__", "__main__"):
-        assert path.stem not in sys.stdlib_module_names
-        assert path.stem not in ("utils", "helpers", "common", "misc")
+    taken = sys.stdlib_module_names | {"utils", "helpers", "common", "misc"}
+    stems = {Path(module).stem for module in OURS} - {"__init__", "__main__"}
+    assert not stems & taken
 
 
-@pytest.mark.parametrize("module", [name for name in ALL if name.endswith("__init__.py")])
-def test_an_init_holds_a_docstring_only(module: str) -> None:
+def test_an_init_holds_a_docstring_only() -> None:
     """Importing a package does nothing."""
-    body = _tree(module).body
-    assert len(body) == 1
-    assert isinstance(body[0], ast.Expr)
-    assert ast.get_docstring(_tree(module))
+
+    def found(module: str) -> Iterable[object]:
+        body = _tree(module).body
+        if len(body) != 1 or not ast.get_docstring(_tree(module)):
+            yield len(body)
+
+    assert not _offenders([name for name in ALL if name.endswith("__init__.py")], found)
 
 
 def test_every_folder_of_code_is_a_package() -> None:
