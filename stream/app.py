@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, cast
 from faust.types import TP
 
 from models.errors import AmalgamError, StateError, SupersededError
-from models.evidence_changes import Changes
 from models.release import Release
 from stream.agents import build_faust
 from stream.anew import clear_marker, first_places
@@ -30,6 +29,7 @@ from stream.sequencer import Sequencer, Step
 from stream.settings import Settings
 from stream.sources import LOOK_EVERY_S, Sources
 from stream.summaries import Draft
+from stream.swap import Swap
 from stream.take_up import Taken, shell_arrays, shell_versions
 from stream.telemetry import Telemetry
 from stream.transport import BatchConsumer
@@ -263,12 +263,12 @@ class BankApp:
             await self._checkpoint()
             self.telemetry.summary_s.observe(held_s + time.perf_counter() - started_s)
 
-    def install(self, release: Release, changes: Changes | None = None) -> None:
+    def install(self, release: Release, swap: Swap | None = None) -> None:
         """Swap a release in; the caller holds the lock."""
         if release.age <= self.worker.pipeline.release_age:
             return
         started_s = time.perf_counter()
-        self.worker.pipeline.install(release, changes)
+        self.worker.pipeline.install(release, swap)
         self.telemetry.install_s.observe(time.perf_counter() - started_s)
         self.telemetry.release.set(release.number)
         self.telemetry.scorer.info({"release": release.release_id})
@@ -277,9 +277,8 @@ class BankApp:
     async def publish_live(self) -> None:
         """Publish at every cadence of the wall clock, a little later, until cancelled.
 
-        What is published is stored first, so it waits until a checkpoint may be made again. Where
-        the state begins anew, it waits until what is there has been read again: until then the
-        consortium keeps what it has.
+        What is published is stored first, so it waits until a checkpoint may be made again; where
+        the state begins anew, until what is there has been read again: the consortium has it still.
         """
         if self.outbox.is_anew:
             await self._catch_up.done()
@@ -307,9 +306,10 @@ class BankApp:
             release = await self.exchange.wait_for(
                 lambda r, held=held: r.age > held and self._knows_own(r)  # type: ignore[misc]  # bound default
             )
-            changes = await asyncio.to_thread(self.worker.pipeline.changes_of, release)
+            swap = self.worker.pipeline.swap_of(release)
+            await asyncio.to_thread(swap.find_out)
             async with self._lock:
-                self.install(release, changes)
+                self.install(release, swap)
 
     def _knows_own(self, release: Release) -> bool:
         """Return whether what a release holds of this worker can be taken out of it again.
@@ -390,7 +390,7 @@ class BankApp:
             self._anew = None
         for i, event in enumerate(events, 1):
             event.ack()
-            if i % _ACKS == 0:
+            if not i % _ACKS:
                 await asyncio.sleep(0)
 
     def _lag(self) -> int:

@@ -194,7 +194,7 @@ class SharedExpert:
     def __init__(
         self, schema: Schema, policy: LearningPolicy, *, learns_statistics: bool = True
     ) -> None:
-        self._policy = policy
+        self._schema, self._policy = schema, policy
         self._learns_statistics = learns_statistics
         self.counts = empty_counts(len(schema.feature_names))
         self.basis: Basis | None = None
@@ -270,6 +270,10 @@ class SharedExpert:
         self._changed.clear()
         self.moments.begin(self.collecting)
 
+    def untaught(self) -> "SharedExpert":
+        """Return one that learns as this does, of nothing yet."""
+        return SharedExpert(self._schema, self._policy, learns_statistics=self._learns_statistics)
+
     def needs_rows(self, collecting: Basis | None) -> bool:
         """Return whether a release's basis is one that rows must be encoded for afresh."""
         if collecting is None:
@@ -306,6 +310,20 @@ class SharedExpert:
             self.moments.begin(collecting)
             for block in retained.blocks():
                 self._add(block)
+
+    def take_over(self, encoded: "SharedExpert", newer: Matured) -> None:
+        """Go on with sums that another expert has made for a new basis; counts stay.
+
+        Parameters
+        ----------
+        encoded
+            Has the retained rows in it, by the scorer that is now in force.
+        newer
+            Outcomes since, in order.
+        """
+        self.collecting, self.moments = encoded.collecting, encoded.moments
+        self._open, self._changed = encoded._open, encoded._changed  # noqa: SLF001  # one of us
+        self._add(newer)
 
     def recount(self, retained: MaturedRows) -> None:
         """Count rows whose features have changed anew: what was made of them before is replaced."""

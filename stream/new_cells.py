@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from models.entity_risk import EvidenceCells, added, empty_cells
 from models.named_arrays import under
 
-_COUNTED_AT = 4_096
-"""Outcomes that are counted together, in less than a millisecond."""
+_COUNTED_AT = 16_384
+"""Outcomes that are counted together, in a few milliseconds."""
 
 
 class Outcomes(NamedTuple):

@@ -241,8 +241,23 @@ class Panel:
             if net is not None:
                 net.install(self.shared.basis, self.merged_net.summary)
 
-    def install(self, release: Release, retained: Callable[[], MaturedRows]) -> bool:
-        """Swap a release in; return whether rows were encoded for another basis."""
+    def install(
+        self,
+        release: Release,
+        retained: Callable[[], MaturedRows],
+        encoded: tuple[SharedExpert, Matured] | None = None,
+    ) -> bool:
+        """Swap a release in; return whether rows are encoded for another basis.
+
+        Parameters
+        ----------
+        release
+            To be in force.
+        retained
+            Gives the matured rows still held, as the consortium may learn from them.
+        encoded
+            What `SharedExpert.take_over` takes, where that was made before.
+        """
         collecting = release.next_basis or release.basis
         is_new = self.shared.needs_rows(collecting)
         before = self.shared.basis
@@ -250,9 +265,11 @@ class Panel:
             release.basis,
             release.weights,
             collecting,
-            retained() if is_new else None,
+            retained() if is_new and encoded is None else None,
             personal=self._personal(release),
         )
+        if is_new and encoded is not None:
+            self.shared.take_over(*encoded)
         basis = release.basis
         if basis is not None and not basis.is_same(before):
             for family in self.families:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.alignment import correction_by_outcomes
-from models.evidence_changes import Changes
 from models.families.base import Family, SharedNet
 from models.families.registry import make_families, make_shared_net
 from models.features.accounts import DAY_MS
@@ -36,6 +35,7 @@ from stream.pipeline_config import PipelineConfig
 from stream.row_log import LEGIT, LoggedRows, RetainedRows, RowLog, own_rows
 from stream.scored import Scored
 from stream.summaries import Draft, Summaries
+from stream.swap import FixedRows, Swap
 from stream.units import UnitAlignment, rescale_state
 
 
@@ -251,8 +251,12 @@ class Pipeline:
         return RetainedRows(self.log, self._known(), LoggedRows.matured_as_own)
 
     def _retained_for_all(self) -> RetainedRows:
+        return RetainedRows(self.log, self._known_to_all(), LoggedRows.matured)
+
+    def _known_to_all(self) -> NDArray[np.int64]:
+        """Return those of them that the consortium may learn from."""
         index = self._known()
-        return RetainedRows(self.log, index[self._shareable(index)], LoggedRows.matured)
+        return index[self._shareable(index)]
 
     def _families(self) -> list[Family]:
         return make_families(self.config.families, seed=self.config.seed)
@@ -334,28 +338,26 @@ class Pipeline:
         """Note the sequence numbers under which the last `contributions` went out, one for each."""
         self.summaries.published(self.entities, seqs, self.tick_ms)
 
-    def changes_of(self, release: Release) -> Changes:
-        """Return what makes `install` quick; safe in another thread."""
-        own = self._source_in(release)
-        return self.entities.changes_of(
-            release.evidence,
-            seq=own.seq if own else -1,
-            max_frauds=own.max_frauds if own else 0,
-        )
+    def swap_of(self, release: Release) -> Swap:
+        """Return what makes `install` quick, once `Swap.find_out` has been called."""
+        shared, encoding = self.panel.shared, None
+        if shared.needs_rows(release.next_basis or release.basis):
+            encoding = shared.untaught(), FixedRows(self.log, self._known_to_all())
+        return Swap(release, self.entities, self._source_in(release), encoding)
 
     def _source_in(self, release: Release) -> Source | None:
         mine = (self.config.member, self.config.worker)
         return next((s for s in release.sources if (s.member, s.worker) == mine), None)
 
-    def install(self, release: Release, changes: Changes | None = None) -> None:
+    def install(self, release: Release, swap: Swap | None = None) -> None:
         """Swap a release in; an older one than the installed is ignored.
 
         Parameters
         ----------
         release
             To be in force.
-        changes
-            What `changes_of` gave.
+        swap
+            What `swap_of` gave of it.
         """
         if release.age <= self.release_age:
             return
@@ -367,10 +369,11 @@ class Pipeline:
             weight=own.weight if own else 0.0,
             weights=tuple((s.member, s.worker, s.weight) for s in release.sources),
             max_frauds=own.max_frauds if own else 0,
-            changes=changes or {},
+            changes=swap.days if swap else {},
         )
         before = self.panel.shared.weights
-        if self.panel.install(release, self._retained_for_all):
+        encoded = swap.encoded(self._known_to_all()) if swap else None
+        if self.panel.install(release, self._retained_for_all, encoded):
             self.summaries.due_ms = self.tick_ms  # the others wait for them
         if is_new := not is_same_weights(before, release.weights):
             self._note_scorers({1})

@@ -100,6 +100,10 @@ class LoggedRows(_Columns):
         """Return a column of these rows, a copy."""
         return self._columns[name][self._places]
 
+    def part(self, rows: slice) -> "LoggedRows":
+        """Return some of these rows."""
+        return LoggedRows(self._columns, self._places[rows])
+
     def matured(self) -> Matured:
         """Return these rows as the consortium's expert sees them; all have an outcome."""
         return Matured(
@@ -138,11 +142,15 @@ class RetainedRows:
     def blocks(self, n: int = 50_000) -> Iterator[Matured]:
         """Yield the rows in order, at most ``n`` at a time."""
         for start in range(0, len(self._index), n):
-            yield self._view(self._log.at(self._index[start : start + n]))
+            yield self.block(slice(start, start + n))
+
+    def block(self, rows: slice) -> Matured:
+        """Return some of the rows."""
+        return self._view(self._log.at(self._index[rows]))
 
     def whole(self) -> Matured:
         """Return all at once."""
-        return self._view(self._log.at(self._index))
+        return self.block(slice(None))
 
 
 class RowLog(_Columns):
@@ -162,6 +170,8 @@ class RowLog(_Columns):
     ----------
     first_pending
         Rows before it have an outcome.
+    version
+        Changes when rows are dropped or their features are.
     """
 
     def __init__(self, *, n_entities: int, n_features: int, n_own: int, n_experts: int) -> None:
@@ -177,7 +187,7 @@ class RowLog(_Columns):
             "own": ("f4", (n_own,)),
             "scores": ("f4", (n_experts,)),
         }
-        self.first_pending = 0
+        self.first_pending = self.version = 0
         self._dropped = 0
         self._positions = KeyIndex()
         self._touched = {
@@ -251,6 +261,7 @@ class RowLog(_Columns):
 
     def change_features(self, change: Callable[[NDArray[np.float32]], None]) -> None:
         """Have ``features`` of all rows held changed in place, a stretch at a time."""
+        self.version += 1
         column = cast("NDArray[np.float32]", self._columns["features"])
         for _, places in self._stretches.spans(0, self.size):
             self._touched["features"].span(places.start, places.stop)
@@ -287,6 +298,7 @@ class RowLog(_Columns):
         if n <= 0:
             return
         self._positions.remove_oldest(self.at(np.arange(n)).hash)
+        self.version += 1
         self._stretches.drop(n)
         self.first_pending -= n
         self._dropped += n

@@ -2,6 +2,9 @@
 
 import contextlib
 import mmap
+import resource
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +38,7 @@ class Room:
     def rows(self, n: int) -> NDArray[Any]:
         """Return the array with ``n`` rows; those that were not there before are zeros.
 
-        Only where there are more than was reserved for, 16 GB or what the system gave, all are
+        Only where there are more than was reserved for, 16 GB or twice what was asked for, all are
         copied.
         """
         n_bytes = n * self._dtype.itemsize
@@ -53,18 +56,28 @@ class Room:
 
 
 def _reserved(n_bytes: int) -> mmap.mmap:
-    """Return addresses for at least so many bytes, for `_SPACE_BYTES` where the system gives them.
+    """Return addresses for at least so many bytes, for `_SPACE_BYTES` where they cost nothing.
 
     Raises
     ------
     MemoryError
-        If it does not give ``n_bytes``.
+        If the system does not give ``n_bytes``.
     """
-    wanted = max(n_bytes, _SPACE_BYTES)
-    while True:
-        try:
+    for wanted in (n_bytes,) if are_addresses_dear() else (max(n_bytes, _SPACE_BYTES), n_bytes):
+        with contextlib.suppress(OSError):
             return mmap.mmap(-1, wanted, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _UNBACKED)
-        except OSError as error:  # e.g. a limit on addresses, or no more memory than there is
-            if wanted <= n_bytes:
-                raise MemoryError(f"{n_bytes} bytes for a table") from error
-            wanted = max(wanted // 2, n_bytes)
+    raise MemoryError(f"{n_bytes} bytes for a table")
+
+
+@cache
+def are_addresses_dear() -> bool:
+    """Return whether this process may not have many more addresses than memory.
+
+    As where Linux promises no more than it has (``vm.overcommit_memory`` is 2), or under a limit of
+    addresses (``ulimit -v``).
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    promises = ""
+    with contextlib.suppress(OSError):
+        promises = Path("/proc/sys/vm/overcommit_memory").read_text(encoding="ascii").strip()
+    return limit != resource.RLIM_INFINITY or promises == "2"

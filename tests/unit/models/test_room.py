@@ -1,6 +1,8 @@
 """An array that becomes longer stays where it is, and whoever looks at it goes on to see it."""
 
 import mmap
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -24,28 +26,45 @@ def test_rows_stay_in_place_and_new_ones_are_zeros() -> None:
         assert not many[3:].view(np.uint8).any()
 
 
-@pytest.mark.parametrize("factor", [1, 3])
-def test_more_than_was_reserved_is_copied(monkeypatch: pytest.MonkeyPatch, factor: int) -> None:
-    """Where the system gives no more addresses than needed, or a few more."""
+@pytest.mark.parametrize("are_dear", [True, False])
+def test_more_than_was_reserved_is_copied(
+    monkeypatch: pytest.MonkeyPatch, *, are_dear: bool
+) -> None:
+    """Where addresses are limited, or the system gives no more than are needed."""
     asked: list[int] = []
     whole, held = mmap.mmap, Room(np.int64)
-    given_bytes = before = 0
+    needed = before = 0
 
     def few(file: int, n_bytes: int, **more: int) -> mmap.mmap:
         asked.append(n_bytes)
-        if n_bytes > given_bytes:
+        if n_bytes > needed:
             raise OSError("no")
         return whole(file, n_bytes, **more)
 
+    monkeypatch.setattr(room, "are_addresses_dear", lambda: are_dear)
     monkeypatch.setattr(room.mmap, "mmap", few)
     for n in (600, 5_000, 100_000):
-        given_bytes = factor * 2 * 8 * n
+        needed = 2 * 8 * n
         rows = held.rows(n)
         assert rows[:before].tolist() == list(range(before))
         assert not rows[before:].any()
         rows[:], before = np.arange(n), n
-    assert asked[0] == room._SPACE_BYTES
     assert held.rows(100_000).tolist() == list(range(100_000))
+    assert (room._SPACE_BYTES in asked) is not are_dear
+
+
+def test_a_limit_of_addresses_is_seen() -> None:
+    """In a process that has one; a table grows there, too."""
+    program = (
+        "import resource; _, most = resource.getrlimit(resource.RLIMIT_AS); "
+        "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, most)); "
+        "from models.features import room; held = room.Room('i8'); held.rows(9)[:] = 7; "
+        "print(room.are_addresses_dear(), held.rows(9_999_999)[:10].tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split(maxsplit=1) == ["True", "[7, 7, 7, 7, 7, 7, 7, 7, 7, 0]\n"]
 
 
 def test_no_memory_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

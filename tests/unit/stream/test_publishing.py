@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from models.release import Release
 from stream.outbox import Outbox
 from stream.pipeline import Pipeline
 from stream.pipeline_state import dump
 from stream.publishing import Publisher
+from stream.swap import Swap
 from tests.consortium import signer_of
 from tests.unit.stream.small_bank import (
     Event,
@@ -41,6 +43,13 @@ def a_publisher(pipeline: Pipeline) -> Publisher:
     return Publisher(pipeline, outbox, None, worker="0")  # type: ignore[arg-type]  # not begun anew
 
 
+def swapped(pipeline: Pipeline, release: Release) -> Swap:
+    """Return what a release changes, found out before."""
+    swap = pipeline.swap_of(release)
+    swap.find_out()
+    return swap
+
+
 def test_what_is_learnt_meanwhile_is_published_the_next_time() -> None:
     """Epoch by epoch, with a release after each; contributions, scores and state to the bit."""
     at_once, beside = Pipeline(a_config()), Pipeline(a_config())
@@ -64,7 +73,7 @@ def test_what_is_learnt_meanwhile_is_published_the_next_time() -> None:
         release = RELEASES.get(epoch)
         if release is not None:
             at_once.install(release)
-            beside.install(release, beside.changes_of(release))
+            beside.install(release, swapped(beside, release))
     assert n_outcomes
     assert bits(traces[0].scores) == bits(traces[1].scores)
     found, wanted = dump(beside).arrays, dump(at_once).arrays
