@@ -14,6 +14,9 @@ from deploy.demo import KINDS, bank_stream
 from deploy.local import LocalConsortium
 from deploy.simulator import SimulationConfig, bank_parts
 from models.decoding import TransactionDecoder
+from models.features.digest_index import DigestIndex
+from models.features.key_index import KeyIndex
+from models.features.name_index import NameIndex
 from models.keys import Signer, Verifier
 from models.mapping import load_mapping
 from models.schema import Schema, attribute_specs
@@ -25,6 +28,7 @@ from stream.proposals import ProposalPolicy
 
 _DAY_MS = 86_400_000
 _MIN_N = 100
+_OUTGROWN = 6_000  # keys: more than any table has room for at its start
 
 
 def main() -> int:
@@ -52,8 +56,20 @@ def main() -> int:
     LocalConsortium(pipelines, amalgamator, cadence_ms=_DAY_MS, away=away).run(
         streams, on_scored=lambda *_: None
     )
+    _outgrow_tables()
     sys.stdout.write(f"kernels compiled in {time.perf_counter() - started_s:.0f} s\n")
     return 0
+
+
+def _outgrow_tables() -> None:
+    """Have every index move into a larger table, which two tiny banks do not need."""
+    keys, digests, names = KeyIndex(), DigestIndex(), NameIndex()
+    words = np.random.default_rng(1).integers(0, 2**63, (_OUTGROWN, 2)).astype(np.uint64)
+    for start in range(0, _OUTGROWN, _MIN_N):
+        some = words[start : start + _MIN_N]
+        keys.add(some[:, 0].copy())
+        digests.put(some, np.arange(len(some)))
+        names.rows(some.view(np.uint8), np.zeros(len(some), np.uint8))
 
 
 def _config(member: str, schema: Schema) -> PipelineConfig:

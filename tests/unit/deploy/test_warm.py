@@ -51,6 +51,12 @@ NEEDED = (
     "models.drift_counts._add",
     "models.families.embedding._embed",
     "models.families.conjugate._dot",
+    "models.features.digest_index._move",
+    "models.features.digest_index._pull",
+    "models.features.key_index._move",
+    "models.features.key_index._pull",
+    "models.features.name_index._move",
+    "models.features.name_index._pull",
 )
 
 
