@@ -187,12 +187,15 @@ class DayChange(NamedTuple):
         The entities in which they differ; none where all of the day is replaced.
     cells
         What is added: merged, and to be taken out; those of ``changed``, or all.
+    identity
+        Of ``seen``, see `InstalledDay.identity`.
     """
 
     known: InstalledDay | None
     seen: InstalledDay
     changed: Entities
     cells: tuple[EvidenceCells, EvidenceCells]
+    identity: int
 
     @property
     def is_whole(self) -> bool:
@@ -238,11 +241,11 @@ def day_change(
     merged, taken = KeyedCells.of(cells), KeyedCells.of(own)
     seen = InstalledDay(merged, published, taken, with_hours)
     none = Entities(np.empty((0, 3), np.uint64), np.empty(0, np.bool_))
-    whole = DayChange(known, seen, none, (cells, own))
+    whole = DayChange(known, seen, none, (cells, own), seen.identity())
     if known is None or whole.is_whole:
         return whole
     changed = united(
         changed_entities(known.merged, merged), changed_entities(known.taken_out, taken)
     )
     parts = cells_of(merged, changed), cells_of(taken, changed)
-    return DayChange(known, seen, changed, parts)
+    return whole._replace(changed=changed, cells=parts)

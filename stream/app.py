@@ -390,7 +390,7 @@ class BankApp:
             self._anew = None
         for i, event in enumerate(events, 1):
             event.ack()
-            if not i % _ACKS:
+            if i % _ACKS == 0:
                 await asyncio.sleep(0)
 
     def _lag(self) -> int:

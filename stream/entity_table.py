@@ -210,7 +210,7 @@ class EntityTable:
                     max_frauds=max_frauds,
                     with_hours=day >= newest - 1,
                 )
-            self._seen[day], identity = change.seen, change.seen.identity()
+            self._seen[day], identity = change.seen, change.identity
             if day > newest - RING and self._installed.get(day) != identity:
                 if change.is_whole:
                     self._install_day(day, change, weight)

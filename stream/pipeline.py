@@ -372,7 +372,7 @@ class Pipeline:
             changes=swap.days if swap else {},
         )
         before = self.panel.shared.weights
-        encoded = swap.encoded(self._known_to_all()) if swap else None
+        encoded = swap.encoded(self._known_to_all) if swap else None
         if self.panel.install(release, self._retained_for_all, encoded):
             self.summaries.due_ms = self.tick_ms  # the others wait for them
         if is_new := not is_same_weights(before, release.weights):

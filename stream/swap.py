@@ -1,6 +1,6 @@
 """What a release changes of a worker, found out in a thread while decisions are made."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -85,15 +85,17 @@ class Swap:
         self._encoding = encoding
         self.days: Changes = {}
 
-    def encoded(self, known: NDArray[np.int64]) -> tuple[SharedExpert, Matured] | None:
+    def encoded(
+        self, known: Callable[[], NDArray[np.int64]]
+    ) -> tuple[SharedExpert, Matured] | None:
         """Return the expert and the outcomes that came since; None where it serves no more.
 
-        ``known`` are the rows that the consortium may learn from now.
+        ``known`` gives the rows that the consortium may learn from now; seldom asked.
         """
         if self._encoding is None:
             return None
         expert, rows = self._encoding
-        newer = rows.newer(known)
+        newer = rows.newer(known())
         return None if newer is None else (expert, newer)
 
     def find_out(self) -> None:

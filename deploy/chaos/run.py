@@ -113,7 +113,7 @@ class _Disturbed:
 
 def _disturb(
     config: ChaosConfig, world: World, files: ConsortiumFiles, broker: Broker
-) -> "_Disturbed":
+) -> _Disturbed:
     """Run all processes to the end of the stream, or until they halt, with faults."""
     rng = np.random.default_rng([config.seed, 0])
     feeds = {bank: plan_feed(world.chunks[bank], PARTITIONS, FeedPolicy(), rng) for bank in BANKS}

@@ -86,10 +86,8 @@ class Growing(Generic[TableT]):
         if self.old is None:
             return
         n_slots = len(self.old[0])
-        first, self._n_moved = (
-            self._n_moved,
-            min(self._n_moved + _PER_KEY * n_keys + _LEAST, n_slots),
-        )
+        first = self._n_moved
+        self._n_moved = min(first + _PER_KEY * n_keys + _LEAST, n_slots)
         self._move(self.table, self.old, first, self._n_moved)
         if self._n_moved == n_slots:
             self.old = None
