@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from amalgamator.policy import FoldConfig, StructurePolicy
 from amalgamator.state import Pairs, of_part
-from models.basis import Basis, bare_trees
+from models.basis import Basis
 from models.summary import proposed_trees
 from models.tree_checks import tree_hashes
-from models.trees import TreeList, take_trees, together
+from models.trees import TreeList, bare_trees, take_trees, together
 
 
 class Proposal(NamedTuple):

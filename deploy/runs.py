@@ -17,6 +17,7 @@ from amalgamator.policy import BasisPolicy, FoldConfig, ProbePolicy, StructurePo
 from amalgamator.registry import Member, Registry
 from deploy.bank_rows import BankRows, bank_stream
 from deploy.local import Absence, BankStream, LocalConsortium, OnRelease, Tamper
+from deploy.other_scales import in_other_scales
 from deploy.run_results import BlendNote, ReleaseNote, RunResult, TrustNote
 from models.budget import BudgetPolicy
 from models.errors import InvalidInputError
@@ -59,6 +60,10 @@ class BankPlan:
         Its amounts come times this, as those of another currency would.
     is_unit_known
         Whether its amounts are taken to be in the reference currency; else the unit is found.
+    has_own_scales
+        Whether its numeric attributes come in scales of its own, see `deploy.other_scales`.
+    are_scales_known
+        Whether they are taken to be in the consortium's scales; else these are found.
     relabel
         The outcomes that it learns from, where it lies or errs; None: the true ones.
     runs_scorecard, answers_probes
@@ -71,6 +76,8 @@ class BankPlan:
     away_ms: Absence | None = None
     amount_factor: float = 1.0
     is_unit_known: bool = True
+    has_own_scales: bool = False
+    are_scales_known: bool = True
     relabel: Relabel | None = None
     runs_scorecard: bool = True
     answers_probes: bool = False
@@ -151,12 +158,17 @@ def pipeline_config(plan: RunPlan, member: str, schema: Schema) -> PipelineConfi
         judging=JudgePolicy(budget=BudgetPolicy(rate=plan.alert_rate)),
         drift=plan.drift,
         is_unit_known=bank.is_unit_known,
+        unknown_scales=frozenset() if bank.are_scales_known else _numbers(schema),
         runs_scorecard=bank.runs_scorecard,
         answers_probes=bank.answers_probes,
         uses_probes=plan.probes is not None,
         uses_personal=plan.kappa is not None,
         uses_nets=plan.merges_nets,
     )
+
+
+def _numbers(schema: Schema) -> frozenset[str]:
+    return frozenset(spec.name for spec in schema.attributes if spec.type == "number")
 
 
 def ms(seconds: float) -> int:
@@ -278,6 +290,8 @@ class ConsortiumRun:
         batch, said = self._data.batch.take(rows), self._data.is_fraud[rows]
         if plan.amount_factor != 1.0:
             batch = replace(batch, amount=batch.amount * plan.amount_factor)
+        if plan.has_own_scales:
+            batch = in_other_scales(batch)
         if plan.relabel is not None:
             said = plan.relabel(batch, said)
         return bank_stream(batch, said, ms(self._plan.label_delay_s))

@@ -12,7 +12,7 @@ from models.category_view import CategoryView
 from models.errors import InvalidInputError
 from models.histograms import N_CELLS
 from models.named_arrays import digest_of
-from models.trees import TreeList, leaves_of, together
+from models.trees import TreeList, bare_trees, leaves_of, together
 
 MISSING = -1
 MAX_WEIGHTS = 5_760
@@ -39,14 +39,14 @@ class Basis:
         lies in bin #(edges <= v).
     n_edges
         int32 of shape (n_features,): edges per feature.
-    ranks
-        float32, one for each edge: the share of transactions below it, in [0, 1], never falling
-        within a feature. Even steps where nothing is given.
     coarse_edges, n_coarse_edges
         The same for the coarse bins that crosses use.
     cuts, n_cuts
-        The same for where trees may split: finer than the bins, since a cut costs no weight. Where
-        none is given, the edges.
+        The same for where trees may split: finer than the bins, since a cut costs no weight, with
+        the edges among them. Where none is given, the edges.
+    ranks
+        float32, one for each cut: the share of transactions below it, in [0, 1], never falling
+        within a feature. Even steps where nothing is given.
     selected
         int32 of shape (n_selected,), ascending: features whose bins have weights.
     crosses
@@ -79,11 +79,11 @@ class Basis:
     schema_hash: str
     edges: NDArray[np.float32]
     n_edges: NDArray[np.int32]
-    ranks: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     coarse_edges: NDArray[np.float32]
     n_coarse_edges: NDArray[np.int32]
     cuts: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     n_cuts: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    ranks: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     selected: NDArray[np.int32]
     crosses: NDArray[np.int32]
     category_cells: NDArray[np.int16] = field(default_factory=lambda: np.empty(0, np.int16))
@@ -98,15 +98,15 @@ class Basis:
 
     def __post_init__(self) -> None:
         _check_edges("edges", self.edges, self.n_edges)
-        if not len(self.ranks):
-            object.__setattr__(self, "ranks", _even_ranks(self.n_edges))
-        _check_ranks(self)
         _check_edges("coarse_edges", self.coarse_edges, self.n_coarse_edges)
         if not len(self.n_cuts):
             object.__setattr__(self, "cuts", self.edges)
             object.__setattr__(self, "n_cuts", self.n_edges)
         _check_edges("cuts", self.cuts, self.n_cuts)
         _check_positions(self)
+        if not len(self.ranks):
+            object.__setattr__(self, "ranks", _even_ranks(self.n_cuts))
+        _check_ranks(self)
         _check_categories(self)
         object.__setattr__(self, "offsets", _offsets(self))
         if not self.number >= 1 or not self.n_weights <= MAX_WEIGHTS:
@@ -119,9 +119,13 @@ class Basis:
 
     def fine_of(self, feature: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the edges of one feature and their ranks."""
-        stop = int(self.n_edges[: feature + 1].sum())
-        own = slice(stop - int(self.n_edges[feature]), stop)
-        return self.edges[own], self.ranks[own]
+        own = _of_feature(self.n_edges, feature)
+        return self.edges[own], self.tables.ranks[own]
+
+    def cuts_of(self, feature: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the cuts of one feature and their ranks."""
+        own = _of_feature(self.n_cuts, feature)
+        return self.cuts[own], self.ranks[own]
 
     @property
     def n_features(self) -> int:
@@ -171,41 +175,17 @@ _TREE = ("n_nodes", "feature", "threshold", "absent_left", "left", "right")
 _PLAIN = (
     "edges",
     "n_edges",
-    "ranks",
     "coarse_edges",
     "n_coarse_edges",
     "cuts",
     "n_cuts",
+    "ranks",
     "selected",
     "crosses",
     "category_cells",
     "category_logits",
     "n_categories",
 )
-
-
-def bare_trees(
-    *,
-    n_nodes: NDArray[np.int32],
-    feature: NDArray[np.int16],
-    threshold: NDArray[np.float32],
-    absent_left: NDArray[np.uint8],
-    left: NDArray[np.int16],
-    right: NDArray[np.int16],
-) -> TreeList:
-    """Return trees that say nothing of who grew them: no counts of leaves, no gain."""
-    none = np.zeros(len(feature) + len(n_nodes), np.uint32)
-    return TreeList(
-        n_nodes=n_nodes,
-        feature=feature,
-        threshold=threshold,
-        absent_left=absent_left,
-        left=left,
-        right=right,
-        leaf_n=none,
-        leaf_accounts=none,
-        gain=np.zeros(len(n_nodes), np.float32),
-    )
 
 
 def _check_edges(name: str, edges: NDArray[np.float32], counts: NDArray[np.int32]) -> None:
@@ -232,10 +212,27 @@ def _even_ranks(counts: NDArray[np.int32]) -> NDArray[np.float32]:
 
 def _check_ranks(basis: Basis) -> None:
     ranks = basis.ranks
-    if len(ranks) != len(basis.edges) or not bool(np.all((ranks >= 0.0) & (ranks <= 1.0))):
-        raise InvalidInputError("ranks: expected a share in [0, 1] for each edge")
-    if not _ascend_within(ranks, basis.n_edges, strictly=False):
+    if len(ranks) != len(basis.cuts) or not bool(np.all((ranks >= 0.0) & (ranks <= 1.0))):
+        raise InvalidInputError("ranks: expected a share in [0, 1] for each cut")
+    if not _ascend_within(ranks, basis.n_cuts, strictly=False):
         raise InvalidInputError("ranks: expected shares that never fall within a feature")
+
+
+def _of_feature(counts: NDArray[np.int32], feature: int) -> slice:
+    stop = int(counts[: feature + 1].sum())
+    return slice(stop - int(counts[feature]), stop)
+
+
+def _ranks_of_edges(basis: Basis) -> NDArray[np.float32]:
+    """Return the rank of each edge; refuse one that is not among the cuts."""
+    found = [np.empty(0, np.float32)]
+    for j in range(basis.n_features):
+        edges = basis.edges[_of_feature(basis.n_edges, j)]
+        cuts, ranks = basis.cuts_of(j)
+        if not bool(np.isin(edges, cuts, assume_unique=True).all()):
+            raise InvalidInputError("cuts: expected the edges of each feature among them")
+        found.append(ranks[np.searchsorted(cuts, edges)])
+    return np.concatenate(found)
 
 
 def _check_positions(basis: Basis) -> None:
@@ -275,7 +272,7 @@ def _offsets(basis: Basis) -> NDArray[np.int64]:
 
 
 class _Tables(NamedTuple):
-    """What the kernels read: edges in rows of one width, filled up with NaN, never reached."""
+    """What the kernels read: edges in rows of one width, filled up with NaN; ranks of edges."""
 
     fine: NDArray[np.float32]
     coarse: NDArray[np.float32]
@@ -285,6 +282,7 @@ class _Tables(NamedTuple):
     widths: NDArray[np.int64]
     offsets: NDArray[np.int64]
     categories: CategoryView
+    ranks: NDArray[np.float32]
 
 
 def _tables(basis: Basis) -> _Tables:
@@ -297,6 +295,7 @@ def _tables(basis: Basis) -> _Tables:
         widths=basis.n_coarse_edges.astype(np.int64) + 1,
         offsets=basis.offsets,
         categories=CategoryView.of(basis.category_cells, basis.category_logits, basis.n_categories),
+        ranks=_ranks_of_edges(basis),
     )
 
 

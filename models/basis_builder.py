@@ -155,18 +155,18 @@ def build_basis(
     plain, crosses = _chosen_plain(
         columns[:n_plain], (fine, coarse), schema_crosses(schema), n_class, shape.plain_weights
     )
-    ranks = [column.ranks(edges) for column, edges in zip(columns, fine, strict=True)]
     cuts = [edges if j < n_plain else columns[j].cuts(edges) for j, edges in enumerate(fine)]
+    ranks = [column.ranks(each) for column, each in zip(columns, cuts, strict=True)]
     return Basis(
         number=number,
         schema_hash=schema.hash,
         edges=np.concatenate(fine),
         n_edges=_lengths(fine),
-        ranks=np.concatenate(ranks),
         coarse_edges=np.concatenate(coarse),
         n_coarse_edges=_lengths(coarse),
         cuts=np.concatenate(cuts),
         n_cuts=_lengths(cuts),
+        ranks=np.concatenate(ranks),
         selected=np.array([*plain, *chosen], np.int32),
         crosses=np.array(crosses, np.int32).reshape(-1, 2),
         category_cells=np.concatenate([column.cells for column in columns]),

@@ -36,10 +36,10 @@ from models.mapping import (
     Mapping,
     TimeFormat,
     Unit,
-    Verdicts,
 )
 from models.record_shapes import Faults
 from models.records import AttributeColumn, LabelSource
+from models.verdicts import Verdicts
 from models.words import ABSENT, Words
 
 Values = Sequence[object] | NDArray[np.float64] | NDArray[np.int64]

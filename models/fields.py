@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 from models.errors import DecodeError
-from models.mapping import Unit, Verdicts
+from models.mapping import Unit
 from models.records import LabelSource
+from models.verdicts import Verdicts
 
 REASONS = (
     "malformed_json",

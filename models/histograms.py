@@ -19,7 +19,8 @@ N_CELLS = 2 * _SIDE + 1
 
 
 @nb.njit(cache=True)
-def _cell_of_bits(bits: int) -> int:
+def cell_of_bits(bits: int) -> int:
+    """Return the cell of a float32, given as its bits; compiled."""
     side = ((bits & 0x7FFFFFFF) >> _SHIFT) - _LOWEST
     if side < 0:
         return _SIDE
@@ -34,7 +35,7 @@ def _count(bits, missing, is_fraud, counts):  # type: ignore[no-untyped-def]  # 
         y = 1 if is_fraud[i] else 0
         for j in range(bits.shape[1]):
             if not missing[i, j]:
-                counts[j, y, _cell_of_bits(bits[i, j])] += 1
+                counts[j, y, cell_of_bits(bits[i, j])] += 1
 
 
 def add_rows(
@@ -58,7 +59,7 @@ def add_rows(
 @nb.njit(cache=True)
 def _cells(bits, missing, out):  # type: ignore[no-untyped-def]  # compiled
     for i in range(bits.shape[0]):
-        out[i] = -1 if missing[i] else _cell_of_bits(bits[i])
+        out[i] = -1 if missing[i] else cell_of_bits(bits[i])
 
 
 def cells_of(values: NDArray[np.float32]) -> NDArray[np.int64]:

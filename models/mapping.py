@@ -28,6 +28,7 @@ A mapping is one TOML file. Names are dotted paths into JSON objects, or column 
 
     [attributes]
     channel = { path = "channel", type = "text" }
+    score = { path = "risk", type = "number", scale = "unknown" }   # left out: the consortium's
 
     [label]                             # left out: the bank sends no label records
     transaction_id = "ref"
@@ -56,16 +57,16 @@ from models.currencies import exponent_of
 from models.errors import InvalidInputError
 from models.records import LabelSource
 from models.toml_table import TomlTable, read_toml
+from models.verdicts import Verdicts, read_verdicts
 
 Unit = Literal["decimal", "minor"]
 AttributeType = Literal["number", "text"]
 EPOCH_UNITS_MS = MappingProxyType({"epoch_s": 1000, "epoch_ms": 1})
 SOURCES: tuple[LabelSource, ...] = ("chargeback", "analyst", "rule")
-UNKNOWN_RATE = "unknown"
+UNKNOWN = "unknown"
 NO_CURRENCY = "XXX"
 """ISO 4217's code of no currency: points, miles; taken to have two decimals."""
 _EXPONENT_OF_NO_CURRENCY = 2
-_FRAUD_BY_DEFAULT = frozenset({"true", "1"})
 _A_PATH = "a path such as 'card.token'"
 
 
@@ -124,10 +125,14 @@ class Currency:
 
 @dataclass(frozen=True, slots=True)
 class AttributePlace:
-    """Where an attribute stands and what it is."""
+    """Where an attribute stands and what it is.
+
+    Where its scale is not known it is absent until it has been aligned by rank.
+    """
 
     at: At
     type: AttributeType
+    is_scale_known: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,25 +146,6 @@ class LabelMapping:
     account_id: At | None = None
     time: TimeFormat = field(default_factory=TimeFormat)
     sources: AbstractMapping[str, LabelSource] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdicts:
-    """Which written values mean fraud and which legitimate.
-
-    Parameters
-    ----------
-    fraud
-        Values of fraud, as text in lower case.
-    legit
-        Values of legitimate, likewise; None: every other one.
-    written
-        What to write for legitimate and for fraud when records are made.
-    """
-
-    fraud: frozenset[str] = _FRAUD_BY_DEFAULT
-    legit: frozenset[str] | None = None
-    written: tuple[str | int, str | int] = (False, True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +172,11 @@ class Mapping:
     def is_unit_known(self) -> bool:
         """Whether amounts can be brought to the reference currency."""
         return all(currency.is_known for currency in self.currencies.values())
+
+    @property
+    def unknown_scales(self) -> frozenset[str]:
+        """Attributes that are not known to be in the consortium's scale."""
+        return frozenset(name for name, at in self.attributes.items() if not at.is_scale_known)
 
 
 def load_mapping(path: Path) -> Mapping:
@@ -226,7 +217,7 @@ def parse_mapping(root: TomlTable, *, default_bank: str) -> Mapping:
         unit=cast("Unit", amount.choice("unit", ("decimal", "minor"), "decimal")),
         entities=_entities(root.table("entities")),
         attributes=_attributes(root.table("attributes")),
-        verdicts=_verdicts(label_table),
+        verdicts=read_verdicts(label_table),
         label=_label(label_table, time),
         table_label=tables.optional_text("label", "a column name"),
         table_bank=tables.optional_text("bank", "a column name"),
@@ -312,8 +303,8 @@ def _currencies(table: TomlTable) -> AbstractMapping[str, Currency]:
 
 
 def _currency(table: TomlTable, code: str) -> Currency:
-    is_known = table.value(code) != UNKNOWN_RATE
-    expected = f"units of the reference currency per unit, above 0, or {UNKNOWN_RATE!r}"
+    is_known = table.value(code) != UNKNOWN
+    expected = f"units of the reference currency per unit, above 0, or {UNKNOWN!r}"
     rate = table.positive(code, expected) if is_known else 1.0
     if code == NO_CURRENCY:
         return Currency(_EXPONENT_OF_NO_CURRENCY, rate, is_known)
@@ -333,7 +324,11 @@ def _attributes(table: TomlTable) -> AbstractMapping[str, AttributePlace]:
     for name in table.values:
         inner = table.required_table(name)
         kind = cast("AttributeType", inner.choice("type", ("number", "text")))
-        found[name] = AttributePlace(_at(inner, "path"), kind)
+        is_known = inner.value("scale") is None
+        if not is_known and (kind != "number" or inner.value("scale") != UNKNOWN):
+            expected = f"{UNKNOWN!r} for a number, or nothing"
+            raise inner.error("scale", expected, repr(inner.value("scale")))
+        found[name] = AttributePlace(_at(inner, "path"), kind, is_known)
         inner.finish()
     return MappingProxyType(found)
 
@@ -361,33 +356,3 @@ def _source(table: TomlTable) -> Place:
     if isinstance(place, Always) and place.value not in SOURCES:
         raise table.error("source", "a constant of " + ", ".join(SOURCES), repr(place.value))
     return place
-
-
-def _verdicts(table: TomlTable) -> Verdicts:
-    fraud = _written_values(table, "fraud_values", [True, 1])
-    legit = _written_values(table, "legit_values", [])
-    is_open = table.value("legit_values") is None
-    words = frozenset(map(_word, fraud))
-    shared = words & frozenset(map(_word, legit))
-    if shared:
-        raise table.error("legit_values", "none of the fraud_values", repr(sorted(shared)))
-    return Verdicts(
-        fraud=words,
-        legit=None if is_open else frozenset(map(_word, legit)),
-        written=(False if is_open else legit[0], fraud[0]),
-    )
-
-
-def _word(value: str | int) -> str:
-    return str(value).lower()
-
-
-def _written_values(table: TomlTable, key: str, default: list[str | int]) -> list[str | int]:
-    found = table.value(key)
-    if found is None:
-        return default
-    if not isinstance(found, list) or not found:
-        raise table.error(key, "a list of texts, whole numbers or booleans", repr(found))
-    if not all(isinstance(value, str | int) for value in found):
-        raise table.error(key, "a list of texts, whole numbers or booleans", repr(found))
-    return found

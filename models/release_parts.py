@@ -32,11 +32,11 @@ Arrays = Mapping[str, NDArray[Any]]
 BASIS_RULES = (
     ArrayRule("edges", "<f4", (None,)),
     ArrayRule("n_edges", "<i4", (None,)),
-    ArrayRule("ranks", "<f4", (None,)),
     ArrayRule("coarse_edges", "<f4", (None,)),
     ArrayRule("n_coarse_edges", "<i4", (None,)),
     ArrayRule("cuts", "<f4", (None,)),
     ArrayRule("n_cuts", "<i4", (None,)),
+    ArrayRule("ranks", "<f4", (None,)),
     ArrayRule("selected", "<i4", (None,)),
     ArrayRule("crosses", "<i4", (None, 2)),
     ArrayRule("category_cells", "<i2", (None,)),

@@ -194,6 +194,30 @@ def together(several: Sequence[TreeList], *, has_values: bool = False) -> TreeLi
     return TreeList(**values)
 
 
+def bare_trees(
+    *,
+    n_nodes: NDArray[np.int32],
+    feature: NDArray[np.int16],
+    threshold: NDArray[np.float32],
+    absent_left: NDArray[np.uint8],
+    left: NDArray[np.int16],
+    right: NDArray[np.int16],
+) -> TreeList:
+    """Return trees that say nothing of who grew them: no counts of leaves, no gain."""
+    none = np.zeros(len(feature) + len(n_nodes), np.uint32)
+    return TreeList(
+        n_nodes=n_nodes,
+        feature=feature,
+        threshold=threshold,
+        absent_left=absent_left,
+        left=left,
+        right=right,
+        leaf_n=none,
+        leaf_accounts=none,
+        gain=np.zeros(len(n_nodes), np.float32),
+    )
+
+
 def leaves_of(trees: TreeList, rows: NDArray[np.float32]) -> NDArray[np.int32]:
     """Return the leaf of each tree that each row falls into.
 

@@ -20,6 +20,8 @@ def show(telemetry: Telemetry, pipeline: Pipeline) -> None:
         telemetry.expert_weight.labels(expert).set(weight)
     units = pipeline.units
     telemetry.drift.unit_factor.set(units.factor if units.is_aligned else 0.0)
+    for way, n in pipeline.scales.ways().items():
+        telemetry.drift.attribute_scales.labels(way).set(n)
     watch = pipeline.drift
     if watch:
         telemetry.drift.stable(watch.psi_max())

@@ -291,7 +291,11 @@ class Panel:
         is_net = self._roles.has_net and self.merged_net.install(release.net)
         return is_student or is_net
 
-    def answers(self, blend: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> list[Piece]:
+    def answers(
+        self,
+        blend: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+        in_own: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    ) -> list[Piece]:
         """Return the answers to probes that are not answered yet, by the bank's own experts.
 
         Parameters
@@ -299,10 +303,12 @@ class Panel:
         blend
             Scores of all experts -> log-odds; the consortium's own are not asked, lest it hear its
             echo.
+        in_own
+            Rows of the consortium -> as the own scorecard may see them.
         """
 
         def score(rows: NDArray[np.float32]) -> NDArray[np.float64]:
-            scores = self.score(rows, rows)
+            scores = self.score(in_own(rows), rows)
             scores[:, self.of_consortium] = np.nan
             return np.where(np.isnan(scores).all(axis=1), np.nan, blend(scores))
 

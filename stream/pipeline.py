@@ -29,10 +29,12 @@ from stream.drift_policy import DriftAlarm, watched_columns
 from stream.entity_table import EntityTable
 from stream.expert_arrays import is_same_weights
 from stream.judge import N_RECENT, Judge
+from stream.known_rows import KnownRows
 from stream.label_join import LabelJoin, Rejected, hash_ids
-from stream.panel import Panel
+from stream.panel import Panel, Piece
 from stream.pipeline_config import PipelineConfig
-from stream.row_log import LEGIT, LoggedRows, RetainedRows, RowLog, own_rows
+from stream.row_log import LEGIT, RowLog, own_rows
+from stream.scales import AttributeScales
 from stream.scored import Scored
 from stream.summaries import Draft, Summaries
 from stream.swap import FixedRows, Swap
@@ -76,6 +78,8 @@ class Pipeline:
         self.release_age = Age()
         self.summaries = Summaries(config.member, config.worker, config.statistics_cadence_ms)
         self.units = UnitAlignment(is_known=config.is_unit_known)
+        self.scales = AttributeScales(schema, config.unknown_scales)
+        self.known = KnownRows(self.log, self.units, self.scales)
         columns = watched_columns(schema)
         self.drift = DriftWatch(config.drift, columns, self.panel.names) if config.drift else None
         self.drift_alarms: list[DriftAlarm] = []
@@ -149,8 +153,9 @@ class Pipeline:
         amount = self.units.in_reference(batch.amount)
         self.accounts.observe(account, batch.event_time_ms, amount, features)
         entity, own = self._read_entities(batch, features)
-        mine = own_rows(features, own)
-        scores = self.units.heard(self.panel.of_consortium, self.panel.score(mine, features))
+        mine, shared = own_rows(features, own), self.scales.in_consortium(features)
+        self.scales.count(features)
+        scores = self.units.heard(self.panel.of_consortium, self.panel.score(mine, shared))
         scores = scores.astype(np.float32).astype(np.float64)  # as the log keeps them
         if self.drift:
             self.drift.observe_scored(mine)
@@ -171,7 +176,7 @@ class Pipeline:
         chosen = np.flatnonzero(alert)
         alerts = self.judge.explain(
             batch.take(chosen),
-            (mine[chosen], features[chosen]),
+            (mine[chosen], shared[chosen]),
             logit[chosen],
             threshold=threshold[chosen],
             release=self.release_age.number,
@@ -226,9 +231,9 @@ class Pipeline:
             return
         index = index[np.lexsort((index, self.log.at(index).known_ms))]
         rows = self.log.at(index)
-        shared = rows.matured()
-        shareable = shared.take(self._shareable(index))
-        own = replace(shared, features=own_rows(shared.features, rows.own))
+        shared = self.known.as_shared(rows)
+        shareable = shared.take(self.known.shareable(index))
+        own = replace(shared, features=own_rows(rows.features, rows.own))
         self.panel.learn(own, shared, shareable)
         if self.drift:
             self.drift.observe_matured(rows.scores.astype(np.float64), shared.is_fraud)
@@ -239,36 +244,11 @@ class Pipeline:
         for row in rows.entity.astype(np.int64).T:
             self.entities.learn(np.ascontiguousarray(row), event_ms, known_ms, shared.is_fraud)
 
-    def _known(self) -> NDArray[np.int64]:
-        """Return the rows of the log that are matured by the tick."""
-        known_ms = self.log.known_ms
-        return np.flatnonzero((known_ms >= 0) & (known_ms <= self.tick_ms))
-
-    def _retained(self) -> RetainedRows:
-        return RetainedRows(self.log, self._known(), LoggedRows.matured)
-
-    def _retained_own(self) -> RetainedRows:
-        return RetainedRows(self.log, self._known(), LoggedRows.matured_as_own)
-
-    def _retained_for_all(self) -> RetainedRows:
-        return RetainedRows(self.log, self._known_to_all(), LoggedRows.matured)
-
-    def _known_to_all(self) -> NDArray[np.int64]:
-        """Return those of them that the consortium may learn from."""
-        index = self._known()
-        return index[self._shareable(index)]
-
     def _families(self) -> list[Family]:
         return make_families(self.config.families, seed=self.config.seed)
 
     def _net(self) -> SharedNet | None:
         return make_shared_net(self.config.families) if self.config.uses_nets else None
-
-    def _shareable(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the places of rows in the consortium's unit; all while the unit is being found."""
-        if not self.units.is_aligned:  # counted, to find the factor; nothing of it is published
-            return np.arange(len(index))
-        return np.flatnonzero(self.units.is_shareable(self.log.at(index).arrival_ms))
 
     def _align(self) -> None:
         shared, is_first = self.panel.shared, not self.units.is_aligned
@@ -276,24 +256,28 @@ class Pipeline:
         if found is not None:
             rescale_state(self.accounts, self.log, found)
             if is_first:  # later it is a matter of per cents, which models outlive
-                self.panel.realign(self._retained_own(), self._families(), self._net())
+                self.panel.realign(self.known.own(self.tick_ms), self._families(), self._net())
                 self._note_scorers({1})
             else:
-                shared.recount(self._retained_for_all())
+                shared.recount(self.known.for_all(self.tick_ms))
 
     def _correction(self) -> float | None:
-        return correction_by_outcomes(self.panel.shared.score, self._retained_for_all().whole())
+        return correction_by_outcomes(
+            self.panel.shared.score, self.known.for_all(self.tick_ms).whole()
+        )
 
     def _end_day(self) -> None:
         if self.drift:
             self.drift_alarms += self.drift.end_day(self.tick_ms // DAY_MS - 1)
         self._align()
+        if self.scales.settle(self.panel.shared.basis):
+            self.log.version += 1
         forgetting = self.drift.forgetting(0) if self.drift else 1.0
         self.panel.end_day(
             self.tick_ms // DAY_MS,
-            self._retained_own,
-            lambda: self._retained().whole(),
-            shareable=lambda: self._retained_for_all().whole(),
+            lambda: self.known.own(self.tick_ms),
+            lambda: self.known.shared(self.tick_ms).whole(),
+            shareable=lambda: self.known.for_all(self.tick_ms).whole(),
             forgetting=forgetting,
         )
         self._note_scorers({0})
@@ -309,9 +293,10 @@ class Pipeline:
     def _note_scorers(self, experts: set[int]) -> None:
         newest = self.log.newest(N_RECENT)
         features, own = newest.features, newest.own
+        shared = self.scales.in_consortium(features)
         for expert, (basis, weights) in self.panel.scorers().items():
             if expert in experts:
-                recent = own_rows(features, own) if expert == 0 else features
+                recent = own_rows(features, own) if expert == 0 else shared
                 self.judge.new_scorer(expert, basis, weights, recent)
 
     def contributions(self, epoch: int) -> list[Contribution]:
@@ -331,8 +316,11 @@ class Pipeline:
             epoch=epoch,
             now_ms={"tick": self.tick_ms, "watermark": self.watermark_ms},
             is_aligned=self.units.is_aligned,
-            answers=self.panel.answers(self.judge.blend.apply) if self.units.is_aligned else (),
+            answers=self._answers() if self.units.is_aligned else (),
         )
+
+    def _answers(self) -> list[Piece]:
+        return self.panel.answers(self.judge.blend.apply, self.scales.in_own)
 
     def published(self, seqs: Sequence[int]) -> None:
         """Note the sequence numbers under which the last `contributions` went out, one for each."""
@@ -342,7 +330,10 @@ class Pipeline:
         """Return what makes `install` quick, once `Swap.find_out` has been called."""
         shared, encoding = self.panel.shared, None
         if shared.needs_rows(release.next_basis or release.basis):
-            encoding = shared.untaught(), FixedRows(self.log, self._known_to_all())
+            encoding = (
+                shared.untaught(),
+                FixedRows(self.log, self.known.index_for_all(self.tick_ms), self.known.as_shared),
+            )
         return Swap(release, self.entities, self._source_in(release), encoding)
 
     def _source_in(self, release: Release) -> Source | None:
@@ -372,8 +363,8 @@ class Pipeline:
             changes=swap.days if swap else {},
         )
         before = self.panel.shared.weights
-        encoded = swap.encoded(self._known_to_all) if swap else None
-        if self.panel.install(release, self._retained_for_all, encoded):
+        encoded = swap.encoded(lambda: self.known.index_for_all(self.tick_ms)) if swap else None
+        if self.panel.install(release, lambda: self.known.for_all(self.tick_ms), encoded):
             self.summaries.due_ms = self.tick_ms  # the others wait for them
         if is_new := not is_same_weights(before, release.weights):
             self._note_scorers({1})
@@ -387,5 +378,7 @@ class Pipeline:
         own = own_rows(features, rows.own)
         return self.units.heard(
             self.panel.of_consortium,
-            self.panel.rescore(own, features, rows.scores, rows.arrival_ms),
+            self.panel.rescore(
+                own, self.scales.in_consortium(features), rows.scores, rows.arrival_ms
+            ),
         )

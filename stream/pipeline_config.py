@@ -49,6 +49,9 @@ class PipelineConfig:
         How drift is watched, None: not at all.
     is_unit_known
         Whether amounts come in the reference currency; else their unit is found by rank.
+    unknown_scales
+        Names of numeric attributes that are not known to come in the consortium's scale; it is
+        found by rank.
     runs_scorecard
         Whether scorecards are learnt and scored by; without, the bank publishes histograms,
         moments and evidence, and no statistics.
@@ -87,6 +90,7 @@ class PipelineConfig:
     proposing: ProposalPolicy = ProposalPolicy()
     drift: DriftPolicy | None = None
     is_unit_known: bool = True
+    unknown_scales: frozenset[str] = frozenset()
     runs_scorecard: bool = True
     answers_probes: bool = False
     uses_probes: bool = False

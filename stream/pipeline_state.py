@@ -15,7 +15,7 @@ from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
 from stream.touched import TouchedPages
 
-VERSION = 9
+VERSION = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +53,7 @@ def _parts(pipeline: Pipeline) -> dict[str, _Part]:
     watch: dict[str, _Part] = {"drift": pipeline.drift} if pipeline.drift else {}
     return watch | {
         "units": pipeline.units,
+        "scales": pipeline.scales,
         "accounts": pipeline.accounts,
         "entities": pipeline.entities,
         "log": pipeline.log,

@@ -171,7 +171,7 @@ class RowLog(_Columns):
     first_pending
         Rows before it have an outcome.
     version
-        Changes when rows are dropped or their features are.
+        Changes when rows are dropped, or their features or what is made of these are others.
     """
 
     def __init__(self, *, n_entities: int, n_features: int, n_own: int, n_experts: int) -> None:

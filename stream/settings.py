@@ -352,6 +352,7 @@ def pipeline_config(
         drift=DriftPolicy() if settings.drift_watch else None,
         uses_personal=settings.personal_weights,
         is_unit_known=mapping.is_unit_known,
+        unknown_scales=mapping.unknown_scales,
         runs_scorecard=settings.runs_scorecard,
         answers_probes=settings.answers_probes,
         uses_probes=membership.uses_probes,

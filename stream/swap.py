@@ -29,10 +29,14 @@ class FixedRows(RetainedRows):
         May be appended to and settled meanwhile.
     index
         int64 of shape (n,): which rows.
+    view
+        How they are seen; safe in another thread.
     """
 
-    def __init__(self, log: RowLog, index: NDArray[np.int64]) -> None:
-        super().__init__(log, index, LoggedRows.matured)
+    def __init__(
+        self, log: RowLog, index: NDArray[np.int64], view: Callable[[LoggedRows], Matured]
+    ) -> None:
+        super().__init__(log, index, view)
         self._version, self._rows = log.version, log.at(index)  # at their places, come what may
         self._known_ms, self._is_fraud = self._rows.known_ms, self._rows.outcome == FRAUD
 
@@ -42,7 +46,7 @@ class FixedRows(RetainedRows):
 
     def block(self, rows: slice) -> Matured:
         """Return some of the rows."""
-        seen = self._rows.part(rows).matured()
+        seen = self._view(self._rows.part(rows))
         return replace(seen, known_ms=self._known_ms[rows], is_fraud=self._is_fraud[rows])
 
     def newer(self, known: NDArray[np.int64]) -> Matured | None:
@@ -57,7 +61,7 @@ class FixedRows(RetainedRows):
         is_here = np.zeros(log.size, np.bool_)
         is_here[self._index] = self._rows.known_ms == self._known_ms
         index = known[~is_here[known]]
-        return log.at(index[np.lexsort((index, log.at(index).known_ms))]).matured()
+        return self._view(log.at(index[np.lexsort((index, log.at(index).known_ms))]))
 
 
 class Swap:

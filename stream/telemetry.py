@@ -162,6 +162,12 @@ class DriftTelemetry:
             "Reference currency per unit of an unknown one; 0 until aligned, 1 if known.",
             registry=registry,
         )
+        self.attribute_scales = Gauge(
+            prefix + "attribute_scales",
+            "Attributes of unknown scale: pending, read by rank, or the first of their kind.",
+            ("way",),
+            registry=registry,
+        )
         for expert in experts:
             self.calibration_ratio.labels(expert)
             self.forgetting.labels(expert).set(1.0)

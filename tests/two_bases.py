@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amalgamator.policy import BasisPolicy, FoldConfig
-from models.basis import Basis, bare_trees, encode
+from models.basis import Basis, encode
 from models.families.scorecard import Statistics
 from models.release import Release
 from models.release_hashes import seal_release
 from models.summary import Contribution, ContributionKey
-from models.trees import TreeList, together
+from models.trees import TreeList, bare_trees, together
 from tests.consortium import SCHEMA
 
 N_FEATURES = SCHEMA.n_features

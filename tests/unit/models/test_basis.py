@@ -211,7 +211,7 @@ def test_counts_of_another_schema_are_refused() -> None:
         ("n_edges", [6, 0, -1], "^edges: .*counts"),
         ("n_coarse_edges", [1, 1, 0], "^coarse_edges: .*counts"),
         ("n_coarse_edges", [1, 2], "n_coarse_edges: expected 3, got 2"),
-        ("ranks", [0.1, 0.2, 0.1, 0.2], "^ranks: .*for each edge"),
+        ("ranks", [0.1, 0.2, 0.1, 0.2], "^ranks: .*for each cut"),
         ("ranks", [0.1, 0.2, 0.1, 0.2, 1.1], "^ranks: .*in .0, 1."),
         ("ranks", [0.1, 0.2, 0.1, 0.3, 0.2], "^ranks: .*never fall"),
         ("edges", [2, 1, -1, 0, 4], "^edges: .*ascending"),
@@ -222,6 +222,7 @@ def test_counts_of_another_schema_are_refused() -> None:
         ("n_cuts", [2, 3], "n_cuts: expected 3, got 2"),
         ("n_cuts", [2, 1, 3], "^cuts: .*counts"),
         ("cuts", [2, 1, -1, 0, 4], "^cuts: .*ascending"),
+        ("cuts", [1, 3, -1, 0, 4], "^cuts: .*the edges"),
         ("crosses", [[0, 3]], "crosses: .*below 3"),
         ("crosses", [[-1, 0]], "crosses: .*below 3"),
         ("crosses", [0, 1], "crosses: .*pairs"),
@@ -238,7 +239,8 @@ def test_what_does_not_fit_together_is_refused(name: str, value: Any, message: s
 
 def test_edges_start_anew_with_each_feature() -> None:
     """A feature's first edge may lie below the last of the one before."""
-    basis = small_basis(n_edges=np.array([2, 2, 1], np.int32))
+    counts = np.array([2, 2, 1], np.int32)
+    basis = small_basis(n_edges=counts, n_cuts=counts)
     assert basis.offsets[:5].tolist() == [0, 1, 4, 7, 9]
 
 
@@ -248,7 +250,8 @@ def test_the_number_of_weights_is_bounded() -> None:
     for more in (0, 1):
         edges = np.r_[1, 2, np.arange(n + more)].astype(np.float32)
         changes = {"edges": edges, "n_edges": np.array([2, n + more, 0], np.int32)}
-        changes["ranks"] = np.empty(0, np.float32)  # even ones
+        changes |= {name: np.empty(0, edges.dtype) for name in ("cuts", "ranks")}
+        changes["n_cuts"] = np.empty(0, np.int32)  # the edges, at even ranks
         if more:
             with pytest.raises(InvalidInputError, match=f"at most {MAX_WEIGHTS} weights"):
                 small_basis(**changes)

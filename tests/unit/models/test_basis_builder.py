@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.basis import MISSING, Basis, bare_trees, encode, view
+from models.basis import MISSING, Basis, encode, view
 from models.basis_builder import BasisShape, build_basis, schema_crosses
 from models.categories import category_value
 from models.errors import InvalidInputError
 from models.histograms import add_rows, empty_counts
 from models.schema import Schema, attribute_specs
-from models.trees import TreeList, leaves_of
+from models.trees import TreeList, bare_trees, leaves_of
 
 NAMES = {f"n{i}": "number" for i in range(6)} | {"city": "text"}
 SCHEMA = Schema(entity_kinds=(), attributes=attribute_specs(NAMES))

@@ -21,9 +21,9 @@ from models.mapping import (
     LabelMapping,
     Mapping,
     TimeFormat,
-    Verdicts,
 )
 from models.records import written_values
+from models.verdicts import Verdicts
 
 NAME = "field"
 ODD = st.sampled_from([None, "", True, "x", [1], {}, b"x", float("nan"), float("inf"), 10**400])

@@ -25,7 +25,7 @@ from models.fields import (
     text_of,
     verdict_of,
 )
-from models.mapping import Verdicts
+from models.verdicts import Verdicts
 
 CLOSED = Verdicts(fraud=frozenset({"f", "1"}), legit=frozenset({"g", "0"}))
 SOURCES = {"CB": "chargeback", "desk": "analyst"}

@@ -139,6 +139,29 @@ def test_an_unknown_rate_stands_alone_and_counts_as_one(tmp_path):
     assert load(tmp_path, GOOD.replace(known, "XXX = 0.01\n")).is_unit_known
 
 
+def test_attributes_of_unknown_scale_are_told(tmp_path):
+    """All others are taken to be in the consortium's scale."""
+    place = 'x = { path = "a.x", type = "number"'
+    mapping = load(tmp_path, GOOD.replace("[attributes]", f"[attributes]\n{place} }}"))
+    assert mapping.unknown_scales == frozenset()
+    text = GOOD.replace("[attributes]", f'[attributes]\n{place}, scale = "unknown" }}')
+    assert load(tmp_path, text).unknown_scales == {"x"}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        '{ path = "a.x", type = "text", scale = "unknown" }',
+        '{ path = "a.x", type = "number", scale = "log" }',
+        '{ path = "a.x", type = "number", scale = 2 }',
+    ],
+)
+def test_another_scale_is_refused(tmp_path, place):
+    """A text has none, and nothing but that it is unknown can be said of a number's."""
+    with pytest.raises(SettingsError, match=r"attributes.x.scale: expected 'unknown' for a number"):
+        load(tmp_path, GOOD.replace("[attributes]", f"[attributes]\nx = {place}"))
+
+
 def test_an_unknown_rate_beside_a_known_one_is_refused(tmp_path):
     """One histogram cannot hold two units."""
     with pytest.raises(SettingsError, match=r"currencies.JPY: expected no other currency"):

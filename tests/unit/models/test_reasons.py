@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.basis import Basis, bare_trees, encode
+from models.basis import Basis, encode
 from models.basis_builder import BasisShape, build_basis
 from models.errors import InvalidInputError
 from models.histograms import add_rows, empty_counts
 from models.reasons import baseline, contributions, describe, explain
 from models.schema import ACCOUNT_FEATURES, Schema
-from models.trees import TreeList
+from models.trees import TreeList, bare_trees
 
 SCHEMA = Schema(entity_kinds=("terminal", "device"))
 NAMES = SCHEMA.feature_names

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from models.blend import Blend
+from models.schema import Schema, attribute_specs
 from stream.drift_policy import DriftAlarm, DriftPolicy
 from stream.gauges import show, tell_drift
 from stream.pipeline import Pipeline
@@ -82,6 +83,18 @@ def test_unit_factor_is_zero_until_aligned() -> None:
     unknown.pipeline.units.factor, unknown.pipeline.units.is_aligned = 0.25, True
     show(unknown.telemetry, unknown.pipeline)
     assert unknown.value("unit_factor") == 0.25
+
+
+def test_attributes_of_unknown_scale_are_shown_by_how_they_are_read() -> None:
+    """All are pending before the first basis; none is counted where all scales are known."""
+    schema = Schema(entity_kinds=("terminal",), attributes=attribute_specs({"a": "number"}))
+    known = Shown(schema=schema)
+    unknown = Shown(schema=schema, unknown_scales=frozenset({"a"}))
+    for each, n in ((known, 0), (unknown, 1)):
+        show(each.telemetry, each.pipeline)
+        assert each.value("attribute_scales", way="pending") == n
+        assert each.value("attribute_scales", way="ranked") == 0
+        assert each.value("attribute_scales", way="own") == 0
 
 
 def test_a_pipeline_without_watch_is_shown_without_drift() -> None:

@@ -182,7 +182,7 @@ def test_the_merged_net_has_no_say_in_answers_to_probes() -> None:
         seen.append(np.isnan(scores).all(axis=0).tolist())
         return scores[:, 0]
 
-    assert len(pipeline.panel.answers(blend)) == 1
+    assert len(pipeline.panel.answers(blend, lambda rows: rows)) == 1
     assert set(map(tuple, seen)) == {(False, True, True, True)}
 
 
@@ -243,11 +243,11 @@ def test_a_new_unit_begins_the_shared_net_anew() -> None:
     pipeline, _ = run(**TRAINING)
     fresh = pipeline._net()  # as an alignment makes it
     assert fresh is not None
-    retained = pipeline._retained_own()
+    retained = pipeline.known.own(pipeline.tick_ms)
     pipeline.panel.realign(retained, pipeline._families(), fresh)
     assert pipeline.panel.net is fresh
     assert fresh.contribution() is None
-    fresh.end_day(pipeline._retained_for_all().whole)
+    fresh.end_day(pipeline.known.for_all(pipeline.tick_ms).whole)
     given = fresh.contribution()
     assert given is not None
     assert LAST.basis is not None

@@ -103,7 +103,7 @@ def test_the_answer_is_the_own_scorecard_where_nothing_else_is_own() -> None:
         seen.append(scores)
         return np.asarray(scores[:, 0] * 2.0)
 
-    (piece,) = pipeline.panel.answers(twice_the_own)
+    (piece,) = pipeline.panel.answers(twice_the_own, lambda rows: rows)
     assert np.isnan(seen[-1][:, 1:]).all()  # of merged and student it hears nothing
     own = pipeline.panel.own
     assert own.basis is not None

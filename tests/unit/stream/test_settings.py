@@ -365,9 +365,12 @@ def a_membership(**changes: object) -> Membership:
 
 
 def a_mapping(folder: Path, rate: str) -> Mapping:
-    """Return a mapping of one currency at a rate."""
+    """Return a mapping of one currency at a rate, with an attribute as little known as that."""
     text = MAPPING.read_text(encoding="utf-8")
     path = folder / "mapping.toml"
+    if rate == '"unknown"':
+        age = 'age = { path = "age", type = "number", scale = "unknown" }'
+        text = text.replace("[attributes]", f"[attributes]\n{age}")
     path.write_text(text.replace("EUR = 1.0", f"EUR = {rate}"), encoding="utf-8")
     return load_mapping(path)
 
@@ -409,6 +412,8 @@ def test_the_pipeline_gets_families_seed_trees_and_drift(tmp_path: Path) -> None
     assert (config.families, config.seed, config.drift) == (("lightgbm", RIVER), 7, None)
     assert config.proposing.n_trees == 0
     assert not config.is_unit_known
+    assert config.unknown_scales == {"age"}
+    assert usual.unknown_scales == frozenset()
     assert Pipeline(config).panel.names == ("own", "merged", "lightgbm", "river")
 
 

@@ -1,5 +1,6 @@
 """Rows encoded for another basis while decisions are made are those encoded at the swap."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +31,11 @@ def a_bank(until: int) -> Pipeline:
     pipeline = Pipeline(a_config())
     feed(pipeline, BATCH, LOG[:until], RELEASES, trace=Trace())
     return pipeline
+
+
+def known_to_all(pipeline: Pipeline) -> Callable[[], np.ndarray]:
+    """Return what gives the rows that the consortium may learn from now."""
+    return lambda: pipeline.known.index_for_all(pipeline.tick_ms)
 
 
 def plain(first: int, last: int) -> list[Event]:
@@ -67,7 +73,7 @@ def test_outcomes_that_came_meanwhile_are_in_it_once(n_later: int) -> None:
     for pipeline in (ready, at_once):
         feed(pipeline, BATCH, later, trace=Trace())
     assert (ready.panel.shared.n > n_before) is (n_later > 0)
-    assert swap.encoded(ready._known_to_all) is not None
+    assert swap.encoded(known_to_all(ready)) is not None
     ready.install(release, swap)
     at_once.install(release)
     found, expected = sums(ready), sums(at_once)
@@ -96,7 +102,7 @@ def test_rows_that_were_dropped_meanwhile_are_encoded_at_the_swap(
         assert pipeline.log.size < n_before
     if not is_found_out_before:
         swap.find_out()
-    assert swap.encoded(ready._known_to_all) is None
+    assert swap.encoded(known_to_all(ready)) is None
     ready.install(release, swap)
     at_once.install(release)
     assert {n: a.tobytes() for n, a in ready.panel.arrays().items()} == {
@@ -111,4 +117,4 @@ def test_a_release_of_the_same_basis_encodes_nothing() -> None:
     age = Age(pipeline.release_age.epoch + 1, pipeline.release_age.number + 1)
     swap = pipeline.swap_of(replace(newest, epoch=age.epoch, number=age.number))
     swap.find_out()
-    assert swap.encoded(pipeline._known_to_all) is None
+    assert swap.encoded(known_to_all(pipeline)) is None
