@@ -83,7 +83,8 @@ class Proposer:
         if basis is None or period == self.period or not self.families or policy.n_trees == 0:
             return
         matured = retained()
-        if len(matured) < policy.min_n or np.count_nonzero(matured.is_fraud) < policy.min_frauds:
+        n, frauds = len(matured), int(np.count_nonzero(matured.is_fraud))
+        if n < policy.min_n or not policy.min_frauds <= frauds < n:  # at first frauds alone mature
             return
         grown = [
             family.propose(basis, matured, n_trees=policy.n_trees, day=day)
