@@ -264,7 +264,7 @@ def fit_blend(
     )
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _usable(scores, age_d, window_d, fresh_d):  # type: ignore[no-untyped-def]  # compiled
     """Return which experts scored something in the window, and everything of its newest days."""
     n_experts = scores.shape[1]
@@ -279,7 +279,7 @@ def _usable(scores, age_d, window_d, fresh_d):  # type: ignore[no-untyped-def]  
     return scored & ~lacks
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _chosen(scores, is_fraud, inside, kept, usable):  # type: ignore[no-untyped-def]  # compiled
     """Return the rows inside that every usable expert scored, thinned, and which are dull."""
     rows, is_dull = np.empty(len(scores), np.int64), np.empty(len(scores), np.bool_)

@@ -1,8 +1,8 @@
 """Rows whose outcome became known: what every learner learns from."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,14 +42,23 @@ class Matured:
 
     def take(self, index: NDArray[np.int64] | slice) -> "Matured":
         """Return the rows at ``index``."""
-        return Matured(
-            features=self.features[index],
-            is_fraud=self.is_fraud[index],
-            hashes=self.hashes[index],
-            known_ms=self.known_ms[index],
-            accounts=None if self.accounts is None else self.accounts[index],
-            base_logits=None if self.base_logits is None else self.base_logits[index],
-        )
+        return self._of_each(lambda column: column[index])
+
+    def _of_each(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> "Matured":
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        there = {name: change(c) for name, c in columns.items() if c is not None}
+        return replace(self, **there)
+
+    def room_for(self, n: int) -> "Matured":
+        """Return room for ``n`` rows like these, to be filled by `put`."""
+        return self._of_each(lambda column: np.empty((n, *column.shape[1:]), column.dtype))
+
+    def put(self, start: int, rows: "Matured") -> None:
+        """Copy rows to places from ``start`` on."""
+        for field in fields(self):
+            column, given = getattr(self, field.name), getattr(rows, field.name)
+            if column is not None:
+                column[start : start + len(rows)] = given
 
     def blocks(self, n: int = 50_000) -> Iterator["Matured"]:
         """Yield the rows in pieces, to bound memory."""

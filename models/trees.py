@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from models.errors import InvalidTreesError
 from models.walks import walk
 
+_BLOCK = 8_192
+"""Rows for which a thread keeps Python's lock."""
 ONLY_ABSENT = np.finfo(np.float32).min
 REASONS = (
     "malformed",
@@ -242,7 +244,11 @@ def leaves_of(trees: TreeList, rows: NDArray[np.float32]) -> NDArray[np.int32]:
     rows = np.asarray(rows, np.float32)
     out = np.empty((len(rows), len(trees)), np.int32)
     t = trees
-    walk(rows, t.starts, t.feature, t.threshold, t.absent_left, t.left, t.right, out)
+    for start in range(0, len(rows), _BLOCK):
+        some = slice(start, start + _BLOCK)
+        walk(
+            rows[some], t.starts, t.feature, t.threshold, t.absent_left, t.left, t.right, out[some]
+        )
     return out
 
 

@@ -39,7 +39,7 @@ from stream.aside import Aside
 from stream.changelog_topic import ChangelogTopic
 from stream.checkpointing import Checkpoints
 from stream.drift import DETECTORS_HOME
-from stream.ending import end, end_within, run_all
+from stream.ending import end, end_within, leave, run_all
 from stream.exchange import Exchange
 from stream.followed import Followed, read_followed
 from stream.outbox import Outbox
@@ -306,7 +306,7 @@ async def _work(app: BankApp) -> None:
     await app.faust.start()
     loops = [app.checkpoint_regularly(), app.exchange.run(), app.watch_topics()]
     if app.settings.mode == "live":
-        loops += [app.publish_live(), app.install_live()]
+        loops += [app.publish_live(), app.renewals.releases(), app.renewals.days()]
     if app.settings.drift_watch:
         loops.append(_load_detectors(app))
     await run_all(loops)
@@ -343,4 +343,4 @@ async def _close(app: BankApp) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -25,6 +25,7 @@ from stream.gauges import show, tell_drift
 from stream.manifest import Partition
 from stream.outputs import OutputProducer, Outputs
 from stream.publishing import Publisher
+from stream.renewals import Renewals
 from stream.sequencer import Sequencer, Step
 from stream.settings import Settings
 from stream.sources import LOOK_EVERY_S, Sources
@@ -102,6 +103,14 @@ class BankApp:
         self._publishing: asyncio.Future[None] | None = None
         self._publisher = Publisher(
             worker.pipeline, taken.outbox, self.exchange, worker=settings.worker
+        )
+        self.renewals = Renewals(
+            worker.pipeline,
+            self.exchange,
+            self._lock,
+            install=self.install,
+            is_fit=self._knows_own,
+            telemetry=telemetry,
         )
         self.partitions: frozenset[Partition] = frozenset()
         self.faust = build_faust(settings, worker.topics, self.on_chunk, self.positions)
@@ -298,18 +307,6 @@ class BankApp:
                 self._publishing = asyncio.ensure_future(beside)  # to be ended, whatever ends this
             await asyncio.shield(self._publishing)
             self._is_publishing = False
-
-    async def install_live(self) -> None:
-        """Install every release as it comes, until cancelled."""
-        while True:
-            held = self.worker.pipeline.release_age
-            release = await self.exchange.wait_for(
-                lambda r, held=held: r.age > held and self._knows_own(r)  # type: ignore[misc]  # bound default
-            )
-            swap = self.worker.pipeline.swap_of(release)
-            await asyncio.to_thread(swap.find_out)
-            async with self._lock:
-                self.install(release, swap)
 
     def _knows_own(self, release: Release) -> bool:
         """Return whether what a release holds of this worker can be taken out of it again.

@@ -74,14 +74,19 @@ class Judge:
         return logit, alert, threshold
 
     def refit(self, log: RowLog, now_ms: int, *, window: float = 1.0) -> None:
-        """Weigh the experts afresh by the outcomes that are known at ``now_ms``.
+        """Weigh the experts afresh, see `refitted`."""
+        self.blend = self.refitted(log, now_ms, window=window)
 
-        ``window``, in (0, 1], is the part of the usual window that is looked at.
+    def refitted(self, log: RowLog, now_ms: int, *, window: float = 1.0) -> Blend:
+        """Return the experts' weights by the outcomes that are known at ``now_ms``.
+
+        Safe in another thread while no rows are dropped. ``window``, in (0, 1], is the part of the
+        usual window that is looked at.
         """
         window_ms = int(window * self._policy.blend.window_d * DAY_MS)
         rows = log.matured_since(now_ms - window_ms)
         fitted = log.at(rows[log.at(rows).known_ms <= now_ms])
-        self.blend = fit_blend(
+        return fit_blend(
             fitted.scores,
             fitted.outcome == FRAUD,
             (now_ms - fitted.known_ms) / DAY_MS,

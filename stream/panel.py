@@ -16,8 +16,9 @@ from models.named_arrays import under
 from models.release import Release
 from models.schema import Schema
 from models.summary import Part
-from stream.experts import LearningPolicy, OwnExpert, SharedExpert
+from stream.experts import LearningPolicy, SharedExpert
 from stream.nets import MergedNetExpert
+from stream.own_expert import OwnExpert
 from stream.probing import Answerer, Roles, StudentExpert
 from stream.proposals import ProposalPolicy, Proposer
 from stream.touched import TouchedPages
@@ -99,6 +100,11 @@ class Panel:
         )
         self.cold = self.of_consortium & (np.array(self.names) != "mlp_merged")
 
+    @property
+    def runs_scorecard(self) -> bool:
+        """Whether the scorecards run."""
+        return self._roles.runs_scorecard
+
     def _frozen(self) -> dict[str, StudentExpert | MergedNetExpert]:
         """Return by name the consortium's experts beside its scorecards."""
         held: dict[str, StudentExpert | MergedNetExpert] = {}
@@ -157,7 +163,7 @@ class Panel:
     ) -> list[NDArray[np.float64]]:
         """Return the scores of all experts but the families, in order."""
         mine = merged = personal = np.full(len(own), np.nan)
-        if self._roles.runs_scorecard:
+        if self.runs_scorecard:
             mine = self.own.score(own)
             merged, personal = self.shared.score_both(shared)
         of_member = [] if self._roles.personal is None else [personal]
@@ -174,7 +180,7 @@ class Panel:
         shareable
             Those of ``shared`` that the consortium may learn from.
         """
-        if self._roles.runs_scorecard:
+        if self.runs_scorecard:
             self.own.learn(own)
         self.shared.learn(shareable)
         if self.net is not None:
@@ -205,15 +211,24 @@ class Panel:
             Days that the own scorecard forgets, >= 1: more than one where it drifts.
         """
         held = cache(shared)  # many ask on some days; it copies what it gives
-        if self._roles.runs_scorecard:
+        if self.runs_scorecard:
             if self.own.wants_basis:
                 self.own.rebase(own())
             self.own.end_day(forgetting)
         for family in self.families:
             family.end_day(day, held)
+        self.end_day_of_net(shareable)
+        self.proposer.end_day(day, self.shared.basis, held)
+
+    def end_day_of_net(self, shareable: Callable[[], Matured]) -> None:
+        """Have the net that the bank trains for its consortium start, or go on by another basis."""
         if self.net is not None:
             self.net.end_day(shareable)
-        self.proposer.end_day(day, self.shared.basis, held)
+
+    def replace_family(self, i: int, family: Family) -> None:
+        """Have another one in a family's place."""
+        self.families = (*self.families[:i], family, *self.families[i + 1 :])
+        self.proposer.families = self.families
 
     def realign(
         self, retained: MaturedRows, families: Sequence[Family], net: SharedNet | None = None
@@ -229,7 +244,7 @@ class Panel:
         """
         self.net = net
         self.own = OwnExpert(self._schema, self._policy)
-        if self._roles.runs_scorecard:
+        if self.runs_scorecard:
             for block in retained.blocks():
                 self.own.learn(block)
         self.shared.restart()
@@ -340,7 +355,7 @@ class Panel:
 
     def scorers(self) -> dict[int, tuple[Basis, NDArray[np.float64]]]:
         """Return the scorecards that alerts may be explained by, by position in ``names``."""
-        if not self._roles.runs_scorecard:
+        if not self.runs_scorecard:
             return {}
         held: dict[int, OwnExpert | SharedExpert] = {0: self.own, 1: self.shared}
         return {

@@ -19,15 +19,17 @@ from models.features.accounts import N_FEATURES as N_ACCOUNT
 from models.features.attributes import attribute_rows
 from models.features.entities import N_FEATURES as N_ENTITY
 from models.features.entities import read
-from models.records import Alert, Label, TransactionBatch
+from models.records import Label, TransactionBatch
 from models.release import Age, Release, Source
 from models.summary import Contribution
 from stream.account_table import AccountTable
 from stream.admission import admit, segments
+from stream.day_over import DayOver
 from stream.drift import DriftWatch
 from stream.drift_policy import DriftAlarm, watched_columns
 from stream.entity_table import EntityTable
 from stream.expert_arrays import is_same_weights
+from stream.fixed_rows import FixedRows
 from stream.judge import N_RECENT, Judge
 from stream.known_rows import KnownRows
 from stream.label_join import LabelJoin, Rejected, hash_ids
@@ -35,9 +37,9 @@ from stream.panel import Panel, Piece
 from stream.pipeline_config import PipelineConfig
 from stream.row_log import LEGIT, RowLog, own_rows
 from stream.scales import AttributeScales
-from stream.scored import Scored
+from stream.scored import Scored, Segment
 from stream.summaries import Draft, Summaries
-from stream.swap import FixedRows, Swap
+from stream.swap import Swap
 from stream.units import UnitAlignment, rescale_state
 
 
@@ -48,6 +50,13 @@ class Pipeline:
     ----------
     config
         Fixed for the pipeline's life.
+
+    Attributes
+    ----------
+    leaves_days
+        Whether what is slow at a day's end is left to whoever asks for `day_over`.
+    day_over
+        The newest day of which it is left, None for none; see `stream.day_work`.
     """
 
     def __init__(self, config: PipelineConfig) -> None:
@@ -59,7 +68,7 @@ class Pipeline:
         self.panel = Panel(
             schema,
             config.learning,
-            self._families(),
+            self.untrained_families(),
             config.proposing,
             config.roles,
             self._net(),
@@ -80,6 +89,8 @@ class Pipeline:
         self.units = UnitAlignment(is_known=config.is_unit_known)
         self.scales = AttributeScales(schema, config.unknown_scales)
         self.known = KnownRows(self.log, self.units, self.scales)
+        self.leaves_days = False
+        self.day_over: DayOver | None = None
         columns = watched_columns(schema)
         self.drift = DriftWatch(config.drift, columns, self.panel.names) if config.drift else None
         self.drift_alarms: list[DriftAlarm] = []
@@ -120,21 +131,10 @@ class Pipeline:
             part = batch.take(rows), attributes[rows]
             scored.append(self._score_segment(*part, arrival_ms[start:stop], hashes[rows]))
             self.watermark_ms = int(arrival_ms[stop - 1])
-        scores, logit, alert = (
-            np.concatenate(column) if scored else empty
-            for column, empty in zip(
-                list(zip(*scored, strict=True))[:3] or [(), (), ()],
-                (np.empty((0, len(self.panel.names))), np.empty(0), np.empty(0, bool)),
-                strict=True,
-            )
-        )
-        return Scored(
+        return Scored.of(
+            scored,
             accepted=accepted,
             experts=self.panel.names,
-            scores=scores,
-            logit=logit,
-            alert=alert,
-            alerts=[one for segment in scored for one in segment[3]],
             rejected=rejected,
             release=self.release_age.number,
         )
@@ -145,7 +145,7 @@ class Pipeline:
         attributes: NDArray[np.float32],
         arrival_ms: NDArray[np.int64],
         hashes: NDArray[np.uint64],
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], list[Alert]]:
+    ) -> Segment:
         n = len(batch)
         account = self.accounts.rows(batch.account_id)
         features = np.empty((n, self.config.schema.n_features), np.float32)
@@ -181,7 +181,7 @@ class Pipeline:
             threshold=threshold[chosen],
             release=self.release_age.number,
         )
-        return scores, logit, alert, alerts
+        return Segment(scores, logit, alert, alerts)
 
     def _read_entities(
         self, batch: TransactionBatch, features: NDArray[np.float32]
@@ -244,7 +244,8 @@ class Pipeline:
         for row in rows.entity.astype(np.int64).T:
             self.entities.learn(np.ascontiguousarray(row), event_ms, known_ms, shared.is_fraud)
 
-    def _families(self) -> list[Family]:
+    def untrained_families(self) -> list[Family]:
+        """Return the bank's own models as they are before the first payment."""
         return make_families(self.config.families, seed=self.config.seed)
 
     def _net(self) -> SharedNet | None:
@@ -256,7 +257,8 @@ class Pipeline:
         if found is not None:
             rescale_state(self.accounts, self.log, found)
             if is_first:  # later it is a matter of per cents, which models outlive
-                self.panel.realign(self.known.own(self.tick_ms), self._families(), self._net())
+                own = self.known.own(self.tick_ms)
+                self.panel.realign(own, self.untrained_families(), self._net())
                 self._note_scorers({1})
             else:
                 shared.recount(self.known.for_all(self.tick_ms))
@@ -273,22 +275,30 @@ class Pipeline:
         if self.scales.settle(self.panel.shared.basis):
             self.log.version += 1
         forgetting = self.drift.forgetting(0) if self.drift else 1.0
-        self.panel.end_day(
-            self.tick_ms // DAY_MS,
-            lambda: self.known.own(self.tick_ms),
-            lambda: self.known.shared(self.tick_ms).whole(),
-            shareable=lambda: self.known.for_all(self.tick_ms).whole(),
-            forgetting=forgetting,
-        )
-        self._note_scorers({0})
         window = self.drift.blend_window() if self.drift else 1.0
-        self.judge.refit(self.log, self.tick_ms, window=window)
-        self.judge.rescore(self.log, self._rescored)
+        if self.leaves_days:
+            self.panel.end_day_of_net(lambda: self.known.for_all(self.tick_ms).whole())
+            self.day_over = DayOver(self.tick_ms // DAY_MS, forgetting, window)
+        else:
+            self.panel.end_day(
+                self.tick_ms // DAY_MS,
+                lambda: self.known.own(self.tick_ms),
+                lambda: self.known.shared(self.tick_ms).whole(),
+                shareable=lambda: self.known.for_all(self.tick_ms).whole(),
+                forgetting=forgetting,
+            )
+            self.judge.refit(self.log, self.tick_ms, window=window)
+        self.rejudge({0})
         self.log.drop_before(
             self.tick_ms - self.config.retention_ms,
             keep_from=self.labels.first_fresh(self.log),
             max_matured=self.config.retained_rows,
         )
+
+    def rejudge(self, experts: set[int]) -> None:
+        """Explain alerts by scorecards that are others now, and tell the budget what scores are."""
+        self._note_scorers(experts)
+        self.judge.rescore(self.log, self._rescored)
 
     def _note_scorers(self, experts: set[int]) -> None:
         newest = self.log.newest(N_RECENT)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from models.basis import Basis
 from models.errors import InvalidInputError
-from models.families.base import Family
+from models.families.base import Family, Grower
 from models.matured import Matured
 from models.summary import proposal_arrays
 from models.trees import TreeList, together
@@ -67,8 +67,29 @@ class Proposer:
         self.basis = 0
         self.is_changed = False
 
+    def due(self, day: int, basis: Basis | None) -> list[Grower]:
+        """Return what grows trees, if a period has begun and there is a scorer to improve on."""
+        policy = self._policy
+        if basis is None or day // policy.period_d == self.period or policy.n_trees == 0:
+            return []
+        growers = [f.propose(basis, n_trees=policy.n_trees, day=day) for f in self.families]
+        return [grower for grower in growers if grower is not None]
+
+    def grown(self, growers: Sequence[Grower], matured: Matured) -> list[TreeList]:
+        """Return the trees that are grown where enough has matured; safe in another thread."""
+        n, frauds = len(matured), int(np.count_nonzero(matured.is_fraud))
+        enough = n >= self._policy.min_n and self._policy.min_frauds <= frauds < n
+        grown = [grow(matured) for grow in growers if enough]  # at first frauds alone mature
+        return [trees for trees in grown if trees is not None and len(trees)]
+
+    def take_up(self, found: Sequence[TreeList], day: int, basis: Basis | None) -> None:
+        """Propose what was grown on a basis at a day's end."""
+        if found and basis is not None:
+            self.trees, self.period = together(found), day // self._policy.period_d
+            self.basis, self.is_changed = basis.number, True
+
     def end_day(self, day: int, basis: Basis | None, retained: Callable[[], Matured]) -> None:
-        """Propose if a period has begun and there is a scorer to improve on.
+        """Propose if it is time to.
 
         Parameters
         ----------
@@ -79,21 +100,9 @@ class Proposer:
         retained
             Gives the matured rows still held.
         """
-        period, policy = day // self._policy.period_d, self._policy
-        if basis is None or period == self.period or not self.families or policy.n_trees == 0:
-            return
-        matured = retained()
-        n, frauds = len(matured), int(np.count_nonzero(matured.is_fraud))
-        if n < policy.min_n or not policy.min_frauds <= frauds < n:  # at first frauds alone mature
-            return
-        grown = [
-            family.propose(basis, matured, n_trees=policy.n_trees, day=day)
-            for family in self.families
-        ]
-        found = [trees for trees in grown if trees is not None and len(trees)]
-        if found:
-            self.trees, self.period = together(found), period
-            self.basis, self.is_changed = basis.number, True
+        growers = self.due(day, basis)
+        if growers:
+            self.take_up(self.grown(growers, retained()), day, basis)
 
     def take(self) -> dict[str, NDArray[np.generic]] | None:
         """Return the arrays of a ``trees`` contribution if there is a new one."""

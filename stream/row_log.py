@@ -9,6 +9,7 @@ of it stays stored, see `stream.stretches`.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Literal, cast
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,6 +190,7 @@ class RowLog(_Columns):
         }
         self.first_pending = self.version = 0
         self._dropped = 0
+        self._holders: WeakSet[object] = WeakSet()
         self._positions = KeyIndex()
         self._touched = {
             name: TouchedPages(np.dtype(layout).itemsize) for name, layout in self._layout.items()
@@ -288,11 +290,18 @@ class RowLog(_Columns):
         """Return the rows whose outcome became known at or after an instant."""
         return np.flatnonzero(self.known_ms >= max(known_ms, 0))
 
+    def hold(self, holder: object) -> None:
+        """Keep all rows as long as somebody lives who looks at them in another thread."""
+        self._holders.add(holder)
+
     def drop_before(self, arrival_ms: int, *, keep_from: int, max_matured: int) -> None:
         """Forget the rows scored before a watermark, but none pending and none from a row on.
 
         Of more than ``max_matured`` rows before the first that is pending, the oldest go too.
+        While rows are held for somebody, none go: they do the next time.
         """
+        if self._holders:
+            return
         n = self._scored_by(arrival_ms, "left")
         n = min(max(n, self.first_pending - max_matured), self.first_pending, keep_from)
         if n <= 0:

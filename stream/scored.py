@@ -1,12 +1,23 @@
 """What comes of scoring a batch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.records import Alert
 from stream.label_join import Rejected
+
+
+class Segment(NamedTuple):
+    """What comes of rows between two ticks; see `Scored`."""
+
+    scores: NDArray[np.float64]
+    logit: NDArray[np.float64]
+    alert: NDArray[np.bool_]
+    alerts: list[Alert]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,3 +52,27 @@ class Scored:
     alerts: list[Alert]
     rejected: list[Rejected]
     release: int
+
+    @classmethod
+    def of(
+        cls,
+        segments: Sequence[Segment],
+        *,
+        accepted: NDArray[np.int64],
+        experts: tuple[str, ...],
+        rejected: list[Rejected],
+        release: int,
+    ) -> Self:
+        """Return what came of segments, one after the other."""
+        none = Segment(np.empty((0, len(experts))), np.empty(0), np.empty(0, np.bool_), [])
+        held = segments or [none]
+        return cls(
+            accepted=accepted,
+            experts=experts,
+            scores=np.concatenate([each.scores for each in held]),
+            logit=np.concatenate([each.logit for each in held]),
+            alert=np.concatenate([each.alert for each in held]),
+            alerts=[one for each in held for one in each.alerts],
+            rejected=rejected,
+            release=release,
+        )

@@ -1,7 +1,6 @@
 """What a release changes of a worker, found out in a thread while decisions are made."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,57 +10,7 @@ from models.matured import Matured
 from models.release import Release, Source
 from stream.entity_table import EntityTable
 from stream.experts import SharedExpert
-from stream.row_log import FRAUD, LoggedRows, RetainedRows, RowLog
-
-_BLOCK = 1_000
-"""Rows for which the thread keeps Python's lock, a few milliseconds.
-
-Kernels that decisions call do not let go of it: they would wait to get it back at each call.
-"""
-
-
-class FixedRows(RetainedRows):
-    """Matured rows of a log as they are at an instant; what becomes of them later is not seen.
-
-    Parameters
-    ----------
-    log
-        May be appended to and settled meanwhile.
-    index
-        int64 of shape (n,): which rows.
-    view
-        How they are seen; safe in another thread.
-    """
-
-    def __init__(
-        self, log: RowLog, index: NDArray[np.int64], view: Callable[[LoggedRows], Matured]
-    ) -> None:
-        super().__init__(log, index, view)
-        self._version, self._rows = log.version, log.at(index)  # at their places, come what may
-        self._known_ms, self._is_fraud = self._rows.known_ms, self._rows.outcome == FRAUD
-
-    def blocks(self, n: int = _BLOCK) -> Iterator[Matured]:
-        """Yield the rows in order, at most ``n`` at a time."""
-        return super().blocks(n)
-
-    def block(self, rows: slice) -> Matured:
-        """Return some of the rows."""
-        seen = self._view(self._rows.part(rows))
-        return replace(seen, known_ms=self._known_ms[rows], is_fraud=self._is_fraud[rows])
-
-    def newer(self, known: NDArray[np.int64]) -> Matured | None:
-        """Return those of the rows known now that are not in here, or got another outcome since.
-
-        In the order in which they became known. None where rows were dropped or changed, so that
-        what was seen may have been anything.
-        """
-        log = self._log
-        if log.version != self._version:
-            return None
-        is_here = np.zeros(log.size, np.bool_)
-        is_here[self._index] = self._rows.known_ms == self._known_ms
-        index = known[~is_here[known]]
-        return self._view(log.at(index[np.lexsort((index, log.at(index).known_ms))]))
+from stream.fixed_rows import FixedRows
 
 
 class Swap:

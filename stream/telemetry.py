@@ -21,6 +21,7 @@ STREAMS = ("transactions", "labels")
 LABEL_OUTCOMES = ("joined", "duplicate", "contradicting", "parked_dropped")
 _CHUNK_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 _EXCHANGE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_DAY_BUCKETS_S = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0)
 
 
 class Telemetry:
@@ -58,6 +59,9 @@ class Telemetry:
         )
         self.install_s = histogram(
             "release_install_duration_seconds", "Swap a release in.", _EXCHANGE_BUCKETS_S
+        )
+        self.day_s = histogram(
+            "day_duration_seconds", "Renew models at a day's end, beside.", _DAY_BUCKETS_S
         )
         self.summary_s = histogram(
             "summary_duration_seconds", "Export, sign and publish.", _EXCHANGE_BUCKETS_S

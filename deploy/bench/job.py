@@ -3,8 +3,8 @@
 Every contestant is a process of its own that reads the same bank's records from the same broker.
 Times count from a fifth of the records to the last one. What differs, for or against us: the worker
 reads labels too, stores its state three times as often as by default, publishes a summary each time
-and installs the release that comes of it, and a day of its bank passes in some seconds, so that the
-work of a day's end comes thousands of times as often as it would; the peers do less (`peers`).
+and installs the release that comes of it, and a day of its bank passes in some seconds, so that its
+models are renewed all the time; the peers do less (`peers`).
 """
 
 import json

@@ -17,6 +17,8 @@ from models.toml_table import near_miss
 from models.trees import TreeList
 
 Retained = Callable[[], Matured]
+Grower = Callable[[Matured], TreeList | None]
+"""Grows trees on rows that are held, with accounts and the consortium's log-odds; in any thread."""
 Options = TypeVar("Options")
 
 
@@ -53,6 +55,13 @@ class Family(Protocol):
     def learn(self, matured: Matured) -> None:
         """Take outcomes in; families that are refitted ignore them."""
 
+    def is_due(self, day: int) -> bool:
+        """Return whether it is time to refit at a day's end; then `end_day` looks at the rows.
+
+        A refit begins anew: one of the same options and seed to which the basis is installed would
+        be the same after it.
+        """
+
     def end_day(self, day: int, retained: Retained) -> None:
         """Refit where it is time to.
 
@@ -74,15 +83,15 @@ class Family(Protocol):
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
 
-    def propose(self, basis: Basis, matured: Matured, *, n_trees: int, day: int) -> TreeList | None:
-        """Return trees for the consortium's basis, None from families without trees.
+    def propose(self, basis: Basis, *, n_trees: int, day: int) -> Grower | None:
+        """Return what grows trees for the consortium's basis, None from families without trees.
+
+        What it needs of the model it has by then.
 
         Parameters
         ----------
         basis
             The consortium's in force; thresholds are its edges.
-        matured
-            The rows that are held, with accounts and the consortium's log-odds.
         n_trees
             At most.
         day

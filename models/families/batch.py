@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.basis import Basis
 from models.errors import InvalidInputError
-from models.families.base import Retained, demand, read_options
+from models.families.base import Grower, Retained, demand, read_options
 from models.families.grown_trees import as_proposal, flat, from_lightgbm
 from models.families.ordinals import Binning, ordinals
 from models.families.scorecard import MAX_LOGIT, thinned
@@ -117,10 +117,14 @@ class BatchFamily:
         """Bin rows by this basis from the next refit on."""
         self._asked = Binning.of_cuts(basis)
 
+    def is_due(self, day: int) -> bool:
+        """Return whether the last fit is old enough."""
+        is_old = self._trees is None or day >= self._day + self._options.refit_d
+        return self._asked is not None and is_old
+
     def end_day(self, day: int, retained: Retained) -> None:
         """Refit where the last fit is old enough and enough has matured."""
-        is_due = self._trees is None or day >= self._day + self._options.refit_d
-        if self._asked is None or not is_due:
+        if self._asked is None or not self.is_due(day):
             return
         matured = retained()
         frauds = int(matured.is_fraud.sum())
@@ -143,9 +147,10 @@ class BatchFamily:
         self._trees, self._fitted = flat(from_lightgbm(fitted.dump_model(), binning)), binning
         self._day = day
 
-    def propose(self, basis: Basis, matured: Matured, *, n_trees: int, day: int) -> TreeList | None:
-        """Return small trees; see `grow_trees`."""
-        return grow_trees(Binning.of_cuts(basis), matured, n_trees=n_trees, seed=self._seed + day)
+    def propose(self, basis: Basis, *, n_trees: int, day: int) -> Grower | None:
+        """Return what grows small trees; see `grow_trees`."""
+        binning, seed = Binning.of_cuts(basis), self._seed + day
+        return lambda matured: grow_trees(binning, matured, n_trees=n_trees, seed=seed)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""

@@ -17,7 +17,7 @@ _PANEL = 128  # rows that are factored before the rest is updated; a multiple of
 _TILE = 128  # columns: a panel's tile of 128 KiB stays in the second-level cache
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _factor_rows(a, top, bottom):  # type: ignore[no-untyped-def]  # compiled
     """Factor rows top..bottom, all columns; return False where a is not positive definite."""
     n = a.shape[0]
@@ -34,7 +34,7 @@ def _factor_rows(a, top, bottom):  # type: ignore[no-untyped-def]  # compiled
     return True
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _pack(a, top, bottom, packed):  # type: ignore[no-untyped-def]  # compiled
     """Lay out rows top..bottom by strips of LANES columns, the first of them at bottom."""
     n, m = a.shape[0], bottom - top
@@ -46,7 +46,7 @@ def _pack(a, top, bottom, packed):  # type: ignore[no-untyped-def]  # compiled
                 packed[at + lane] = row[j + lane]
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _subtract(a, top, bottom, stop, packed):  # type: ignore[no-untyped-def]  # compiled
     """Subtract from rows bottom..stop the products of rows top..bottom.
 
@@ -64,13 +64,13 @@ def _subtract(a, top, bottom, stop, packed):  # type: ignore[no-untyped-def]  # 
                 subtract_products(a, i * n + j, n, packed, left, (j - bottom) * m, m)
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _end(start, stop, step):  # type: ignore[no-untyped-def]  # compiled
     """Return where a first part of start..stop ends: whole steps follow, the rest comes first."""
     return stop - (stop - start - 1) // step * step
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _factor(a):  # type: ignore[no-untyped-def]  # compiled
     """Turn the upper triangle of a into U with U^T U = a; return False where there is none."""
     n = a.shape[0]
@@ -90,7 +90,7 @@ def _factor(a):  # type: ignore[no-untyped-def]  # compiled
     return True
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _product(row, x, start):  # type: ignore[no-untyped-def]  # compiled
     """Return the sum of row[j] * x[j] from start on, in eight chains that do not wait."""
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
@@ -110,7 +110,7 @@ def _product(row, x, start):  # type: ignore[no-untyped-def]  # compiled
     return ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _substitute(u, x):  # type: ignore[no-untyped-def]  # compiled
     """Turn x into the solution of U^T U x = x."""
     n = len(x)

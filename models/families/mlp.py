@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.basis import Basis
 from models.errors import IncompatibleSummaryError
-from models.families.base import Retained, demand, read_options
+from models.families.base import Grower, Retained, demand, read_options
 from models.families.mlp_parameters import (
     N_FIRST,
     N_SECOND,
@@ -31,7 +31,6 @@ from models.families.mlp_parameters import (
 from models.families.network import MAX_WEIGHT
 from models.families.ordinals import Binning, ordinals
 from models.matured import Matured
-from models.trees import TreeList
 
 Floats = NDArray[np.float32]
 
@@ -197,14 +196,18 @@ class MlpFamily:
         """Start anew on this basis at the end of the day."""
         self._asked = Binning.of(basis)
 
+    def is_due(self, day: int) -> bool:
+        """Return whether another basis was asked for than the net's."""
+        asked = self._asked
+        return asked is not None and (self._fitted is None or self._fitted.number != asked.number)
+
     def end_day(self, day: int, retained: Retained) -> None:
         """Start on the basis that was asked for where enough has matured."""
-        asked = self._asked
-        if asked is None or (self._fitted is not None and self._fitted.number == asked.number):
+        if self._asked is None or not self.is_due(day):
             return
         matured = retained()
         if self.is_enough(matured):
-            self.begin(asked, matured)
+            self.begin(self._asked, matured)
             self._day = day
 
     def is_enough(self, matured: Matured) -> bool:
@@ -313,7 +316,7 @@ class MlpFamily:
             )
         self._set(merged.flat)
 
-    def propose(self, basis: Basis, matured: Matured, *, n_trees: int, day: int) -> TreeList | None:
+    def propose(self, basis: Basis, *, n_trees: int, day: int) -> Grower | None:
         """Return None: a net has no trees."""
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:

@@ -14,6 +14,8 @@ from models.errors import InvalidInputError
 from models.histograms import N_CELLS
 
 ABSENT = 0
+_BLOCK = 8_192
+"""Rows for which a thread keeps Python's lock, a few milliseconds."""
 MAX_EDGES = 253  # so that the highest ordinal fits a byte
 NO_CATEGORIES = CategoryView(np.empty(0, np.int64), np.empty((0, N_CELLS), np.float32))
 
@@ -140,5 +142,7 @@ def ordinals(binning: Binning, rows: NDArray[np.float32]) -> NDArray[np.uint8]:
     if rows.ndim != 2 or rows.shape[1] != binning.n_features:
         raise InvalidInputError(f"rows: expected {binning.n_features} columns, got {rows.shape}")
     out = np.empty(rows.shape, np.uint8)
-    _ordinals(binning.categories.apply(rows), binning.table, out)
+    for start in range(0, len(rows), _BLOCK):
+        some = slice(start, start + _BLOCK)
+        _ordinals(binning.categories.apply(rows[some]), binning.table, out[some])
     return out

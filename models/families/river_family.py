@@ -14,8 +14,9 @@ anew from the last ``renew_n`` learnable rows that are retained, on the basis th
 import importlib
 import inspect
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from river.base import Classifier
 
 from models.basis import Basis
 from models.errors import InvalidInputError, SettingsError
-from models.families.base import Retained, checked_value, demand, read_options
+from models.families.base import Grower, Retained, checked_value, demand, read_options
 from models.families.grown_trees import Leaf, Node, as_proposal, bounded, from_river
 from models.families.ordinals import ABSENT, Binning, ordinals
 from models.matured import Matured
@@ -241,11 +242,16 @@ class RiverFamily:
         """Begin on this basis when the model next begins anew."""
         self._asked = Binning.of(basis)
 
+    def is_due(self, day: int) -> bool:
+        """Return whether there is no model, or an old one, or one that has learnt much."""
+        options = self._options
+        is_old = day >= self._day + options.renew_d or self._log.n >= options.log_n
+        return self._asked is not None and (self._fitted is None or is_old)
+
     def end_day(self, day: int, retained: Retained) -> None:
         """Begin, or begin anew, where it is time and enough has matured."""
         options = self._options
-        is_old = day >= self._day + options.renew_d or self._log.n >= options.log_n
-        if self._asked is None or not (self._fitted is None or is_old):
+        if self._asked is None or not self.is_due(day):
             return
         matured = retained()
         frauds = int(matured.is_fraud.sum())
@@ -261,12 +267,10 @@ class RiverFamily:
         members = list(self._model) if hasattr(self._model, "__iter__") else [self._model]
         return [each._root for each in members if hasattr(each, "_root")]  # noqa: SLF001  # river has no other way
 
-    def propose(self, basis: Basis, matured: Matured, *, n_trees: int, day: int) -> TreeList | None:
-        """Return the model's trees as they are, if it has any and they are of the basis' bins."""
+    def propose(self, basis: Basis, *, n_trees: int, day: int) -> Grower | None:
+        """Return what gives the trees that the model has by now, if they are of the basis' bins."""
         fitted = self._fitted
-        if fitted is None or matured.accounts is None:
-            return None
-        if not np.array_equal(fitted.edges, basis.edges):
+        if fitted is None or not np.array_equal(fitted.edges, basis.edges):
             return None
         cut: list[Node | Leaf] = []
         for root in self._roots()[:n_trees]:
@@ -275,8 +279,7 @@ class RiverFamily:
             except InvalidInputError:  # a split that is not numeric: this tree is not proposed
                 continue
             cut.append(bounded(tree, max_leaves=16, max_depth=6))
-        least = TreeLimits().min_accounts
-        return as_proposal(cut, matured.features, matured.accounts, min_accounts=least)
+        return partial(_counted, cut) if cut else None
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views): the log, of which the model follows."""
@@ -296,3 +299,11 @@ class RiverFamily:
         if self._fitted is not None:
             found = np.array(arrays["log/found"], np.uint8)
             self._learn(found, np.array(arrays["log/is_fraud"], bool))
+
+
+def _counted(cut: Sequence[Node | Leaf], matured: Matured) -> TreeList | None:
+    """Return trees with the rows and accounts of their leaves; None without accounts."""
+    if matured.accounts is None:
+        return None
+    least = TreeLimits().min_accounts
+    return as_proposal(cut, matured.features, matured.accounts, min_accounts=least)

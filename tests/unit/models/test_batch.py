@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models.basis import Basis
 from models.errors import InvalidInputError
 from models.evaluation import average_precision
 from models.families import batch
@@ -97,19 +98,26 @@ def test_rows_that_the_consortium_did_not_score_count_with_the_own_rate() -> Non
     np.testing.assert_array_equal(one.score(TEST.features), other.score(TEST.features))
 
 
+def grown(family: BatchFamily, basis: Basis, matured: Matured) -> TreeList | None:
+    """Return four trees at most of one day."""
+    grow = family.propose(basis, n_trees=4, day=1)
+    assert grow is not None
+    return grow(matured)
+
+
 def test_proposals_keep_within_the_consortiums_bounds() -> None:
     """On the basis that is asked for, with accounts counted; without them nothing is grown."""
     family = a_family()
-    found = family.propose(BASIS, FIRST, n_trees=4, day=1)
+    found = grown(family, BASIS, FIRST)
     assert found is not None
     assert 0 < len(found) <= 4
     check_trees(found, BASIS, TreeLimits(max_trees=4))
     assert found.leaf_value is None
-    other = family.propose(OTHER_BASIS, FIRST, n_trees=4, day=1)
+    other = grown(family, OTHER_BASIS, FIRST)
     assert other is not None
     check_trees(other, OTHER_BASIS, TreeLimits(max_trees=4))
     with pytest.raises(InvalidInputError, match="accounts"):
-        family.propose(BASIS, replace(FIRST, accounts=None), n_trees=4, day=1)
+        grown(family, BASIS, replace(FIRST, accounts=None))
 
 
 def test_trees_split_at_cuts_finer_than_bins() -> None:
@@ -129,7 +137,7 @@ def test_trees_split_at_cuts_finer_than_bins() -> None:
     for family in (one, other):
         family.end_day(1, lambda: FIRST)
     np.testing.assert_array_equal(one.score(TEST.features), other.score(TEST.features))
-    found = other.propose(few, FIRST, n_trees=4, day=1)
+    found = grown(other, few, FIRST)
     assert found is not None
     check_trees(found, few, TreeLimits(max_trees=4))
     assert j in found.feature

@@ -117,14 +117,18 @@ def test_it_begins_anew_on_the_basis_that_was_asked_for() -> None:
 def test_trees_are_proposed_as_they_are(model: str, parameters: dict[str, Any]) -> None:
     """Within the consortium's bounds; of other bins than the basis' none."""
     family = a_family(model, parameters=parameters, every=1, renew_d=3)
-    found = family.propose(BASIS, FIRST, n_trees=9, day=4)
+    grow = family.propose(BASIS, n_trees=9, day=4)
+    assert grow is not None
+    family.learn(SECOND)  # goes on, and what grows the trees has what it needs
+    found = grow(FIRST)
     assert found is not None
     check_trees(found, BASIS, TreeLimits())
-    assert family.propose(OTHER_BASIS, FIRST, n_trees=9, day=4) is None
+    assert family.propose(OTHER_BASIS, n_trees=9, day=4) is None
 
 
 def test_models_without_trees_and_rows_without_accounts_propose_nothing() -> None:
     """Nor does a model that has not begun."""
-    assert a_family(renew_d=3).propose(BASIS, FIRST, n_trees=9, day=4) is None
-    trees = a_family(TREE, renew_d=3)
-    assert trees.propose(BASIS, replace(FIRST, accounts=None), n_trees=9, day=4) is None
+    assert a_family(renew_d=3).propose(BASIS, n_trees=9, day=4) is None
+    grow = a_family(TREE, renew_d=3).propose(BASIS, n_trees=9, day=4)
+    assert grow is not None
+    assert grow(replace(FIRST, accounts=None)) is None

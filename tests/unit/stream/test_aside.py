@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from stream.aside import Aside
+from stream.aside import Aside, beside
 
 
 async def test_work_is_done_in_the_thread_and_given_back() -> None:
@@ -59,3 +59,39 @@ async def test_what_is_cancelled_here_is_cancelled_there() -> None:
         assert ended == ["cancelled"]
     assert ended == ["cancelled", "left"]
     assert "state" not in {thread.name for thread in threading.enumerate()}
+
+
+async def test_work_beside_is_waited_for_while_the_loop_goes_on() -> None:
+    """What it raises is raised here."""
+    goes_on, done = threading.Event(), []
+
+    def work() -> None:
+        goes_on.wait(5.0)
+        done.append(threading.current_thread().daemon)
+
+    task = asyncio.create_task(beside(work))
+    await asyncio.sleep(0.01)
+    assert not task.done()
+    goes_on.set()
+    await task
+    assert done == [True]
+    with pytest.raises(ZeroDivisionError):
+        await beside(lambda: 1 // 0)  # type: ignore[arg-type, return-value]  # what it gives is left
+
+
+async def test_work_beside_that_nobody_waits_for_any_more_is_left() -> None:
+    """It goes on, and tells nobody."""
+    goes_on, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        goes_on.wait(5.0)
+        done.set()
+
+    task = asyncio.create_task(beside(work))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    goes_on.set()
+    assert await asyncio.to_thread(done.wait, 5.0)
+    await asyncio.sleep(0.01)

@@ -84,3 +84,25 @@ def test_a_process_that_hangs_is_ended_with_one_and_a_line() -> None:
     )
     assert done.returncode == 1
     assert "did not come to an end within 0.1 s and is ended now" in done.stderr
+
+
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_a_process_leaves_while_work_goes_on_beside(is_busy: bool) -> None:
+    """At once, with its code, and with what it has said; so it does without such work."""
+    code = f"""
+import asyncio, threading, time
+from stream.aside import beside
+from stream.ending import leave
+
+async def main():
+    asyncio.create_task(beside(lambda: time.sleep(60.0 if {is_busy} else 0.0)))
+    await asyncio.sleep(0.1)
+
+asyncio.run(main())
+print("said")
+leave(3)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "said\n", "")

@@ -15,8 +15,9 @@ from models.features.accounts import DAY_MS
 from models.histograms import add_rows, empty_counts
 from models.matured import Matured
 from models.schema import Schema
-from stream.experts import LearningPolicy, OwnExpert, SharedExpert
+from stream.experts import LearningPolicy, SharedExpert
 from stream.moments import MAX_FEATURES, MomentLearner
+from stream.own_expert import OwnExpert
 
 SCHEMA = Schema(entity_kinds=())
 POLICY = LearningPolicy(

@@ -244,7 +244,7 @@ def test_a_new_unit_begins_the_shared_net_anew() -> None:
     fresh = pipeline._net()  # as an alignment makes it
     assert fresh is not None
     retained = pipeline.known.own(pipeline.tick_ms)
-    pipeline.panel.realign(retained, pipeline._families(), fresh)
+    pipeline.panel.realign(retained, pipeline.untrained_families(), fresh)
     assert pipeline.panel.net is fresh
     assert fresh.contribution() is None
     fresh.end_day(pipeline.known.for_all(pipeline.tick_ms).whole)

@@ -84,10 +84,10 @@ def test_outcomes_that_came_meanwhile_are_in_it_once(n_later: int) -> None:
 
 
 @pytest.mark.parametrize("is_found_out_before", [True, False])
-def test_rows_that_were_dropped_meanwhile_are_encoded_at_the_swap(
+def test_rows_that_were_changed_meanwhile_are_encoded_at_the_swap(
     *, is_found_out_before: bool
 ) -> None:
-    """After the end of a day that lets go of some, what was or will be seen may be anything."""
+    """As where amounts are aligned: what was or will be seen may be anything."""
     at = PLACES[-2] + 1
     ready, at_once = a_bank(at), a_bank(at)
     release = another(ready)
@@ -95,11 +95,7 @@ def test_rows_that_were_dropped_meanwhile_are_encoded_at_the_swap(
     if is_found_out_before:
         swap.find_out()
     for pipeline in (ready, at_once):
-        n_before = pipeline.log.size
-        pipeline.log.drop_before(
-            pipeline.tick_ms - 20 * DAY_MS, keep_from=pipeline.log.size, max_matured=5
-        )
-        assert pipeline.log.size < n_before
+        pipeline.log.change_features(half_of_all)
     if not is_found_out_before:
         swap.find_out()
     assert swap.encoded(known_to_all(ready)) is None
@@ -108,6 +104,27 @@ def test_rows_that_were_dropped_meanwhile_are_encoded_at_the_swap(
     assert {n: a.tobytes() for n, a in ready.panel.arrays().items()} == {
         n: a.tobytes() for n, a in at_once.panel.arrays().items()
     }
+
+
+def half_of_all(features: np.ndarray) -> None:
+    features *= np.float32(0.5)
+
+
+def test_a_day_that_ends_meanwhile_lets_go_of_no_rows() -> None:
+    """They go the next time; what was made ready serves."""
+    pipeline = a_bank(PLACES[-2] + 1)
+    release, before = another(pipeline), pipeline.log.size
+    swap = pipeline.swap_of(release)
+    for is_held in (True, False):
+        pipeline.log.drop_before(
+            pipeline.tick_ms - 20 * DAY_MS, keep_from=pipeline.log.size, max_matured=5
+        )
+        assert (pipeline.log.size == before) is is_held
+        if is_held:
+            swap.find_out()
+            assert swap.encoded(known_to_all(pipeline)) is not None
+            pipeline.install(release, swap)
+            del swap
 
 
 def test_a_release_of_the_same_basis_encodes_nothing() -> None:
