@@ -6,6 +6,7 @@ L_r(w_without), held against the most that r could gain, L_r(prior) - L_r(w_r), 
 solution, and ``prior_gain`` more: what a few frauds seem to teach is mostly chance.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -209,6 +210,8 @@ def _most_harmful(
 ) -> _Harm:
     """Return the harms in the presence of all ``models``; those that were left out have no voice.
 
+    Jurors speak for all where there are many models.
+
     With w the solution of all, H and g the curvature with ridge and the gradient of a sender's
     absence, w_without = w + H^-1 (A_s w - b_s).
     """
@@ -231,15 +234,29 @@ def _most_harmful(
         np.subtract(curvature, model.sums.curvature, out=others, casting="same_kind")
         step = solve_packed(others, pull, ridge=config.ridge, tolerance=_STEP_TOLERANCE).x
         points[:, column] = start + step
-    said = np.empty((len(models), len(models)))  # a row for each voter
-    for row, model in enumerate(models.values()):
-        *without, with_all = losses(model.sums, points)
-        said[row] = (with_all - np.array(without)) / (model.best_gain + policy.prior_gain)
-    np.fill_diagonal(said, np.nan)  # nobody has a voice on itself, and NaN comes last
-    medians = np.sort(said, axis=0)[(len(models) - 2) // 2]
+    jurors = _jurors(list(models), policy.max_jurors)
+    said = np.empty((len(jurors), len(models)))
+    for row, (column, juror) in enumerate(jurors):
+        *without, with_all = losses(models[juror].sums, points)
+        said[row] = (with_all - np.array(without)) / (models[juror].best_gain + policy.prior_gain)
+        said[row, column] = np.nan  # nobody has a voice on itself, and NaN comes last
+    n_voices = np.count_nonzero(~np.isnan(said), axis=0)
+    medians = np.take_along_axis(np.sort(said, axis=0), (n_voices - 1)[None, :] // 2, axis=0)[0]
     harm = dict(zip(models, medians.tolist(), strict=True))
     worst = max(sorted(harm), key=lambda member: harm[member])
     return _Harm(harm, worst if harm[worst] > policy.max_harm else None)
+
+
+def _jurors(members: Sequence[str], max_jurors: int) -> list[tuple[int, str]]:
+    """Return the members that have a voice, and their places: those with the lowest digests.
+
+    A digest is nobody's to choose, and who has a voice changes only as members come and go.
+    """
+    placed = list(enumerate(members))
+    if len(placed) <= max_jurors:
+        return placed
+    drawn = sorted(placed, key=lambda each: hashlib.sha256(each[1].encode()).digest())
+    return sorted(drawn[:max_jurors])
 
 
 def _room_for_others(

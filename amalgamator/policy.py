@@ -98,6 +98,9 @@ class TrustPolicy:
         less harm.
     max_norm_ratio
         Statistics are scaled down to this multiple of the members' median norm, >= 1.
+    max_jurors
+        Members at most that have a voice on a sender's statistics, >= 3: of more, always the same
+        ones, so that what judging costs grows with the members and not with their square.
 
     Raises
     ------
@@ -113,6 +116,7 @@ class TrustPolicy:
     max_harm: float = 0.12
     prior_gain: float = 50.0
     max_norm_ratio: float = 3.0
+    max_jurors: int = 64
 
     def __post_init__(self) -> None:
         if not (self.max_frauds >= 0 and self.window_d >= 1 and self.flag_d >= 1):
@@ -131,6 +135,8 @@ class TrustPolicy:
                 "trust: expected max_harm > 0, prior_gain > 0 and max_norm_ratio >= 1, got "
                 f"{self.max_harm}, {self.prior_gain} and {self.max_norm_ratio}"
             )
+        if not self.max_jurors >= 3:
+            raise InvalidInputError(f"trust: expected max_jurors >= 3, got {self.max_jurors}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The logged rows whose outcome is known, as each of the experts sees them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,10 +19,15 @@ class KnownRows:
     ----------
     log, units, scales
         The worker's.
+    experts
+        Names of the columns of scores.
     """
 
-    def __init__(self, log: RowLog, units: UnitAlignment, scales: AttributeScales) -> None:
+    def __init__(
+        self, log: RowLog, units: UnitAlignment, scales: AttributeScales, experts: Sequence[str]
+    ) -> None:
         self._log, self._units, self._scales = log, units, scales
+        self._student = experts.index("student") if "student" in experts else None
 
     def index(self, tick_ms: int) -> NDArray[np.int64]:
         """Return the rows that are matured by a tick."""
@@ -40,9 +46,17 @@ class KnownRows:
         return np.flatnonzero(self._units.is_shareable(self._log.at(index).arrival_ms))
 
     def as_shared(self, rows: LoggedRows) -> Matured:
-        """Return rows as the consortium's experts, and the bank's families, see them."""
+        """Return rows as the consortium's experts, and the bank's families, see them.
+
+        The consortium's scorer is the merged scorecard, and the student where that gave no score.
+        """
         matured = rows.matured()
-        return replace(matured, features=self._scales.in_consortium(matured.features))
+        base = matured.base_logits
+        if self._student is not None and base is not None and bool(np.isnan(base).any()):
+            student = rows.scores[:, self._student].astype(np.float64)
+            base = np.where(np.isnan(base), student, base)
+        features = self._scales.in_consortium(matured.features)
+        return replace(matured, features=features, base_logits=base)
 
     def shared(self, tick_ms: int) -> RetainedRows:
         """Return the rows that are matured by a tick as `as_shared` gives them."""

@@ -88,7 +88,7 @@ class Pipeline:
         self.summaries = Summaries(config.member, config.worker, config.statistics_cadence_ms)
         self.units = UnitAlignment(is_known=config.is_unit_known)
         self.scales = AttributeScales(schema, config.unknown_scales)
-        self.known = KnownRows(self.log, self.units, self.scales)
+        self.known = KnownRows(self.log, self.units, self.scales, self.panel.names)
         self.leaves_days = False
         self.day_over: DayOver | None = None
         columns = watched_columns(schema)

@@ -21,7 +21,14 @@ from rich.table import Table
 from deploy.detection.execute import Job
 from deploy.detection.figures import Figures, detection_figures
 from deploy.detection.outcome import Outcome, read_outcome
-from deploy.detection.plans import DAY_MS, DetectionRun, RowSource, split_runs, usual_runs
+from deploy.detection.plans import (
+    DAY_MS,
+    DetectionRun,
+    RowSource,
+    scale_runs,
+    split_runs,
+    usual_runs,
+)
 from deploy.detection.report_page import write_report
 from deploy.detection.runner import Failure, run_jobs
 from deploy.foreign import ForeignConfig, write_foreign
@@ -36,6 +43,8 @@ HANDBOOK_BANKS = parse_split(f"0:{SHARES}").names
 FIRST_DAY, LAST_DAY = (int(np.datetime64(day).astype(int)) for day in ("2018-07-15", "2018-09-30"))
 HANDBOOK_MAPPING = Path(__file__).parents[1] / "mappings" / "handbook.toml"
 FOREIGN = "foreign"
+FOREIGN_BANK = "bank-3"
+"""That of which runs about one bank are."""
 console = Console()
 
 
@@ -69,7 +78,7 @@ def _run(asked: argparse.Namespace) -> tuple[list[Failure], list[Outcome], Figur
         raise InvalidInputError(f"--processes: expected 1 or more, got {asked.processes}")
     splits, others = _splits(asked), _others(asked)
     jobs = [  # the longest first, so that no core waits for them at the end
-        *(job for each in others for job in _jobs(asked, [each], usual_runs(f"{each.name}_"))),
+        *(job for each in others for job in _jobs(asked, [each], _runs_of(each))),
         *_jobs(asked, splits, split_runs(HANDBOOK_BANKS, FIRST_DAY * DAY_MS)),
     ]
     if not jobs:
@@ -109,6 +118,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--results", type=Path, help="write the figures as JSON")
     add("--report", type=Path, help="write a page of figures, tables and plots (HTML)")
     return parser
+
+
+def _runs_of(source: RowSource) -> tuple[DetectionRun, ...]:
+    prefix = f"{source.name}_"
+    others = scale_runs(FOREIGN_BANK, prefix) if source.name == FOREIGN else ()
+    return (*usual_runs(prefix), *others)
 
 
 def _jobs(
@@ -163,7 +178,7 @@ def _others(asked: argparse.Namespace) -> list[RowSource]:
 
 
 def chosen(jobs: Sequence[Job], only: Sequence[str]) -> list[Job]:
-    """Return the jobs of some runs and of those that they need; all where none is named.
+    """Return the jobs of some runs and of those that they need; the usual where none is named.
 
     Raises
     ------
@@ -177,7 +192,7 @@ def chosen(jobs: Sequence[Job], only: Sequence[str]) -> list[Job]:
             f"--only: expected some of {', '.join(sorted(known))}, got {unknown[0]}"
         )
     wanted = {*only, *(job.run.needs for job in jobs if job.run.name in only)}
-    return [job for job in jobs if not only or job.run.name in wanted]
+    return [job for job in jobs if (job.run.name in wanted if only else not job.run.is_named)]
 
 
 def _table(figures: Figures) -> Table:

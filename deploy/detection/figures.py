@@ -32,11 +32,15 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
-    """How a figure is made of the outcomes of some runs; the worst split has the least, or most."""
+    """How a figure is made of the outcomes of some runs; the worst split has the least, or most.
+
+    One that is extra is not missed where its runs were not named.
+    """
 
     runs: tuple[str, ...]
     value: Callable[..., float]
     is_cost: bool = False
+    is_extra: bool = False
 
 
 def detection_figures(
@@ -62,8 +66,11 @@ def detection_figures(
     for name in sources:
         for suffix, figure in _SOURCE_FIGURES.items():
             renamed = _Figure(tuple(f"{name}_{run}" for run in figure.runs), figure.value)
+            there = by_source.get(name, {})
+            if figure.is_extra and not there.keys() >= set(renamed.runs):
+                continue
             try:
-                found.values[f"{name}_{suffix}"] = _value(renamed, by_source.get(name, {}))
+                found.values[f"{name}_{suffix}"] = _value(renamed, there)
             except NoFigureError as error:
                 found.left_out[f"{name}_{suffix}"] = f"{name}: {error}"
     return found
@@ -165,10 +172,10 @@ def _to_lightgbm(run: Outcome, lightgbm: Outcome) -> float:
 
 
 def _loss_recovered(known: Outcome, unaligned: Outcome, aligned: Outcome) -> float:
-    """Return what alignment gives back of what the wrong unit costs the bank in question."""
+    """Return what alignment gives back of what a wrong unit or scale costs the bank in question."""
     banks = set(unaligned.subjects)
     if not banks or banks != set(aligned.subjects):
-        raise NoFigureError("expected one bank in another currency in both runs")
+        raise NoFigureError("expected one bank in another unit or scale in both runs")
     others = [bank.name for bank in known.banks if bank.name not in banks]
     return _recovered(known, unaligned, aligned, others)
 
@@ -186,7 +193,7 @@ def _recovered(
         for run in (known, unaligned, aligned)
     )
     if not without > lost:
-        raise NoFigureError("the other currency cost nothing")
+        raise NoFigureError("the other unit or scale cost nothing")
     return (kept - lost) / (without - lost)
 
 
@@ -276,4 +283,7 @@ _SOURCE_FIGURES: Mapping[str, _Figure] = {
     "best_local_ap": _Figure(("local_lightgbm", "amalgamated"), _best_local),
     "pooled_lightgbm_ap": _Figure(("pooled_lightgbm",), _macro("lightgbm")),
     "amalgamated_ap": _Figure(("amalgamated",), _macro("blend")),
+    "scale_loss_recovered": _Figure(
+        ("all_scorecard", "scales_unaligned", "scales_aligned"), _loss_recovered, is_extra=True
+    ),
 }

@@ -88,6 +88,8 @@ class DetectionRun:
         Whether feature rows and scores are kept as files for runs that need them.
     is_once
         Whether one of several splits is enough: no figure is made of it, the report shows it.
+    is_named
+        Whether it is run only where it is named.
     """
 
     name: str
@@ -97,6 +99,7 @@ class DetectionRun:
     needs: str = ""
     keeps_rows: bool = False
     is_once: bool = False
+    is_named: bool = False
 
 
 def usual_runs(prefix: str = "") -> tuple[DetectionRun, ...]:
@@ -160,6 +163,16 @@ def currency_runs(bank: str) -> tuple[DetectionRun, ...]:
             replace(USUAL, amount_factor=FOREIGN_UNIT, is_unit_known=False),
         ),
     )
+
+
+def scale_runs(bank: str, prefix: str) -> tuple[DetectionRun, ...]:
+    """Return the runs in which one bank writes its numeric attributes in scales of its own."""
+    foreign = replace(USUAL, has_own_scales=True)
+    runs = (
+        _about("scales_unaligned", bank, foreign),
+        _about("scales_aligned", bank, replace(foreign, are_scales_known=False)),
+    )
+    return tuple(replace(run, name=prefix + run.name, is_named=True) for run in runs)
 
 
 def poison_runs(banks: Sequence[str]) -> tuple[DetectionRun, ...]:

@@ -160,6 +160,8 @@ RUNS: Mapping[str, str] = {
     "drift_watched": "every bank runs the scorecard, watches for drift and acts on it",
     "currency_unaligned": "one bank's amounts come in another unit, and nobody knows",
     "currency_aligned": "the same, told to be unknown, and aligned by rank",
+    "scales_unaligned": "one bank writes its attributes in scales of its own, and nobody knows",
+    "scales_aligned": "the same, told to be unknown, and aligned by rank",
     "clean_undefended": "nobody lies, and every member counts in full",
     "one_poisoner": "one member learns and publishes the opposite of every outcome",
     "one_poisoner_undefended": "the same, and every member counts in full",

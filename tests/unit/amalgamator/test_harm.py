@@ -1,5 +1,6 @@
 """Verdicts on statistics, against dense solutions with NumPy."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -80,22 +81,51 @@ def test_honest_members_count_in_full() -> None:
     assert {v.weight for v in judged(HONEST).values()} == {1.0}
 
 
-def test_harm_is_what_a_presence_costs_of_what_could_be_gained() -> None:
-    """The lower median of the four others, each by its own quadratic."""
+def test_of_many_members_the_same_few_have_a_voice() -> None:
+    """Those with the lowest digests of their names; whoever lies is left out by them all the same.
+
+    A liar among them has no voice on itself, and none once it is left out.
+    """
+    policy = replace(POLICY, max_jurors=3)
+    names = sorted("abcdefgh", key=lambda name: hashlib.sha256(name.encode()).digest())
+    for liar in (names[0], names[-1]):
+        sums = {name: sums_of(i, flip=name == liar) for i, name in enumerate("abcdefgh")}
+        said = said_of(sums, liar)
+        jury = [said[name] for name in names[:3] if name != liar]
+        verdicts = judge_statistics(sums, CONFIG, policy)
+        expected = sorted(jury)[(len(jury) - 1) // 2]
+        assert verdicts[liar].harm == pytest.approx(expected, rel=0.1)
+        assert [name for name, v in verdicts.items() if v.weight < 1.0] == [liar]
+
+
+def test_as_many_jurors_as_members_are_all_members() -> None:
+    """To the bit, so that nothing changes for a consortium of up to 64."""
+    policy = replace(POLICY, max_jurors=5)
     sums = HONEST | {"b": sums_of(1, flip=True)}
+    assert judge_statistics(sums, CONFIG, policy) == judged(sums)
+
+
+def said_of(sums: dict[str, MemberSums], sender: str) -> dict[str, float]:
+    """Return what each other member says of one, by dense solutions."""
     start = solved(list(sums.values()))
-    without = solved([one for name, one in sums.items() if name != "b"])
-    prior = prior_weights(CONFIG, N_WEIGHTS)
-    said = []
+    without = solved([one for name, one in sums.items() if name != sender])
+    prior, ridge = prior_weights(CONFIG, N_WEIGHTS), CONFIG.ridge / len(sums)
+    said = {}
     for name, one in sums.items():
-        if name != "b":
+        if name != sender:
             own = np.linalg.solve(
-                dense(one) + CONFIG.ridge / 5 * np.eye(N_WEIGHTS),
-                one.gradient + CONFIG.ridge / 5 * prior,
+                dense(one) + ridge * np.eye(N_WEIGHTS), one.gradient + ridge * prior
             )
             gain = dense_loss(one, prior) - dense_loss(one, own)
             rise = dense_loss(one, start) - dense_loss(one, without)
-            said.append(rise / (gain + POLICY.prior_gain))
+            said[name] = rise / (gain + POLICY.prior_gain)
+    return said
+
+
+def test_harm_is_what_a_presence_costs_of_what_could_be_gained() -> None:
+    """The lower median of the four others, each by its own quadratic."""
+    sums = HONEST | {"b": sums_of(1, flip=True)}
+    said = said_of(sums, "b").values()
     # Solutions are good to 5 % of the step between them.
     assert judged(sums)["b"].harm == pytest.approx(sorted(said)[1], rel=0.1)
 

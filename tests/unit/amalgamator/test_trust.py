@@ -252,6 +252,7 @@ def test_an_empty_state_gives_an_empty_report() -> None:
         {"max_harm": 0.0},
         {"prior_gain": 0.0},
         {"max_norm_ratio": 0.9},
+        {"max_jurors": 2},
     ],
 )
 def test_a_policy_outside_its_range_is_refused(wrong: dict[str, float]) -> None:

@@ -254,3 +254,20 @@ def test_a_bank_in_an_unknown_unit_does_not_answer() -> None:
     aligned = next(i for i, event in enumerate(LOG) if isinstance(event, Exchange))
     early = feed(Pipeline(a_config(**changes)), BATCH, LOG[: aligned + 1], asking_releases())
     assert not of_part(early, "answers")
+
+
+def test_a_bank_without_a_scorecard_thins_by_the_student() -> None:
+    """Where the merged scorecard gave no score, the student is the consortium's scorer."""
+    pipeline, _ = run(**{**ANSWERING, "runs_scorecard": False})
+    rows = pipeline.log.at(pipeline.known.index(pipeline.tick_ms))
+    student = rows.scores[:, list(pipeline.panel.names).index("student")]
+    assert np.isnan(rows.matured().base_logits).all()
+    assert np.isfinite(student).any()
+    found = pipeline.known.as_shared(rows).base_logits
+    assert np.array_equal(found, student.astype(np.float64), equal_nan=True)
+    usual, _ = run(**ANSWERING)
+    rows = usual.log.at(usual.known.index(usual.tick_ms))
+    merged, found = rows.matured().base_logits, usual.known.as_shared(rows).base_logits
+    there = ~np.isnan(merged)
+    assert there.any()
+    assert np.array_equal(found[there], merged[there])

@@ -251,6 +251,25 @@ def test_gap_closed_is_the_way_from_alone_to_pooled():
     assert foreign().values["foreign_gap_closed"] == pytest.approx(0.07 / 0.3)
 
 
+def scales(*, is_aligned):
+    """Return the figures when bank c writes in scales of its own; half of them without its run."""
+    runs = [
+        outcome("foreign_all_scorecard", data="foreign", blend=(0.9, 0.9, 0.5, 0.9)),
+        outcome("foreign_scales_unaligned", data="foreign", subjects=["c"], blend=(0, 0, 0.4, 0)),
+        outcome("foreign_scales_aligned", data="foreign", subjects=["c"], blend=(0, 0, 0.46, 0)),
+    ]
+    return detection_figures(runs[: 2 + is_aligned], splits=[], sources=["foreign"])
+
+
+def test_what_scales_cost_is_told_where_it_was_asked_for():
+    """.06 of .1; nobody misses it otherwise."""
+    name = "foreign_scale_loss_recovered"
+    assert scales(is_aligned=True).values[name] == pytest.approx(0.6)
+    without = scales(is_aligned=False)
+    assert name not in without.values
+    assert name not in without.left_out
+
+
 def test_there_is_no_gap_where_pooled_data_gain_nothing():
     """Pooled LightGBM .3 is below .4 alone."""
     found = foreign(pooled=(0.3, 0.3, 0.3, 0.3))

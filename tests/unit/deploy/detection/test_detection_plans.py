@@ -3,11 +3,11 @@
 import pytest
 
 from deploy.attacks import flip_labels
-from deploy.detection.plans import BASE, DAY_MS, split_runs, usual_runs
+from deploy.detection.plans import BASE, DAY_MS, scale_runs, split_runs, usual_runs
 from deploy.runs import pipeline_config
 from models.errors import InvalidInputError
 from models.families.registry import make_family
-from models.schema import Schema
+from models.schema import Schema, attribute_specs
 
 BANKS = ("north", "south", "east", "west", "centre")
 FIRST_MS = 20_000 * DAY_MS
@@ -112,6 +112,19 @@ def test_two_banks_are_too_few_for_a_split():
     """There would be no third."""
     with pytest.raises(InvalidInputError, match="at least 3 banks, got 2"):
         split_runs(("a", "b"), 0)
+
+
+def test_scales_are_another_s_where_they_are_named():
+    """One bank's, known by nobody or told to be unknown."""
+    unaligned, aligned = scale_runs("b", "foreign_")
+    schema = Schema(entity_kinds=(), attributes=attribute_specs({"x": "number", "y": "text"}))
+    for run, unknown in ((unaligned, frozenset()), (aligned, {"x"})):
+        assert run.name.startswith("foreign_scales_")
+        assert run.is_named
+        assert run.subjects == ("b",)
+        assert run.plan.banks["b"].has_own_scales
+        assert pipeline_config(run.plan, "b", schema).unknown_scales == unknown
+        assert pipeline_config(run.plan, "a", schema).unknown_scales == frozenset()
 
 
 def test_any_data_set_gets_four_runs():

@@ -13,7 +13,7 @@ from deploy.detection import execute as execution
 from deploy.detection.execute import Job, execute
 from deploy.detection.kept_rows import kept_rows
 from deploy.detection.outcome import Outcome, read_outcome, write_outcome
-from deploy.detection.plans import DetectionRun, RowSource, usual_runs
+from deploy.detection.plans import DetectionRun, RowSource, scale_runs, usual_runs
 from deploy.detection.runner import Failure, is_done, run_job, run_jobs
 from deploy.runs import BankPlan, ConsortiumRun, RunPlan
 from models.errors import InvalidInputError
@@ -275,8 +275,11 @@ def test_command_refuses_what_it_cannot_run(arguments, message):
 def test_chosen_runs_bring_those_that_they_need():
     """And nothing else."""
     source = RowSource(name="x", file=MAPPING, mapping=MAPPING)
-    jobs = [Job(source=source, run=run, folder=MAPPING.parent) for run in usual_runs()]
+    runs = (*usual_runs(), *scale_runs("bank-1", ""))
+    jobs = [Job(source=source, run=run, folder=MAPPING.parent) for run in runs]
     chosen = [job.run.name for job in command.chosen(jobs, ["local_lightgbm"])]
     assert chosen == ["all_scorecard", "local_lightgbm"]
+    assert [job.run for job in command.chosen(jobs, [])] == list(usual_runs())
+    assert [job.run.name for job in command.chosen(jobs, ["scales_aligned"])] == ["scales_aligned"]
     with pytest.raises(InvalidInputError, match="got nothing_such"):
         command.chosen(jobs, ["nothing_such"])
