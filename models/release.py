@@ -227,8 +227,7 @@ class Release:
         The scorer in force, None before there is one. ``weights``: float64 of shape
         (basis.n_weights,).
     next_basis
-        A basis that members shall encode for; None if ``basis`` stays. Statistics are expected for
-        ``next_basis or basis``.
+        A basis that members shall encode for; None if ``basis`` stays.
     evidence
         UTC day (days since 1970) -> merged cells of all members, own evidence included.
     probes, student
@@ -256,6 +255,11 @@ class Release:
     personal: PersonalWeights | None = None
     former: tuple[Former, ...] = ()
     net: MergedNet | None = None
+
+    @property
+    def asked_basis(self) -> Basis | None:
+        """The basis for which statistics are expected."""
+        return self.next_basis or self.basis
 
     @property
     def age(self) -> Age:

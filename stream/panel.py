@@ -273,7 +273,7 @@ class Panel:
         encoded
             What `SharedExpert.take_over` takes, where that was made before.
         """
-        collecting = release.next_basis or release.basis
+        collecting = release.asked_basis
         is_new = self.shared.needs_rows(collecting)
         before = self.shared.basis
         self.shared.install(

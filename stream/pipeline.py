@@ -339,7 +339,7 @@ class Pipeline:
     def swap_of(self, release: Release) -> Swap:
         """Return what makes `install` quick, once `Swap.find_out` has been called."""
         shared, encoding = self.panel.shared, None
-        if shared.needs_rows(release.next_basis or release.basis):
+        if shared.needs_rows(release.asked_basis):
             encoding = (
                 shared.untaught(),
                 FixedRows(self.log, self.known.index_for_all(self.tick_ms), self.known.as_shared),

@@ -61,5 +61,5 @@ class Swap:
         )
         if self._encoding is not None:
             expert, rows = self._encoding
-            collecting = release.next_basis or release.basis
+            collecting = release.asked_basis
             expert.install(release.basis, release.weights, collecting, rows)

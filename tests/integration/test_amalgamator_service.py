@@ -57,7 +57,7 @@ def expected_releases() -> tuple[list[list[Contribution]], list[Release]]:
         release = one.close_epoch(epoch)
         assert release is not None
         releases.append(release)
-        basis = release.next_basis or release.basis
+        basis = release.asked_basis
         assert basis is not None
         following = [
             statistics(m, 700, basis=basis.number, n_weights=basis.n_weights, seed=i + epoch)

@@ -216,7 +216,7 @@ def test_days_that_did_not_change_are_the_same_objects() -> None:
 
 def full_log(previous: Release, seed: int = 0) -> list[Contribution]:
     """Return statistics of all members, two buckets each, for the basis asked for."""
-    basis = previous.next_basis or previous.basis
+    basis = previous.asked_basis
     assert basis is not None
     return [
         statistics(

@@ -164,7 +164,7 @@ def test_a_bank_without_scorecard_publishes_all_but_statistics() -> None:
     sent = of_part(trace, "moments")
     for one in sent:
         release = asking_releases()[one.epoch - 1]
-        asked = release.next_basis or release.basis
+        asked = release.asked_basis
         assert asked is not None
         assert (one.basis, one.key.bucket) == (asked.number, 0)
     assert len(sent) >= 3
