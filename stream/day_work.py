@@ -78,7 +78,7 @@ def _family(pipeline: Pipeline, over: DayOver, i: int) -> Chore:
     if panel.shared.basis is not None and not panel.shared.basis.is_same(basis):
         fitted.install(panel.shared.basis)
     fitted.learn(newer)
-    panel.replace_family(i, fitted)
+    panel.replace_family(i, fitted, pipeline.watermark_ms)
     pipeline.rejudge(set())
 
 

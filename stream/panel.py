@@ -91,6 +91,7 @@ class Panel:
         self.net = net
         self.answerer = Answerer(is_on=roles.answers_probes)
         self.families = tuple(families)
+        self._taken_ms: dict[int, int] = {}
         self.proposer = Proposer(families, proposing)
         own_names = ("own", "merged", *(family.name for family in families))
         personal = () if roles.personal is None else ("personal",)
@@ -152,8 +153,9 @@ class Panel:
         n_families = len(self.families)
         for column, found in enumerate(quick):
             scores[:, column if column < 2 else column + n_families] = found
-        for column, family in enumerate(self.families, start=2):
-            n = int(np.searchsorted(arrival_ms, family.began_day * DAY_MS))
+        for i, family in enumerate(self.families):
+            column, in_force_ms = 2 + i, max(family.began_day * DAY_MS, self._taken_ms.get(i, 0))
+            n = int(np.searchsorted(arrival_ms, in_force_ms))
             if n:
                 scores[:n, column] = family.score(shared[:n])
         return scores
@@ -225,8 +227,9 @@ class Panel:
         if self.net is not None:
             self.net.end_day(shareable)
 
-    def replace_family(self, i: int, family: Family) -> None:
-        """Have another one in a family's place."""
+    def replace_family(self, i: int, family: Family, now_ms: int) -> None:
+        """Have another one in a family's place, which has scored no row that came up to now."""
+        self._taken_ms[i] = now_ms + 1
         self.families = (*self.families[:i], family, *self.families[i + 1 :])
         self.proposer.families = self.families
 

@@ -177,6 +177,20 @@ def test_a_basis_that_comes_meanwhile_is_that_of_the_next_refit() -> None:
     assert arrays["asked/number"].tolist() == [basis.number]
 
 
+def test_what_the_old_family_scored_meanwhile_is_scored_anew_for_the_budget() -> None:
+    """Its rows came after the day's end and before the new one took its place."""
+    pipeline = a_bank(PLACES[6])
+    rest = [event for event in LOG[PLACES[6] + 1 : PLACES[7]] if not isinstance(event, Exchange)]
+    feed(pipeline, BATCH, rest, trace=Trace())
+    n = pipeline.log.size
+    do(pipeline)
+    rows = pipeline.log.at(np.arange(n))
+    seen = pipeline.known.as_shared(rows).features
+    found = pipeline._rescored(np.arange(n))[:, 2]
+    assert np.array_equal(found, pipeline.panel.families[0].score(seen), equal_nan=True)
+    assert not np.array_equal(found, rows.scores[:, 2], equal_nan=True)
+
+
 async def never(wanted: Callable[[Release], bool]) -> Release:
     await asyncio.Event().wait()
     raise AssertionError
