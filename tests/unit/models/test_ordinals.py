@@ -51,6 +51,16 @@ def test_bins_are_those_of_the_basis() -> None:
     assert Binning.of(basis).number == 5
 
 
+def test_many_rows_are_the_same_as_few_at_a_time() -> None:
+    """They are gone through in blocks, so that another thread gets its turn."""
+    binning = Binning(
+        number=1, edges=np.array([-1, 0, 1, 0], np.float32), n_edges=np.array([3, 1], np.int32)
+    )
+    x = np.random.default_rng(2).normal(size=(20_001, 2)).astype(np.float32)
+    few = np.concatenate([ordinals(binning, part) for part in np.array_split(x, 7)])
+    np.testing.assert_array_equal(ordinals(binning, x), few)
+
+
 def test_a_binning_goes_round_through_arrays() -> None:
     """And nothing comes from nothing."""
     binning = Binning(

@@ -316,6 +316,16 @@ def test_a_rule_of_no_leaf_is_refused() -> None:
             rule_of_leaf(good(), tree, leaf)
 
 
+def test_many_rows_fall_where_few_at_a_time_do() -> None:
+    """They are gone through in blocks, so that another thread gets its turn."""
+    binning = a_binning(3)
+    x = some_rows(binning, 20_001, 4)
+    trees = flat(from_lightgbm(boosted(binning, x, 5).dump_model(), binning))
+    few = np.concatenate([leaves_of(trees, part) for part in np.array_split(x, 7)])
+    assert len(trees) > 1
+    np.testing.assert_array_equal(leaves_of(trees, x), few)
+
+
 def test_leaves_count_rows_and_distinct_accounts() -> None:
     """By hand: two accounts, one of them twice in a leaf."""
     trees = flat([OTHER, node(0, 1.0, Leaf(), Leaf())])
