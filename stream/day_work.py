@@ -28,6 +28,7 @@ def chores_of(pipeline: Pipeline, over: DayOver) -> Iterator[Chore]:
     yield _own_weights(pipeline, over)
     for i in range(len(pipeline.panel.families)):
         yield _family(pipeline, over, i)
+    yield _net(pipeline)
     yield _trees(pipeline, over)
     yield _blend(pipeline, over)
 
@@ -80,6 +81,25 @@ def _family(pipeline: Pipeline, over: DayOver, i: int) -> Chore:
     fitted.learn(newer)
     panel.replace_family(i, fitted, pipeline.watermark_ms)
     pipeline.rejudge(set())
+
+
+def _net(pipeline: Pipeline) -> Chore:
+    """Have the net that the bank trains for its consortium start, or go on by another basis."""
+    panel, net = pipeline.panel, pipeline.panel.net
+    trained = pipeline.untrained_net()
+    if net is None or trained is None or not net.is_due():
+        return
+    trained.load({name: array.copy() for name, array in net.arrays().items()})
+    index = pipeline.known.index_for_all(pipeline.tick_ms)
+    rows = FixedRows(pipeline.log, index, pipeline.known.as_shared)
+    yield lambda: trained.end_day(rows.whole)
+    newer = rows.newer(pipeline.known.index_for_all(pipeline.tick_ms))
+    if newer is None or trained.is_due() or panel.net is not net:
+        return
+    trained.learn(newer)
+    if panel.shared.basis is not None:
+        trained.install(panel.shared.basis, panel.merged_net.summary)
+    panel.net = trained
 
 
 def _trees(pipeline: Pipeline, over: DayOver) -> Chore:

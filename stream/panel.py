@@ -219,13 +219,9 @@ class Panel:
             self.own.end_day(forgetting)
         for family in self.families:
             family.end_day(day, held)
-        self.end_day_of_net(shareable)
-        self.proposer.end_day(day, self.shared.basis, held)
-
-    def end_day_of_net(self, shareable: Callable[[], Matured]) -> None:
-        """Have the net that the bank trains for its consortium start, or go on by another basis."""
         if self.net is not None:
             self.net.end_day(shareable)
+        self.proposer.end_day(day, self.shared.basis, held)
 
     def replace_family(self, i: int, family: Family, now_ms: int) -> None:
         """Have another one in a family's place, which has scored no row that came up to now."""

@@ -71,7 +71,7 @@ class Pipeline:
             self.untrained_families(),
             config.proposing,
             config.roles,
-            self._net(),
+            self.untrained_net(),
         )
         self.log = RowLog(
             n_entities=n_kinds,
@@ -248,7 +248,8 @@ class Pipeline:
         """Return the bank's own models as they are before the first payment."""
         return make_families(self.config.families, seed=self.config.seed)
 
-    def _net(self) -> SharedNet | None:
+    def untrained_net(self) -> SharedNet | None:
+        """Return what the bank trains for its consortium as it is then, None for nothing."""
         return make_shared_net(self.config.families) if self.config.uses_nets else None
 
     def _align(self) -> None:
@@ -258,7 +259,7 @@ class Pipeline:
             rescale_state(self.accounts, self.log, found)
             if is_first:  # later it is a matter of per cents, which models outlive
                 own = self.known.own(self.tick_ms)
-                self.panel.realign(own, self.untrained_families(), self._net())
+                self.panel.realign(own, self.untrained_families(), self.untrained_net())
                 self._note_scorers({1})
             else:
                 shared.recount(self.known.for_all(self.tick_ms))
@@ -277,7 +278,6 @@ class Pipeline:
         forgetting = self.drift.forgetting(0) if self.drift else 1.0
         window = self.drift.blend_window() if self.drift else 1.0
         if self.leaves_days:
-            self.panel.end_day_of_net(lambda: self.known.for_all(self.tick_ms).whole())
             self.day_over = DayOver(self.tick_ms // DAY_MS, forgetting, window)
         else:
             self.panel.end_day(

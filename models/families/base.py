@@ -108,6 +108,9 @@ class SharedNet(Protocol):
     def install(self, basis: Basis, merged: MlpSummary | None) -> None:
         """Take in what a release brings: the basis in force, and the mean of the members' nets."""
 
+    def is_due(self) -> bool:
+        """Return whether `end_day` would look at the rows: another basis is in force."""
+
     def end_day(self, retained: Retained) -> None:
         """Start where enough has matured, or go on through the bins of another basis."""
 

@@ -72,15 +72,18 @@ class SharedMlp:
         )
         self._base = merged.flat
 
+    def is_due(self) -> bool:
+        """Return whether another basis was asked for than the net's."""
+        return self._asked is not None and self._asked.number != self._net.fitted
+
     def end_day(self, retained: Retained) -> None:
         """Pass over the held rows where another basis was asked for and enough has matured."""
         self._forget_if_lost()
-        asked = self._asked
-        if asked is None or asked.number == self._net.fitted:
+        if self._asked is None or not self.is_due():
             return
         matured = retained()
         if self._net.is_enough(matured):
-            self._net.begin(asked, matured, self._first(asked))
+            self._net.begin(self._asked, matured, self._first(self._asked))
 
     def _first(self, asked: Binning) -> NDArray[np.float32] | None:
         """Return where to start on a basis: its mean, else the own net, else any mean."""

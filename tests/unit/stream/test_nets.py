@@ -1,5 +1,6 @@
 """A bank and merged nets: it publishes the one that it trains, and scores by the one that comes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -11,6 +12,7 @@ from models.errors import StateError
 from models.families.mlp_parameters import MlpScorer, MlpSummary, n_parameters
 from models.families.network import n_parameters as n_student
 from models.families.ordinals import Binning
+from models.features.accounts import DAY_MS
 from models.release import (
     MergedNet,
     PersonalWeights,
@@ -20,11 +22,13 @@ from models.release import (
     StudentNetwork,
 )
 from models.summary import Contribution
+from stream.day_work import chores_of
 from stream.nets import MergedNetExpert
 from stream.pipeline import Pipeline
 from stream.pipeline_state import dump, restore
 from tests.unit.stream.small_bank import (
     SCHEMA,
+    Exchange,
     Trace,
     a_config,
     a_log,
@@ -241,7 +245,7 @@ def test_a_bank_in_an_unknown_unit_neither_publishes_a_net_nor_scores_by_one() -
 def test_a_new_unit_begins_the_shared_net_anew() -> None:
     """From the mean that is in force, through the basis in force."""
     pipeline, _ = run(**TRAINING)
-    fresh = pipeline._net()  # as an alignment makes it
+    fresh = pipeline.untrained_net()  # as an alignment makes it
     assert fresh is not None
     retained = pipeline.known.own(pipeline.tick_ms)
     pipeline.panel.realign(retained, pipeline.untrained_families(), fresh)
@@ -252,3 +256,63 @@ def test_a_new_unit_begins_the_shared_net_anew() -> None:
     assert given is not None
     assert LAST.basis is not None
     assert given.basis == LAST.basis.number
+
+
+@pytest.mark.parametrize("place", [-3, -2])
+def test_a_net_that_goes_on_in_a_thread_is_that_of_a_replay(place: int) -> None:
+    """To the bit where it is done at once; outcomes and means that come meanwhile are in it."""
+    places = [i for i, event in enumerate(LOG) if isinstance(event, Exchange)]
+    until, last = places[place], places[place - 1] + 1
+    left, ended = (Pipeline(a_config(**TRAINING)) for _ in range(2))
+    for pipeline in (left, ended):
+        feed(pipeline, BATCH, LOG[:last], releases())
+        pipeline.leaves_days = pipeline is left
+        feed(pipeline, BATCH, LOG[last:until], releases(), trace=Trace(seq=10_000))
+        pipeline.advance((LOG[until].epoch + 1) * DAY_MS)  # type: ignore[union-attr]  # an exchange
+    net = left.panel.net
+    assert net is not None
+    assert net.is_due()
+    done_at_once(left)
+    assert left.panel.net is not net
+    for pipeline in (left, ended):
+        feed(pipeline, BATCH, LOG[until : until + 40], releases(), trace=Trace(seq=20_000))
+    one, other = left.panel.net, ended.panel.net
+    assert one is not None
+    assert other is not None
+    assert {n: a.tobytes() for n, a in one.arrays().items()} == {
+        n: a.tobytes() for n, a in other.arrays().items()
+    }
+
+
+def test_what_comes_while_a_net_goes_on_is_in_it() -> None:
+    """Rows are learnt once, and the newest mean is taken up."""
+    place = [i for i, event in enumerate(LOG) if isinstance(event, Exchange)][-3]
+    pipeline = Pipeline(a_config(**TRAINING))
+    pipeline.leaves_days = True
+    feed(pipeline, BATCH, LOG[:place], releases())
+    pipeline.advance((LOG[place].epoch + 1) * DAY_MS)  # type: ignore[union-attr]  # an exchange
+    rest = [event for event in LOG[place:] if not isinstance(event, Exchange)][:120]
+    todo = [rest]
+
+    def meanwhile() -> None:
+        if todo:
+            feed(pipeline, BATCH, todo.pop(), trace=Trace(seq=20_000))
+            pipeline.install(replace(LAST, net=a_net(LAST, 77)))
+
+    done_at_once(pipeline, meanwhile)
+    net = pipeline.panel.net
+    assert net is not None
+    arrays = net.arrays()
+    assert LAST.basis is not None
+    assert arrays["merged/flat"].tolist() == a_net(LAST, 77).summary.flat.tolist()
+    assert arrays["asked/number"].tolist() == [LAST.basis.number]
+    assert int(arrays["net/n"][0]) == len(pipeline.known.index_for_all(pipeline.tick_ms))
+
+
+def done_at_once(pipeline: Pipeline, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Do a day's chores; something happens after each that is slow."""
+    assert pipeline.day_over is not None
+    for chore in chores_of(pipeline, pipeline.day_over):
+        for work in chore:
+            work()
+            meanwhile()
