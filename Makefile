@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 DATA ?= handbook.parquet
 SPREAD := -n auto --dist loadscope
+# bytecode is kept, whatever the surroundings say: tests start hundreds of processes
+export PYTHONDONTWRITEBYTECODE :=
 
 setup: $(STAMPS)/core $(STAMPS)/mlp  ## everything, the neural families too
 
@@ -20,7 +22,7 @@ $(STAMPS)/uv:
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/core: $(STAMPS)/uv pyproject.toml deploy/requirements.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r deploy/requirements.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r deploy/requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	$(BIN)/python -m deploy.warm
 	@touch $@
