@@ -56,7 +56,7 @@ backtest: $(STAMPS)/core  ## the Handbook's data through the consortium, figures
 	  --scored-from 2018-07-15 --scored-to 2018-09-30 \
 	  --results deploy/bench/results/backtest.json --report .amalgam/backtest.html
 
-detection: $(STAMPS)/mlp  ## every plan on three splits of the Handbook's data, and foreign data: hours
+detection: $(STAMPS)/mlp  ## every plan on three splits of the Handbook's data, and foreign data: 70 minutes
 	$(BIN)/python -m deploy.detection --handbook $(DATA) --foreign \
 	  --results deploy/bench/results/detection.json --report .amalgam/detection.html
 
