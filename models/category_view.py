@@ -1,4 +1,4 @@
-"""Rows in which a number stands for each category, so that bins and trees can order it."""
+"""Rows in which a number stands for each cell of some columns: categories, values in a scale."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -12,7 +12,7 @@ from models.histograms import N_CELLS, cells_of
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CategoryView:
-    """What stands for each category of each categorical column.
+    """What stands for each category of each categorical column, or for each value of another.
 
     Parameters
     ----------

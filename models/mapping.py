@@ -127,7 +127,7 @@ class Currency:
 class AttributePlace:
     """Where an attribute stands and what it is.
 
-    Where its scale is not known it is absent until it has been aligned by rank.
+    Where its scale is not known it is shared by rank, see `stream.scales`.
     """
 
     at: At

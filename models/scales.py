@@ -86,30 +86,3 @@ def _count(bits, missing, columns, counts):  # type: ignore[no-untyped-def]  # c
         for k in range(columns.shape[0]):
             if not missing[i, k]:
                 counts[k, cell_of_bits(bits[i, columns[k]])] += np.uint32(1)
-
-
-def scaled(
-    rows: NDArray[np.float32], columns: NDArray[np.int64], tables: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return a copy of rows in which some columns are read by tables.
-
-    Parameters
-    ----------
-    rows
-        float32 of shape (n, n_features), C-contiguous; NaN is absent and stays so.
-    columns
-        int64 of shape (k,).
-    tables
-        float32 of shape (k, N_CELLS): results of `scale_table`, or NaN for what is not read.
-    """
-    out = rows.copy()
-    _replace(rows.view(np.uint32), np.isnan(rows[:, columns]), columns, tables, out)
-    return out
-
-
-@nb.njit(cache=True)
-def _replace(bits, missing, columns, tables, out):  # type: ignore[no-untyped-def]  # compiled
-    for i in range(bits.shape[0]):
-        for k in range(columns.shape[0]):
-            if not missing[i, k]:
-                out[i, columns[k]] = tables[k, cell_of_bits(bits[i, columns[k]])]

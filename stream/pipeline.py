@@ -297,7 +297,8 @@ class Pipeline:
 
     def rejudge(self, experts: set[int]) -> None:
         """Explain alerts by scorecards that are others now, and tell the budget what scores are."""
-        self._note_scorers(experts)
+        if experts:
+            self._note_scorers(experts)
         self.judge.rescore(self.log, self._rescored)
 
     def _note_scorers(self, experts: set[int]) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.basis import Basis
+from models.category_view import CategoryView
 from models.histograms import N_CELLS
-from models.scales import count_values, scale_table, scaled
+from models.scales import count_values, scale_table
 from models.schema import Schema
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class AttributeScales:
         self._found_n = np.zeros(k, np.int64)
         self._counts = np.zeros((k, N_CELLS), np.uint32)
         self._tables = np.full((k, N_CELLS), np.nan, np.float32)
-        self._read: tuple[NDArray[np.int64], NDArray[np.float32]] = (self._columns, self._tables)
+        self._read = CategoryView(self._columns, self._tables)
 
     def count(self, rows: NDArray[np.float32]) -> None:
         """Count what was scored, as it is written.
@@ -86,12 +87,11 @@ class AttributeScales:
         rows
             float32 of shape (n, n_features), as they are written.
         """
-        columns, tables = self._read
-        return scaled(rows, columns, tables) if len(columns) else rows
+        return self._read.apply(rows)
 
     def in_own(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return rows of the consortium, such as probes, without what the bank writes otherwise."""
-        columns, _ = self._read
+        columns = self._read.columns
         if not len(columns):
             return rows
         seen = rows.copy()
@@ -142,7 +142,7 @@ class AttributeScales:
     def _tell_readers(self) -> None:
         """Have rows read anew; whoever reads them now goes on with what was before."""
         others = self._ways != _OWN
-        self._read = self._columns[others], self._tables[others]
+        self._read = CategoryView(self._columns[others], self._tables[others])
 
     def ways(self) -> dict[str, int]:
         """Return how many attributes are read in which of `WAYS`."""

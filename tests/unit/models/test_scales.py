@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.basis_builder import CUT_QUANTILES
+from models.category_view import CategoryView
 from models.errors import InvalidInputError
 from models.histograms import N_CELLS, cells_of, lower_edges, quantile_edges
-from models.scales import count_values, scale_table, scaled
+from models.scales import count_values, scale_table
 
 N_THEIRS = 50_000
 
@@ -122,7 +123,7 @@ def test_columns_are_counted_and_read_cell_by_cell() -> None:
         count_values(part, columns, counts)
     tables = rng.normal(size=(2, N_CELLS)).astype(np.float32)
     before = rows.copy()
-    found = scaled(rows, columns, tables)
+    found = CategoryView(columns, tables).apply(rows)
     assert np.array_equal(rows, before, equal_nan=True)
     for k, j in enumerate(columns.tolist()):
         there = ~np.isnan(rows[:, j])

@@ -1,6 +1,6 @@
 """A small bank for the worker's tests: simulated payments as a log, and runners over it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import groupby, pairwise
@@ -19,6 +19,7 @@ from models.records import Alert, Label, TransactionBatch, concatenate_batches
 from models.release import Release
 from models.schema import Schema
 from models.summary import Contribution
+from stream.day_work import chores_of
 from stream.experts import LearningPolicy
 from stream.judge import JudgePolicy
 from stream.label_join import Rejected
@@ -160,6 +161,15 @@ def feed(
             trace.alerts += scored.alerts
             trace.refused += scored.rejected
     return trace
+
+
+def do_day(pipeline: Pipeline, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Do a day's chores; something happens after each that is slow."""
+    assert pipeline.day_over is not None
+    for chore in chores_of(pipeline, pipeline.day_over):
+        for work in chore:
+            work()
+            meanwhile()
 
 
 def copied(state: State) -> State:

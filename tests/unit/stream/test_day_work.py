@@ -27,6 +27,7 @@ from tests.unit.stream.small_bank import (
     a_config,
     a_log,
     consortium_releases,
+    do_day,
     feed,
     payments,
 )
@@ -50,15 +51,6 @@ def a_bank(until: int, *, leaves_days: bool = True) -> Pipeline:
     return pipeline
 
 
-def do(pipeline: Pipeline, meanwhile: Callable[[], object] = lambda: None) -> None:
-    """Do a day's chores; something happens after each that is slow."""
-    assert pipeline.day_over is not None
-    for chore in chores_of(pipeline, pipeline.day_over):
-        for work in chore:
-            work()
-            meanwhile()
-
-
 def in_force(pipeline: Pipeline) -> dict[str, np.ndarray]:
     """Return the state of all that is renewed."""
     arrays = {f"judge/{n}": a for n, a in pipeline.judge.arrays().items()}
@@ -71,7 +63,7 @@ def test_done_at_once_it_is_what_a_replay_does(until: int) -> None:
     left, ended = a_bank(until), a_bank(until, leaves_days=False)
     assert ended.day_over is None
     own, family = left.panel.own, left.panel.families[0]
-    do(left)
+    do_day(left)
     assert left.panel.own is own
     assert left.panel.families[0] is not family
     found, expected = in_force(left), in_force(ended)
@@ -87,8 +79,8 @@ def test_outcomes_that_come_meanwhile_are_learnt_once() -> None:
     rest = [event for event in LOG[until + 1 : PLACES[7]] if not isinstance(event, Exchange)]
     assert meanwhile.panel.own.wants_basis
     todo = [rest]
-    do(meanwhile, lambda: todo and feed(meanwhile, BATCH, todo.pop(), trace=Trace()))
-    do(after)
+    do_day(meanwhile, lambda: todo and feed(meanwhile, BATCH, todo.pop(), trace=Trace()))
+    do_day(after)
     feed(after, BATCH, rest, trace=Trace())
     one, other = (each.panel.own for each in (meanwhile, after))
     assert one.basis is not None
@@ -136,7 +128,7 @@ def test_what_was_made_of_other_features_is_left() -> None:
     pipeline = a_bank(PLACES[6])
     basis, family = pipeline.panel.own.basis, pipeline.panel.families[0]
     assert pipeline.panel.own.wants_basis
-    do(pipeline, lambda: pipeline.log.change_features(lambda features: None))
+    do_day(pipeline, lambda: pipeline.log.change_features(lambda features: None))
     assert pipeline.panel.own.basis is basis
     assert pipeline.panel.own.wants_basis
     assert pipeline.panel.families[0] is family
@@ -151,7 +143,7 @@ def test_a_family_that_has_too_little_to_learn_from_stays_as_it_is() -> None:
     feed(pipeline, BATCH, LOG[: PLACES[5]], RELEASES, trace=Trace())
     family = pipeline.panel.families[0]
     assert family.is_due(pipeline.tick_ms // DAY_MS)
-    do(pipeline)
+    do_day(pipeline)
     assert pipeline.panel.families[0] is family
 
 
@@ -183,7 +175,7 @@ def test_what_the_old_family_scored_meanwhile_is_scored_anew_for_the_budget() ->
     rest = [event for event in LOG[PLACES[6] + 1 : PLACES[7]] if not isinstance(event, Exchange)]
     feed(pipeline, BATCH, rest, trace=Trace())
     n = pipeline.log.size
-    do(pipeline)
+    do_day(pipeline)
     rows = pipeline.log.at(np.arange(n))
     seen = pipeline.known.as_shared(rows).features
     found = pipeline._rescored(np.arange(n))[:, 2]

@@ -1,6 +1,5 @@
 """A bank and merged nets: it publishes the one that it trains, and scores by the one that comes."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -22,7 +21,6 @@ from models.release import (
     StudentNetwork,
 )
 from models.summary import Contribution
-from stream.day_work import chores_of
 from stream.nets import MergedNetExpert
 from stream.pipeline import Pipeline
 from stream.pipeline_state import dump, restore
@@ -35,6 +33,7 @@ from tests.unit.stream.small_bank import (
     bits,
     consortium_releases,
     copied,
+    do_day,
     feed,
     payments,
     same_contributions,
@@ -272,7 +271,7 @@ def test_a_net_that_goes_on_in_a_thread_is_that_of_a_replay(place: int) -> None:
     net = left.panel.net
     assert net is not None
     assert net.is_due()
-    done_at_once(left)
+    do_day(left)
     assert left.panel.net is not net
     for pipeline in (left, ended):
         feed(pipeline, BATCH, LOG[until : until + 40], releases(), trace=Trace(seq=20_000))
@@ -299,7 +298,7 @@ def test_what_comes_while_a_net_goes_on_is_in_it() -> None:
             feed(pipeline, BATCH, todo.pop(), trace=Trace(seq=20_000))
             pipeline.install(replace(LAST, net=a_net(LAST, 77)))
 
-    done_at_once(pipeline, meanwhile)
+    do_day(pipeline, meanwhile)
     net = pipeline.panel.net
     assert net is not None
     arrays = net.arrays()
@@ -307,12 +306,3 @@ def test_what_comes_while_a_net_goes_on_is_in_it() -> None:
     assert arrays["merged/flat"].tolist() == a_net(LAST, 77).summary.flat.tolist()
     assert arrays["asked/number"].tolist() == [LAST.basis.number]
     assert int(arrays["net/n"][0]) == len(pipeline.known.index_for_all(pipeline.tick_ms))
-
-
-def done_at_once(pipeline: Pipeline, meanwhile: Callable[[], object] = lambda: None) -> None:
-    """Do a day's chores; something happens after each that is slow."""
-    assert pipeline.day_over is not None
-    for chore in chores_of(pipeline, pipeline.day_over):
-        for work in chore:
-            work()
-            meanwhile()

@@ -105,13 +105,13 @@ def test_who_reads_goes_on_with_what_was_before() -> None:
     scales, basis, rows = AttributeScales(SCHEMA, BOTH), a_basis(), in_tens(drawn(2, 600))
     scales.count(rows)
     scales.settle(basis)
-    columns, tables = scales._read
-    before = tables.copy()
+    read = scales._read
+    before = read.logits.copy()
     scales.count(in_tens(drawn(4, 2_000)))
     assert scales.settle(basis)
-    assert np.array_equal(tables, before)
-    assert not np.array_equal(scales._read[1], before)
-    assert np.array_equal(columns, scales._read[0])
+    assert np.array_equal(read.logits, before)
+    assert not np.array_equal(scales._read.logits, before)
+    assert np.array_equal(read.columns, scales._read.columns)
 
 
 def test_its_state_goes_on_and_begins_anew_for_an_attribute_that_it_lacks() -> None:
