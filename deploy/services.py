@@ -148,12 +148,13 @@ class Services:
         Raises
         ------
         UnavailableError
-            Naming it and its log.
+            Naming it, its log and the last error in there.
         """
         for service in self.running:
             code = service.process.poll()
             if code is not None:
-                raise UnavailableError(f"{service.name} ended with {code}, see {service.log}")
+                last = _last_error(service.log)
+                raise UnavailableError(f"{service.name} ended with {code}, see {service.log}{last}")
 
     def wait_ready(self, deadline_s: float) -> None:
         """Wait until every process says it is ready.
@@ -208,3 +209,23 @@ class Services:
     ) -> None:
         if error is not None or not self.is_kept:
             self.stop()
+
+
+class _LogLine(msgspec.Struct):
+    """One of `models.json_log`."""
+
+    level: str
+    message: str
+    exception: str = ""
+
+
+def _last_error(log: Path) -> str:
+    """Return the last error that a service logged, a colon before it; nothing if there is none."""
+    for line in reversed(log.read_bytes().splitlines()):
+        try:
+            logged = msgspec.json.decode(line, type=_LogLine)
+        except msgspec.MsgspecError:  # what the interpreter or a library had to say at last
+            return f": {line.decode(errors='replace')}"
+        if logged.level == "ERROR":
+            return ": " + ", ".join([logged.message, *logged.exception.splitlines()[-1:]])
+    return ""

@@ -118,8 +118,7 @@ def _trees(pipeline: Pipeline, over: DayOver) -> Chore:
 def _blend(pipeline: Pipeline, over: DayOver) -> Chore:
     """Weigh the experts afresh."""
     judge, log, now_ms = pipeline.judge, pipeline.log, pipeline.tick_ms
-    holder, found = FixedRows(log, np.empty(0, np.int64), LoggedRows.matured), list[Blend]()
-    yield lambda: found.append(judge.refitted(log, now_ms, window=over.window))
-    del holder
+    rows, found = log.hold(judge.window(log, now_ms, over.window)), list[Blend]()
+    yield lambda: found.append(judge.refitted(rows, now_ms))
     judge.blend = found[0]
     pipeline.rejudge(set())

@@ -1,13 +1,12 @@
 """Matured rows as they are at an instant, for a thread that looks at them while the log goes on."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.matured import Matured
-from stream.row_log import FRAUD, LoggedRows, RowLog
+from stream.row_log import LoggedRows, RowLog
 
 _BLOCK = 1_000
 """Rows for which the thread keeps Python's lock, a few milliseconds.
@@ -35,16 +34,12 @@ class FixedRows:
         self, log: RowLog, index: NDArray[np.int64], view: Callable[[LoggedRows], Matured]
     ) -> None:
         self._log, self._index, self._view = log, index, view
-        self._version, self._rows = log.version, log.at(index)  # at their places, come what may
-        self._known_ms, self._is_fraud = self._rows.known_ms, self._rows.outcome == FRAUD
-        log.hold(self)
+        self._version, self._rows = log.version, log.hold(index)
 
     def blocks(self, n: int = _BLOCK) -> Iterator[Matured]:
         """Yield the rows in order, at most ``n`` at a time."""
         for start in range(0, len(self._index), n):
-            rows = slice(start, start + n)
-            seen = self._view(self._rows.part(rows))
-            yield replace(seen, known_ms=self._known_ms[rows], is_fraud=self._is_fraud[rows])
+            yield self._view(self._rows.part(slice(start, start + n)))
 
     def whole(self) -> Matured:
         """Return all at once, copied a block at a time."""
@@ -66,6 +61,6 @@ class FixedRows:
         if log.version != self._version:
             return None
         is_here = np.zeros(log.size, np.bool_)
-        is_here[self._index] = self._rows.known_ms == self._known_ms
+        is_here[self._index] = log.at(self._index).known_ms == self._rows.known_ms
         index = known[~is_here[known]]
         return self._view(log.at(index[np.lexsort((index, log.at(index).known_ms))]))

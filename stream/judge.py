@@ -15,7 +15,7 @@ from models.reasons import baseline, contributions, explain
 from models.records import Alert, Reason, TransactionBatch
 from models.schema import Schema
 from stream.alerts import make_alerts
-from stream.row_log import FRAUD, RowLog
+from stream.row_log import FRAUD, LoggedRows, RowLog
 
 N_RECENT = 2_000
 """Newest transactions that show what is usual."""
@@ -74,18 +74,20 @@ class Judge:
         return logit, alert, threshold
 
     def refit(self, log: RowLog, now_ms: int, *, window: float = 1.0) -> None:
-        """Weigh the experts afresh, see `refitted`."""
-        self.blend = self.refitted(log, now_ms, window=window)
+        """Weigh the experts afresh, see `window` and `refitted`."""
+        self.blend = self.refitted(log.at(self.window(log, now_ms, window)), now_ms)
 
-    def refitted(self, log: RowLog, now_ms: int, *, window: float = 1.0) -> Blend:
-        """Return the experts' weights by the outcomes that are known at ``now_ms``.
+    def window(self, log: RowLog, now_ms: int, part: float = 1.0) -> NDArray[np.int64]:
+        """Return the rows by which experts are weighed: outcomes of late, known at ``now_ms``.
 
-        Safe in another thread while no rows are dropped. ``window``, in (0, 1], is the part of the
-        usual window that is looked at.
+        ``part``, in (0, 1], is that of the usual window which is looked at.
         """
-        window_ms = int(window * self._policy.blend.window_d * DAY_MS)
+        window_ms = int(part * self._policy.blend.window_d * DAY_MS)
         rows = log.matured_since(now_ms - window_ms)
-        fitted = log.at(rows[log.at(rows).known_ms <= now_ms])
+        return rows[log.at(rows).known_ms <= now_ms]
+
+    def refitted(self, fitted: LoggedRows, now_ms: int) -> Blend:
+        """Return the experts' weights by some outcomes; in any thread, of rows that are held."""
         return fit_blend(
             fitted.scores,
             fitted.outcome == FRAUD,

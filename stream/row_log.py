@@ -8,6 +8,7 @@ of it stays stored, see `stream.stretches`.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Literal, cast
 from weakref import WeakSet
 
@@ -91,19 +92,27 @@ class LoggedRows(_Columns):
         Of the log.
     places
         int64 of shape (n,): where the rows lie in them.
+    fixed
+        Columns of these rows that stay as they were, whatever becomes of the log's.
     """
 
-    def __init__(self, columns: Mapping[str, NDArray[np.generic]], places: NDArray[np.int64]):
-        self._columns = columns
-        self._places = places
+    def __init__(
+        self,
+        columns: Mapping[str, NDArray[np.generic]],
+        places: NDArray[np.int64],
+        fixed: Mapping[str, NDArray[np.generic]] = MappingProxyType({}),
+    ) -> None:
+        self._columns, self._places, self._fixed = columns, places, fixed
 
     def column(self, name: str) -> NDArray[np.generic]:
-        """Return a column of these rows, a copy."""
-        return self._columns[name][self._places]
+        """Return a column of these rows, a copy or one that is fixed."""
+        fixed = self._fixed.get(name)
+        return self._columns[name][self._places] if fixed is None else fixed
 
     def part(self, rows: slice) -> "LoggedRows":
         """Return some of these rows."""
-        return LoggedRows(self._columns, self._places[rows])
+        fixed = {name: column[rows] for name, column in self._fixed.items()}
+        return LoggedRows(self._columns, self._places[rows], fixed)
 
     def matured(self) -> Matured:
         """Return these rows as the consortium's expert sees them; all have an outcome."""
@@ -190,7 +199,7 @@ class RowLog(_Columns):
         }
         self.first_pending = self.version = 0
         self._dropped = 0
-        self._holders: WeakSet[object] = WeakSet()
+        self._holders: WeakSet[LoggedRows] = WeakSet()
         self._positions = KeyIndex()
         self._touched = {
             name: TouchedPages(np.dtype(layout).itemsize) for name, layout in self._layout.items()
@@ -290,9 +299,16 @@ class RowLog(_Columns):
         """Return the rows whose outcome became known at or after an instant."""
         return np.flatnonzero(self.known_ms >= max(known_ms, 0))
 
-    def hold(self, holder: object) -> None:
-        """Keep all rows as long as somebody lives who looks at them in another thread."""
-        self._holders.add(holder)
+    def hold(self, index: NDArray[np.int64]) -> LoggedRows:
+        """Return some rows for another thread, with their outcomes as they are now.
+
+        As long as they live no rows are dropped.
+        """
+        rows = self.at(index)
+        fixed = {name: rows.column(name) for name in ("outcome", "known_ms")}
+        held = LoggedRows(self._columns, self._stretches.places(index), fixed)
+        self._holders.add(held)
+        return held
 
     def drop_before(self, arrival_ms: int, *, keep_from: int, max_matured: int) -> None:
         """Forget the rows scored before a watermark, but none pending and none from a row on.

@@ -33,12 +33,30 @@ print("deaf", flush=True)
 time.sleep(60)
 """
 ENDS = "import sys; print('no luck'); sys.exit(7)"
+FAILS = """
+import logging
+from models.json_log import log_as_json
+
+log_as_json("INFO", {})
+log = logging.getLogger("tiny")
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.exception("could not count")
+log.info("stopped")
+raise SystemExit(1)
+"""
 
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """Give Services whose modules are small scripts; all are stopped at the end."""
-    for name, text in (("answers", ANSWERS), ("stubborn", STUBBORN), ("ends", ENDS)):
+    for name, text in (
+        ("answers", ANSWERS),
+        ("stubborn", STUBBORN),
+        ("ends", ENDS),
+        ("fails", FAILS),
+    ):
         (tmp_path / f"tiny_{name}.py").write_text(text, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(services, "_STOP_TIMEOUT_S", 0.3)
@@ -83,12 +101,20 @@ def test_output_goes_to_the_log_and_the_environment_to_the_process(tiny):
     assert service.url == f"http://127.0.0.1:{service.port}"
 
 
+def test_a_process_that_ended_is_named_with_its_last_error(tiny):
+    """Whoever reads only the message knows why."""
+    launch(tiny, "fails")
+    expected = r"fails.log: could not count, ZeroDivisionError: division by zero$"
+    with pytest.raises(UnavailableError, match=expected):
+        tiny.wait_ready(20.0)
+
+
 def test_a_process_that_ended_is_named_with_its_code_and_log(tiny):
     """Nobody waits for its deadline."""
     service = launch(tiny, "ends")
     with pytest.raises(UnavailableError, match="ends ended with 7") as caught:
         tiny.wait_ready(20.0)
-    assert str(service.log) in str(caught.value)
+    assert f"{service.log}: no luck" in str(caught.value)
     assert service.log.read_text(encoding="utf-8") == "no luck\n"
 
 

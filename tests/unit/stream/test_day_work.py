@@ -19,7 +19,7 @@ from stream.fixed_rows import FixedRows
 from stream.pipeline import Pipeline
 from stream.proposals import ProposalPolicy
 from stream.renewals import Renewals
-from stream.row_log import LoggedRows
+from stream.row_log import FRAUD, LEGIT, LoggedRows
 from stream.telemetry import Telemetry
 from tests.unit.stream.small_bank import (
     Exchange,
@@ -57,6 +57,14 @@ def in_force(pipeline: Pipeline) -> dict[str, np.ndarray]:
     return arrays | {f"panel/{n}": a for n, a in pipeline.panel.arrays().items()}
 
 
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    """Return whether arrays are the same, to the bit."""
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[name], array, equal_nan=array.dtype.kind == "f")
+        for name, array in other.items()
+    )
+
+
 @pytest.mark.parametrize("until", PLACES[4:7])
 def test_done_at_once_it_is_what_a_replay_does(until: int) -> None:
     """Bins, weights, family, trees and blend, to the bit."""
@@ -66,10 +74,7 @@ def test_done_at_once_it_is_what_a_replay_does(until: int) -> None:
     do_day(left)
     assert left.panel.own is own
     assert left.panel.families[0] is not family
-    found, expected = in_force(left), in_force(ended)
-    assert found.keys() == expected.keys()
-    for name, array in expected.items():
-        assert np.array_equal(found[name], array, equal_nan=array.dtype.kind == "f"), name
+    assert same(in_force(left), in_force(ended))
 
 
 def test_outcomes_that_come_meanwhile_are_learnt_once() -> None:
@@ -123,6 +128,31 @@ def test_all_rows_at_once_are_those_that_the_log_gives() -> None:
             assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
 
 
+def is_for(work: Callable[[], None], chore: str) -> bool:
+    """Return whether a chore of that name gave this work."""
+    return chore in getattr(work, "__qualname__", "")
+
+
+def test_an_outcome_that_changes_meanwhile_is_weighed_as_it_was() -> None:
+    """A payment whose fraud is told late has another outcome, known later than the day's end."""
+    quiet, told = a_bank(PLACES[6]), a_bank(PLACES[6])
+    log, now_ms = told.log, told.tick_ms
+    legit = np.flatnonzero((log.outcome == LEGIT) & (log.known_ms >= 0) & (log.known_ms <= now_ms))
+    late = legit[len(legit) // 2 :]
+    assert len(late) > 100
+    fraud = np.full(len(late), FRAUD, np.int8)
+    for chore in chores_of(told, DayOver(now_ms // DAY_MS)):
+        for work in chore:
+            if is_for(work, "_blend"):
+                log.settle(late, fraud, np.full(len(late), now_ms + DAY_MS))
+            work()
+    do_day(quiet)
+    before, (found, expected) = a_bank(PLACES[6]), (b.judge.blend.arrays() for b in (told, quiet))
+    assert not same(before.judge.blend.arrays(), expected)
+    assert same(found, expected)
+    assert told.log.outcome[late].tolist() == fraud.tolist()
+
+
 def test_what_was_made_of_other_features_is_left() -> None:
     """As where amounts are aligned meanwhile; it comes again with the next day."""
     pipeline = a_bank(PLACES[6])
@@ -159,9 +189,8 @@ def test_a_basis_that_comes_meanwhile_is_that_of_the_next_refit() -> None:
     before, chosen = pipeline.panel.shared.basis.number, pipeline.panel.families[0]
     for chore in chores_of(pipeline, DayOver(pipeline.tick_ms // DAY_MS)):
         for work in chore:
-            is_refit = "_family" in work.__qualname__ if hasattr(work, "__qualname__") else False
             work()
-            if is_refit:
+            if is_for(work, "_family"):
                 pipeline.install(release)
     assert pipeline.panel.families[0] is not chosen
     arrays = pipeline.panel.families[0].arrays()
