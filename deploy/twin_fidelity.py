@@ -105,7 +105,7 @@ def fitted_scorecard(
             z = logits(active, weights)
             statistics.add(active, is_fraud[block], z, kept=tenth[block])
         weights = solve_square(
-            statistics.curvature, statistics.gradient, ridge=_RIDGE, prior_logit=_PRIOR_LOGIT
+            statistics.curvature(), statistics.gradient, ridge=_RIDGE, prior_logit=_PRIOR_LOGIT
         )
     return weights
 

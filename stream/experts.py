@@ -253,7 +253,7 @@ class SharedExpert:
 
     def touched(self) -> dict[str, TouchedPages]:
         """Return of large arrays: name -> pages that may have changed since they were copied."""
-        return {f"open/{bucket}/curvature": held.pages for bucket, held in self._open.items()}
+        return {f"open/{bucket}/pairs": held.pages for bucket, held in self._open.items()}
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
@@ -263,8 +263,6 @@ class SharedExpert:
         self.personal = None if personal is None else np.array(personal, np.float64)
         self.collecting, _ = load_scorer("collecting", arrays)
         buckets = {int(name.split("/")[1]) for name in arrays if name.startswith("open/")}
-        self._open = {
-            b: StoredStatistics.load(under(f"open/{b}/", arrays)) for b in sorted(buckets)
-        }
+        self._open = {b: StoredStatistics.of(under(f"open/{b}/", arrays)) for b in sorted(buckets)}
         self._changed = set(np.asarray(arrays["changed"]).tolist())
         self.moments.load(self.collecting, under("moments/", arrays))

@@ -116,7 +116,7 @@ class OwnExpert:
         self._teach(newer)
 
     def _solve(self, statistics: StoredStatistics) -> None:
-        self.weights = self._solved(statistics.curvature, statistics.gradient)
+        self.weights = self._solved(statistics.curvature(), statistics.gradient)
         self._n_at_solve = self._n_matured
 
     def _solved(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -128,7 +128,7 @@ class OwnExpert:
         is_due = self._n_matured >= self._policy.solve_growth * self._n_at_solve
         if self._statistics is None or not (is_due or forgetting != 1.0):
             return None
-        held = self._statistics.curvature.copy(), self._statistics.gradient.copy()
+        held = self._statistics.curvature(), self._statistics.gradient.copy()
         return partial(self._solved, *held)
 
     def take_weights(self, basis: Basis | None, weights: NDArray[np.float64]) -> None:
@@ -159,12 +159,12 @@ class OwnExpert:
     def touched(self) -> dict[str, TouchedPages]:
         """Return of large arrays: name -> pages that may have changed since they were copied."""
         held = self._statistics
-        return {} if held is None else {"statistics/curvature": held.pages}
+        return {} if held is None else {"statistics/pairs": held.pages}
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the state by what `arrays` gave."""
         self._counts = np.array(arrays["counts"], np.uint32)
         self.basis, self.weights = load_scorer("basis", arrays)
         if held := under("statistics/", arrays):
-            self._statistics = StoredStatistics.load(held)
+            self._statistics = StoredStatistics.of(held)
         self._n_at_basis, self._n_at_solve = arrays["n_at"].tolist()

@@ -15,7 +15,7 @@ from stream.pipeline import Pipeline
 from stream.pipeline_config import PipelineConfig
 from stream.touched import TouchedPages
 
-VERSION = 10
+VERSION = 11
 
 
 @dataclass(frozen=True, slots=True, eq=False)

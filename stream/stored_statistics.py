@@ -1,36 +1,36 @@
 """Statistics whose largest array is copied bit by bit when a state is stored."""
 
 from collections.abc import Mapping
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.families.scorecard import MAX_HELD, Statistics
+from models.families.scorecard import Statistics
 from stream.page_file import PAGE_BYTES
 from stream.touched import TouchedPages
 
 
 class StoredStatistics(Statistics):
-    """Statistics that say when A changes; a new A has changed.
+    """Statistics that say when their pairs change; new ones have changed.
 
     Attributes
     ----------
     pages
-        Of A.
+        Of the pairs.
     """
 
-    def __init__(self, n_weights: int, *, max_held: int = MAX_HELD) -> None:
-        super().__init__(n_weights, max_held=max_held)
+    def __init__(self, n_weights: int) -> None:
+        super().__init__(n_weights, on_change=self._changes)
         self.pages = TouchedPages(1, PAGE_BYTES)
         self._changes()
 
     def _changes(self) -> None:
-        self.pages.span(0, self._curvature.nbytes)
+        self.pages.span(0, self._sum.pairs.nbytes)
 
     @classmethod
-    def load(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+    def of(cls, arrays: Mapping[str, NDArray[np.generic]]) -> "StoredStatistics":
         """Return what `arrays` gave, unchanged since."""
-        loaded = super().load(arrays)
+        loaded = cls(0)
+        loaded.load(arrays)
         loaded.pages.clear()
         return loaded

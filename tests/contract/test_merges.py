@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -42,19 +43,32 @@ def _statistics(n: int, seed: int) -> Statistics:
     return made
 
 
-def _merged_statistics(several: Sequence[Statistics]) -> Statistics:
-    out = Statistics(N_WEIGHTS)
-    for each in several:
-        out.curvature += each.curvature
-        out.gradient += each.gradient
-        out.n += each.n
-    return out
+class _Sums(NamedTuple):
+    """Statistics as they are published and merged."""
+
+    square: NDArray[np.float64]
+    gradient: NDArray[np.float64]
+    n: int
+
+    def curvature(self) -> NDArray[np.float64]:
+        return self.square
+
+
+def _merged_statistics(several: Sequence[Statistics | _Sums]) -> _Sums:
+    return _Sums(
+        sum((each.curvature() for each in several), np.zeros((N_WEIGHTS, N_WEIGHTS))),
+        sum((each.gradient for each in several), np.zeros(N_WEIGHTS)),
+        sum(each.n for each in several),
+    )
 
 
 def _stored_statistics(one: Statistics) -> Statistics:
-    out = Statistics(N_WEIGHTS)
-    out.curvature = np.frombuffer(one.curvature.tobytes()).reshape(N_WEIGHTS, N_WEIGHTS)
-    out.gradient, out.n = np.frombuffer(one.gradient.tobytes()), one.n
+    out = Statistics(0)
+    stored = {
+        name: np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
+        for name, array in one.arrays().items()
+    }
+    out.load(stored)
     return out
 
 
@@ -74,7 +88,7 @@ MERGEABLES = {
     "scorecard": Mergeable(
         made=_statistics,
         merged=_merged_statistics,
-        numbers=lambda s: np.concatenate([s.curvature.ravel(), s.gradient]),
+        numbers=lambda s: np.concatenate([s.curvature().ravel(), s.gradient]),
         n=lambda s: s.n,
         through_bytes=_stored_statistics,
         tolerance=8 * FLOAT64_EPS,

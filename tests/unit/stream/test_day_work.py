@@ -96,9 +96,11 @@ def test_outcomes_that_come_meanwhile_are_learnt_once() -> None:
     assert expected is not None
     assert found.n == expected.n
     # the decay of the day that ended comes before those outcomes, not after them
-    for name in ("gradient", "curvature"):
-        theirs = getattr(expected, name)
-        assert np.abs(getattr(found, name) - theirs).max() < 0.006 * np.abs(theirs).max()
+    for mine, theirs in (
+        (found.gradient, expected.gradient),
+        (found.curvature(), expected.curvature()),
+    ):
+        assert np.abs(mine - theirs).max() < 0.006 * np.abs(theirs).max()
 
 
 def test_rows_that_are_looked_at_are_not_dropped_and_go_later() -> None:

@@ -162,7 +162,7 @@ def test_every_array_is_needed() -> None:
 @pytest.mark.parametrize("meta", [b"", b"\x80", END.meta[:-1], END.meta + b"\x00"])
 def test_a_damaged_text_is_refused(meta: bytes) -> None:
     """Empty, without fields, cut, or too long."""
-    with pytest.raises(StateError, match="expected version 10"):
+    with pytest.raises(StateError, match="expected version 11"):
         restore(a_config(), State(END.arrays, meta))
 
 
