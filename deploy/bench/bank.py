@@ -68,6 +68,8 @@ class BenchConfig:
         Payments that the slow contestants get.
     rounds
         How often everything is measured.
+    workers
+        Measured in each round, each on a backlog of its own.
     """
 
     customers: int = 100_000
@@ -76,6 +78,7 @@ class BenchConfig:
     backlog: int = 320_000
     few: int = 40_000
     rounds: int = 3
+    workers: int = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +91,7 @@ class BenchStream:
 
 def make_stream(config: BenchConfig) -> BenchStream:
     """Simulate what all rounds together need; it ends yesterday."""
-    wanted = config.warm + config.backlog * config.rounds
+    wanted = config.warm + config.backlog * config.rounds * config.workers
     n_days = int(wanted / config.customers / config.payments_per_day * 1.1) + 3
     simulation = SimulationConfig(
         bank_shares=(1.0,),

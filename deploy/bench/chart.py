@@ -14,9 +14,10 @@ CONTESTANTS = {
     "quix_json_noop": "Quix Streams, JSON, no-op",
     "faust_stock_noop": "stock Faust, no-op",
     "job": "amalgam, the whole job",
+    "job_renewed": "amalgam, with releases each 5 s",
     "quix_river": "Quix Streams + river, a like job",
 }
-_OWN = frozenset({"transport", "job"})
+_OWN = frozenset({"transport", "job", "job_renewed"})
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "amalgam", "font.size": 10}
 
 
