@@ -8,6 +8,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from models.binning import BLOCK, bins_of, rows_of_edges, turn
 from models.category_view import CategoryView
 from models.errors import InvalidInputError
 from models.histograms import N_CELLS
@@ -17,7 +18,6 @@ from models.trees import TreeList, bare_trees, leaves_of, together
 MISSING = -1
 MAX_WEIGHTS = 5_760
 """So many that their statistics, w (w + 1) / 2 float32 and w float64, fit into an envelope."""
-_LANES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -299,41 +299,32 @@ def _tables(basis: Basis) -> _Tables:
     )
 
 
-def rows_of_edges(edges: NDArray[np.float32], counts: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Return one row of edges per feature, filled up with NaN to a width that suits the kernels."""
-    width = -(-max(int(counts.max(initial=0)), 1) // _LANES) * _LANES
-    table = np.full((len(counts), width), np.nan, np.float32)
-    table[np.arange(width) < counts[:, None]] = edges
-    return table
-
-
-@nb.njit(cache=True)
-def bin_of(value, edges):  # type: ignore[no-untyped-def]  # compiled
-    """Count edges that are not above the value: no branches, eight at a time."""
-    found = np.int32(0)
-    for k in range(edges.shape[0]):
-        found += np.int32(edges[k] <= value)
-    return found
-
-
 @nb.njit(cache=True)
 def _encode(rows, fine, coarse, selected, crossed, crosses, widths, offsets, out):  # type: ignore[no-untyped-def]  # noqa: PLR0913  # compiled: takes columns
-    n_selected = selected.shape[0]
-    cell = np.empty(rows.shape[1], np.int64)
-    for i in range(rows.shape[0]):
-        out[i, 0] = 0
+    n_selected = len(selected)
+    values = np.empty((rows.shape[1], BLOCK), np.float32)
+    cells = np.empty((rows.shape[1], BLOCK), np.int32)
+    found = np.empty(BLOCK, np.int32)
+    for start in range(0, len(rows), BLOCK):
+        n = turn(rows, start, values)
+        for i in range(n):
+            out[start + i, 0] = 0
         for s in range(n_selected):
-            j = selected[s]
-            value = rows[i, j]
-            out[i, 1 + s] = -1 if np.isnan(value) else offsets[1 + s] + bin_of(value, fine[j])
+            first, n_edges = np.int32(offsets[1 + s]), offsets[2 + s] - offsets[1 + s] - 1
+            bins_of(values[selected[s]], fine[selected[s]], n_edges, found)
+            for i in range(n):
+                out[start + i, 1 + s] = first + found[i] if found[i] >= 0 else MISSING
         for j in crossed:
-            value = rows[i, j]
-            cell[j] = -1 if np.isnan(value) else bin_of(value, coarse[j])
-        for c in range(crosses.shape[0]):
-            left, right = cell[crosses[c, 0]], cell[crosses[c, 1]]
-            column = 1 + n_selected + c
-            active = offsets[column] + left * widths[crosses[c, 1]] + right
-            out[i, column] = active if left >= 0 and right >= 0 else -1
+            bins_of(values[j], coarse[j], widths[j] - 1, cells[j])
+        for c in range(len(crosses)):
+            left, right = cells[crosses[c, 0]], cells[crosses[c, 1]]
+            width = np.int32(widths[crosses[c, 1]])
+            first = np.int32(offsets[1 + n_selected + c])
+            for i in range(BLOCK):
+                is_there = left[i] >= 0 and right[i] >= 0
+                found[i] = first + left[i] * width + right[i] if is_there else np.int32(MISSING)
+            for i in range(n):
+                out[start + i, 1 + n_selected + c] = found[i]
 
 
 def first_weights(basis: Basis) -> NDArray[np.int64]:
@@ -390,7 +381,7 @@ def encode(basis: Basis, rows: NDArray[np.float32]) -> NDArray[np.int32]:
     rows = view(basis, rows)
     out = np.empty((len(rows), basis.n_transforms), np.int32)
     n_plain = basis.n_transforms - len(trees)
-    _encode(rows, *tables[:6], tables.offsets, out)
+    _encode(rows, *tables[:7], out)
     if len(trees):
         out[:, n_plain:] = leaves_of(trees, rows) + tables.offsets[n_plain:-1].astype(np.int32)
     return out

@@ -8,7 +8,8 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.basis import Basis, bin_of, rows_of_edges
+from models.basis import Basis
+from models.binning import BLOCK, bins_of, rows_of_edges, turn
 from models.category_view import CategoryView
 from models.errors import InvalidInputError
 from models.histograms import N_CELLS
@@ -112,11 +113,15 @@ class Binning:
 
 
 @nb.njit(cache=True)
-def _ordinals(rows, table, out):  # type: ignore[no-untyped-def]  # compiled
-    for i in range(rows.shape[0]):
+def _ordinals(rows, table, n_edges, out):  # type: ignore[no-untyped-def]  # compiled
+    values = np.empty((rows.shape[1], BLOCK), np.float32)
+    found = np.empty(BLOCK, np.int32)
+    for start in range(0, len(rows), BLOCK):
+        n = turn(rows, start, values)
         for j in range(rows.shape[1]):
-            value = rows[i, j]
-            out[i, j] = 0 if np.isnan(value) else 1 + bin_of(value, table[j])
+            bins_of(values[j], table[j], n_edges[j], found)
+            for i in range(n):
+                out[start + i, j] = 1 + found[i]
 
 
 def ordinals(binning: Binning, rows: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -144,5 +149,6 @@ def ordinals(binning: Binning, rows: NDArray[np.float32]) -> NDArray[np.uint8]:
     out = np.empty(rows.shape, np.uint8)
     for start in range(0, len(rows), _BLOCK):
         some = slice(start, start + _BLOCK)
-        _ordinals(binning.categories.apply(rows[some]), binning.table, out[some])
+        seen = binning.categories.apply(rows[some])
+        _ordinals(seen, binning.table, binning.n_edges, out[some])
     return out
