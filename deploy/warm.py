@@ -14,6 +14,7 @@ from deploy.demo import KINDS, bank_stream
 from deploy.local import LocalConsortium
 from deploy.simulator import SimulationConfig, bank_parts
 from models.decoding import TransactionDecoder
+from models.families.curvature import FIRST_N, CurvatureSum
 from models.features.digest_index import DigestIndex
 from models.features.key_index import KeyIndex
 from models.features.name_index import NameIndex
@@ -57,6 +58,7 @@ def main() -> int:
         streams, on_scored=lambda *_: None
     )
     _outgrow_tables()
+    _add_many_rows()
     sys.stdout.write(f"kernels compiled in {time.perf_counter() - started_s:.0f} s\n")
     return 0
 
@@ -70,6 +72,13 @@ def _outgrow_tables() -> None:
         keys.add(some[:, 0].copy())
         digests.put(some, np.arange(len(some)))
         names.rows(some.view(np.uint8), np.zeros(len(some), np.uint8))
+
+
+def _add_many_rows() -> None:
+    """Sum so many rows that references are found, which two tiny banks do not have."""
+    many = CurvatureSum(1)
+    many.add(np.zeros((FIRST_N, 1), np.int32), np.ones(FIRST_N))
+    many.square()
 
 
 def _config(member: str, schema: Schema) -> PipelineConfig:

@@ -6,7 +6,8 @@ come from the row's own values; amounts are told relative to the account or to a
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,8 +93,9 @@ def explain(
     rows = zip(seen.tolist(), leaves, excess.tolist(), orders, strict=True)
     for row, leaf, summands, order in rows:
         told = _Teller(names, basis, row, sides.of_row(leaf))
-        towards = told.pick([t for t in order if summands[t] >= SMALLEST], n_towards)
-        against = told.pick([t for t in order[::-1] if summands[t] <= -SMALLEST], n_against)
+        towards = told.pick(takewhile(lambda t: summands[t] >= SMALLEST, order), n_towards)  # noqa: B023  # used up at once
+        last = takewhile(lambda t: summands[t] <= -SMALLEST, reversed(order))  # noqa: B023  # likewise
+        against = told.pick(last, n_against)
         out.append([told.reason(t, summands[t]) for t in (*towards, *against)])
     return out
 
@@ -136,7 +138,7 @@ class _Teller:
     ) -> None:
         self._names, self._basis, self._row, self._sides = names, basis, row, sides
 
-    def pick(self, transforms: Sequence[int], n: int) -> list[int]:
+    def pick(self, transforms: Iterable[int], n: int) -> list[int]:
         """Return the first ``n`` that say something new; the bias never does."""
         out: list[int] = []
         told: set[int] = set()

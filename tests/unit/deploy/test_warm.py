@@ -46,6 +46,7 @@ print(len(before), scorers, [*new, *missing])
 NEEDED = (
     "models.walks.walk",
     "models.category_view._replace",
+    "models.families.curvature._square",
     "models.families.ordinals._ordinals",
     "models.drift_counts._count",
     "models.drift_counts._add",
