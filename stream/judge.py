@@ -73,10 +73,6 @@ class Judge:
         alert, threshold = self.budget.choose(_known(logit, scores), event_ms)
         return logit, alert, threshold
 
-    def refit(self, log: RowLog, now_ms: int, *, window: float = 1.0) -> None:
-        """Weigh the experts afresh, see `window` and `refitted`."""
-        self.blend = self.refitted(log.at(self.window(log, now_ms, window)), now_ms)
-
     def window(self, log: RowLog, now_ms: int, part: float = 1.0) -> NDArray[np.int64]:
         """Return the rows by which experts are weighed: outcomes of late, known at ``now_ms``.
 

@@ -58,14 +58,10 @@ class KnownRows:
         features = self._scales.in_consortium(matured.features)
         return replace(matured, features=features, base_logits=base)
 
-    def shared(self, tick_ms: int) -> RetainedRows:
-        """Return the rows that are matured by a tick as `as_shared` gives them."""
-        return RetainedRows(self._log, self.index(tick_ms), self.as_shared)
-
     def own(self, tick_ms: int) -> RetainedRows:
-        """Return them as the bank's own scorecard sees them."""
+        """Return the rows that are matured by a tick as the bank's own scorecard sees them."""
         return RetainedRows(self._log, self.index(tick_ms), LoggedRows.matured_as_own)
 
     def for_all(self, tick_ms: int) -> RetainedRows:
-        """Return those of `shared` that the consortium may learn from."""
+        """Return the rows that are matured by a tick and that the consortium may learn from."""
         return RetainedRows(self._log, self.index_for_all(tick_ms), self.as_shared)

@@ -136,12 +136,6 @@ class OwnExpert:
         if basis is self.basis:
             self.weights, self._n_at_solve = weights, self._n_matured
 
-    def end_day(self, forgetting: float = 1.0) -> None:
-        """Solve for new weights, then forget a day's worth, or several where drift was found."""
-        if (solve := self.solving(forgetting)) is not None:
-            self.take_weights(self.basis, solve())
-        self.decay(forgetting)
-
     def decay(self, forgetting: float = 1.0) -> None:
         """Forget a day's worth, or several where drift was found."""
         if self._statistics is not None:

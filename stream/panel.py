@@ -1,7 +1,6 @@
 """A bank's experts: its own scorecard, the consortium's, and its own families of models."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -189,39 +188,6 @@ class Panel:
             self.net.learn(shareable)
         for family in self.families:
             family.learn(shared)
-
-    def end_day(
-        self,
-        day: int,
-        own: Callable[[], MaturedRows],
-        shared: Callable[[], Matured],
-        *,
-        shareable: Callable[[], Matured],
-        forgetting: float = 1.0,
-    ) -> None:
-        """Solve, refit and propose at the end of a UTC day of event time.
-
-        Parameters
-        ----------
-        day
-            The day that begins, days since 1970.
-        own, shared
-            Give the matured rows still held, as the own and as the consortium's expert sees them.
-        shareable
-            Gives those of ``shared`` that the consortium may learn from.
-        forgetting
-            Days that the own scorecard forgets, >= 1: more than one where it drifts.
-        """
-        held = cache(shared)  # many ask on some days; it copies what it gives
-        if self.runs_scorecard:
-            if self.own.wants_basis:
-                self.own.rebase(own())
-            self.own.end_day(forgetting)
-        for family in self.families:
-            family.end_day(day, held)
-        if self.net is not None:
-            self.net.end_day(shareable)
-        self.proposer.end_day(day, self.shared.basis, held)
 
     def replace_family(self, i: int, family: Family, now_ms: int) -> None:
         """Have another one in a family's place, which has scored no row that came up to now."""

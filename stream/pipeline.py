@@ -24,7 +24,7 @@ from models.release import Age, Release, Source
 from models.summary import Contribution
 from stream.account_table import AccountTable
 from stream.admission import admit, segments
-from stream.day_over import DayOver
+from stream.day_work import DayOver, do_at_once
 from stream.drift import DriftWatch
 from stream.drift_policy import DriftAlarm, watched_columns
 from stream.entity_table import EntityTable
@@ -277,17 +277,11 @@ class Pipeline:
             self.log.version += 1
         forgetting = self.drift.forgetting(0) if self.drift else 1.0
         window = self.drift.blend_window() if self.drift else 1.0
+        over = DayOver(self.tick_ms // DAY_MS, forgetting, window)
         if self.leaves_days:
-            self.day_over = DayOver(self.tick_ms // DAY_MS, forgetting, window)
+            self.day_over = over
         else:
-            self.panel.end_day(
-                self.tick_ms // DAY_MS,
-                lambda: self.known.own(self.tick_ms),
-                lambda: self.known.shared(self.tick_ms).whole(),
-                shareable=lambda: self.known.for_all(self.tick_ms).whole(),
-                forgetting=forgetting,
-            )
-            self.judge.refit(self.log, self.tick_ms, window=window)
+            do_at_once(self, over)
         self.rejudge({0})
         self.log.drop_before(
             self.tick_ms - self.config.retention_ms,

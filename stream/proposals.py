@@ -1,6 +1,6 @@
 """Structure that a bank proposes to the consortium: trees grown on its own matured rows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,22 +87,6 @@ class Proposer:
         if found and basis is not None:
             self.trees, self.period = together(found), day // self._policy.period_d
             self.basis, self.is_changed = basis.number, True
-
-    def end_day(self, day: int, basis: Basis | None, retained: Callable[[], Matured]) -> None:
-        """Propose if it is time to.
-
-        Parameters
-        ----------
-        day
-            The day that begins, days since 1970.
-        basis
-            Of the consortium's scorer, None before there is one.
-        retained
-            Gives the matured rows still held.
-        """
-        growers = self.due(day, basis)
-        if growers:
-            self.take_up(self.grown(growers, retained()), day, basis)
 
     def take(self) -> dict[str, NDArray[np.generic]] | None:
         """Return the arrays of a ``trees`` contribution if there is a new one."""

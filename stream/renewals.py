@@ -3,13 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from models.features.accounts import DAY_MS
 from models.release import Release
 from stream.aside import beside
-from stream.day_over import DayOver
-from stream.day_work import Chore, chores_of
+from stream.day_work import DayOver, Work, chores_of
 from stream.exchange import Exchange
 from stream.pipeline import Pipeline
 from stream.swap import Swap
@@ -88,10 +87,10 @@ class Renewals:
             self._telemetry.day_s.observe(took_s)
             log.info("day %d begun with models renewed in %.1f s", over.day, took_s)
 
-    async def _do(self, chore: Chore) -> None:
+    async def _do(self, chore: Iterator[Work]) -> None:
         while (work := await self._next(chore)) is not None:
             await beside(work)
 
-    async def _next(self, chore: Chore) -> Callable[[], None] | None:
+    async def _next(self, chore: Iterator[Work]) -> Work | None:
         async with self._lock:
             return next(chore, None)

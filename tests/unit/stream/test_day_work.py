@@ -13,8 +13,7 @@ from prometheus_client import CollectorRegistry
 from models.features.accounts import DAY_MS
 from models.matured import Matured
 from models.release import Release
-from stream.day_over import DayOver
-from stream.day_work import chores_of
+from stream.day_work import DayOver, chores_of
 from stream.fixed_rows import FixedRows
 from stream.pipeline import Pipeline
 from stream.proposals import ProposalPolicy

@@ -124,6 +124,13 @@ def sums(expert: SharedExpert, now_ms: int = T) -> dict[int, tuple[int, np.ndarr
     return out
 
 
+def end_day(expert: OwnExpert, forgetting: float = 1.0) -> None:
+    """Solve for new weights where it is time to, and forget."""
+    if (solve := expert.solving(forgetting)) is not None:
+        expert.take_weights(expert.basis, solve())
+    expert.decay(forgetting)
+
+
 def test_without_weights_there_is_no_score() -> None:
     """Neither from the own nor from the shared scorecard."""
     for expert in (an_own(FIRST), a_shared()):
@@ -191,7 +198,7 @@ def test_rows_learnt_later_are_added_around_the_weights_in_force() -> None:
     a, b = normal_equations(BASIS, FIRST, POLICY.prior_logit)
     expert.learn(SECOND)
     more = normal_equations(BASIS, SECOND, design(BASIS, SECOND) @ solved(a, b))
-    expert.end_day()
+    end_day(expert)
     same(expert.weights, solved(a + more[0], b + more[1]), rtol=1e-6, atol=1e-8)
 
 
@@ -202,7 +209,7 @@ def test_old_rows_fade_by_the_half_life() -> None:
     expert.rebase(FIRST)
     a, b = normal_equations(BASIS, FIRST, POLICY.prior_logit)
     for day in range(3):
-        expert.end_day()
+        end_day(expert)
         faded = 0.5 ** (day / POLICY.half_life_d)
         same(expert.weights, solved(a * faded, b * faded), rtol=1e-6, atol=1e-8)
 
@@ -215,7 +222,7 @@ def test_it_is_solved_anew_when_enough_has_matured_or_drift_was_found() -> None:
     seen = [expert.weights]
     for rows_of_day, forgetting in ((10, 1.0), (10, 1.0), (5, 1.0), (5, 8.0)):
         expert.learn(SECOND.take(slice(0, rows_of_day)))
-        expert.end_day(forgetting)
+        end_day(expert, forgetting)
         seen.append(expert.weights)
     is_new = [after is not before for before, after in pairwise(seen)]
     assert is_new == [False, True, False, True]
@@ -230,7 +237,7 @@ def test_learning_in_pieces_is_learning_at_once() -> None:
     for start in range(0, len(SECOND), 7):
         pieces.learn(SECOND.take(slice(start, start + 7)))
     for expert in (whole, pieces):
-        expert.end_day()
+        end_day(expert)
     left, right = whole.arrays(), pieces.arrays()
     assert all(left[name].tobytes() == right[name].tobytes() for name in left)
 
@@ -343,7 +350,7 @@ def test_a_restored_expert_goes_on_to_the_bit(kind: str) -> None:
     for each in (expert, again):
         each.learn(SECOND)
         if isinstance(each, OwnExpert):
-            each.end_day()
+            end_day(each)
     left, right = expert.arrays(), again.arrays()
     assert left.keys() == right.keys()
     assert all(left[name].tobytes() == right[name].tobytes() for name in left)

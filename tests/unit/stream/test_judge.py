@@ -99,6 +99,11 @@ def reasons(judge: Judge, *views: np.ndarray) -> list[tuple[str, float]]:
     return [(reason.feature, reason.contribution) for reason in alert.reasons]
 
 
+def refit(judge: Judge, log: RowLog, now_ms: int) -> None:
+    """Weigh the experts afresh."""
+    judge.blend = judge.refitted(log.at(judge.window(log, now_ms)), now_ms)
+
+
 def test_a_cold_bank_follows_the_consortium_alone() -> None:
     """Its own scorecard counts only where there is no other; without any, the prior."""
     scores = np.array([[3.0, -1.0], [3.0, np.nan], [np.nan, -2.0], [np.nan, np.nan]])
@@ -141,10 +146,10 @@ def test_outcomes_that_became_known_later_do_not_enter_the_blend() -> None:
     known.settle(late, np.zeros(len(late), np.int8), np.full(len(late), -1))
     judges = a_judge(), a_judge()
     for judge, each in zip(judges, (log, known), strict=True):
-        judge.refit(each, until_ms)
+        refit(judge, each, until_ms)
     assert judges[0].blend.is_fitted
     assert judges[0].blend.weights.tolist() == judges[1].blend.weights.tolist()
-    judges[0].refit(log, NOW_MS)
+    refit(judges[0], log, NOW_MS)
     assert judges[0].blend.weights.tolist() != judges[1].blend.weights.tolist()
 
 
@@ -156,7 +161,7 @@ def test_outcomes_older_than_the_window_do_not_enter_the_blend() -> None:
     fewer.settle(old, np.zeros(len(old), np.int8), np.full(len(old), -1))
     judges = [Judge("north", SCHEMA, policy, cold=COLD) for _ in range(2)]
     for judge, each in zip(judges, (log, fewer), strict=True):
-        judge.refit(each, NOW_MS)
+        refit(judge, each, NOW_MS)
     assert judges[0].blend.is_fitted
     assert judges[0].blend.weights.tolist() == judges[1].blend.weights.tolist()
 
@@ -213,7 +218,7 @@ def test_a_restored_judge_decides_and_explains_as_before(has_scorers: bool) -> N
     """Once it has its scorers back; to the bit."""
     log, rng = a_log(), np.random.default_rng(8)
     judge, again = a_judge(), a_judge()
-    judge.refit(log, NOW_MS)
+    refit(judge, log, NOW_MS)
     judge.decide(rng.normal(size=(600, 2)), np.full(600, NOW_MS))
     if has_scorers:
         judge.new_scorer(0, *a_scorer(1.0, 1.0), view(night=1.0))

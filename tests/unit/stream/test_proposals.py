@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models.basis import Basis
 from models.families.registry import make_families
+from models.matured import Matured
 from stream.proposals import ProposalPolicy, Proposer
 from tests.contract.test_families import BASIS, FIRST
 
@@ -16,14 +18,20 @@ def a_proposer(policy: ProposalPolicy = POLICY) -> Proposer:
     return Proposer(make_families(["lightgbm"], seed=1), policy)
 
 
+def end_day(proposer: Proposer, day: int, basis: Basis | None, retained: Matured) -> None:
+    """Have trees grown where it is time to."""
+    if growers := proposer.due(day, basis):
+        proposer.take_up(proposer.grown(growers, retained), day, basis)
+
+
 def test_trees_are_proposed_once_a_period() -> None:
     """And told once, of the basis that they were grown on."""
     proposer = a_proposer()
     for day in (7, 8, 13):
-        proposer.end_day(day, BASIS, lambda: FIRST)
+        end_day(proposer, day, BASIS, FIRST)
         assert (proposer.period, proposer.basis) == (1, BASIS.number)
         assert (proposer.take() is not None) is (day == 7)
-    proposer.end_day(14, BASIS, lambda: FIRST)
+    end_day(proposer, 14, BASIS, FIRST)
     assert proposer.take() is not None
 
 
@@ -31,10 +39,10 @@ def test_trees_are_proposed_once_a_period() -> None:
 def test_without_trees_to_grow_or_enough_rows_nothing_is_proposed(changes: dict[str, int]) -> None:
     """Nor without a basis."""
     proposer = a_proposer(replace(POLICY, **changes))
-    proposer.end_day(7, BASIS, lambda: FIRST)
+    end_day(proposer, 7, BASIS, FIRST)
     assert proposer.take() is None
     proposer = a_proposer()
-    proposer.end_day(7, None, lambda: FIRST)
+    end_day(proposer, 7, None, FIRST)
     assert proposer.take() is None
 
 
@@ -43,7 +51,7 @@ def test_while_frauds_alone_have_matured_nothing_is_proposed() -> None:
     proposer = a_proposer()
     frauds = FIRST.take(np.flatnonzero(FIRST.is_fraud))
     many = frauds.take(np.arange(500) % len(frauds))
-    proposer.end_day(7, BASIS, lambda: many)
+    end_day(proposer, 7, BASIS, many)
     assert proposer.take() is None
-    proposer.end_day(8, BASIS, lambda: FIRST)
+    end_day(proposer, 8, BASIS, FIRST)
     assert proposer.take() is not None
