@@ -1,7 +1,8 @@
 """The consortium's scorecard at a worker: scored by, learnt for the others, solved elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from stream.expert_arrays import load_scorer, scorer_arrays
 from stream.moments import MomentLearner
 from stream.stored_statistics import StoredStatistics
 from stream.touched import TouchedPages
+
+Sums = tuple[NDArray[np.float32], NDArray[np.float64]]
+"""A, packed, and b."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,12 +219,10 @@ class SharedExpert:
         """Count rows whose features have changed anew: what was made of them before is replaced."""
         self.install(self.basis, self.weights, self.collecting, retained, personal=self.personal)
 
-    def contributions(
-        self, now_ms: int
-    ) -> Mapping[int, tuple[int, NDArray[np.float32], NDArray[np.float64]]]:
-        """Return bucket -> (n, packed A, b) of what changed; buckets that are over are let go.
+    def contributions(self, now_ms: int) -> Mapping[int, tuple[int, Callable[[], Sums]]]:
+        """Return bucket -> (n, what gives its sums in any thread) of those that changed.
 
-        A bucket that is over is published once more and then lives on the topic alone.
+        A bucket that is over is published once more, let go, and then lives on the topic alone.
         """
         if self.collecting is None:
             return {}
@@ -231,7 +233,7 @@ class SharedExpert:
         out = {}
         for bucket in sorted(self._changed):
             statistics = self._open[bucket]
-            out[bucket] = (statistics.n, *statistics.rounded(now_weights))
+            out[bucket] = (statistics.n, partial(statistics.copied().rounded, now_weights))
         self._changed.clear()
         current = now_ms // DAY_MS // self._policy.bucket_d
         for over in [b for b in self._open if b < current]:

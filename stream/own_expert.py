@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from models.basis import Basis, encode
 from models.basis_builder import build_basis
-from models.families.scorecard import is_kept, logits
+from models.families.scorecard import Statistics, is_kept, logits
 from models.families.solver import solve_square
 from models.histograms import add_rows, empty_counts
 from models.matured import Matured, MaturedRows
@@ -116,20 +116,20 @@ class OwnExpert:
         self._teach(newer)
 
     def _solve(self, statistics: StoredStatistics) -> None:
-        self.weights = self._solved(statistics.curvature(), statistics.gradient)
+        self.weights = self._solved(statistics)
         self._n_at_solve = self._n_matured
 
-    def _solved(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _solved(self, statistics: Statistics) -> NDArray[np.float64]:
+        given = statistics.curvature(), statistics.gradient
         policy = self._policy
-        return solve_square(a, b, ridge=policy.ridge, prior_logit=policy.prior_logit)
+        return solve_square(*given, ridge=policy.ridge, prior_logit=policy.prior_logit)
 
     def solving(self, forgetting: float = 1.0) -> Callable[[], NDArray[np.float64]] | None:
         """Return what gives new weights, in any thread, where it is time for them."""
         is_due = self._n_matured >= self._policy.solve_growth * self._n_at_solve
         if self._statistics is None or not (is_due or forgetting != 1.0):
             return None
-        held = self._statistics.curvature(), self._statistics.gradient.copy()
-        return partial(self._solved, *held)
+        return partial(self._solved, self._statistics.copied())
 
     def take_weights(self, basis: Basis | None, weights: NDArray[np.float64]) -> None:
         """Score by new weights, where they are of the basis in force."""

@@ -1,7 +1,8 @@
 """A bank's experts: its own scorecard, the consortium's, and its own families of models."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from models.named_arrays import under
 from models.release import Release
 from models.schema import Schema
 from models.summary import Part
-from stream.experts import LearningPolicy, SharedExpert
+from stream.experts import LearningPolicy, SharedExpert, Sums
 from stream.nets import MergedNetExpert
 from stream.own_expert import OwnExpert
 from stream.probing import Answerer, Roles, StudentExpert
@@ -26,13 +27,23 @@ Arrays = Mapping[str, NDArray[np.generic]]
 
 
 class Piece(NamedTuple):
-    """What a contribution holds beside who sends it and when."""
+    """What a contribution holds beside who sends it and when; what gives its arrays may be slow."""
 
     part: Part
     bucket: int
     basis: int
     n: int
-    arrays: Arrays
+    arrays: Callable[[], Arrays]
+
+    @classmethod
+    def of(cls, part: Part, bucket: int, basis: int, n: int, arrays: Arrays) -> Self:
+        """Return one whose arrays are there; they must not change any more."""
+        return cls(part, bucket, basis, n, lambda: arrays)
+
+
+def _summed(sums: Callable[[], Sums]) -> Arrays:
+    curvature, gradient = sums()
+    return {"curvature": curvature, "gradient": gradient}
 
 
 class _Part(Protocol):
@@ -296,26 +307,26 @@ class Panel:
         if given is None:
             return []
         number, logit = given
-        return [Piece("answers", 0, number, self.shared.n, {"logit": logit})]
+        return [Piece.of("answers", 0, number, self.shared.n, {"logit": logit})]
 
     def pieces(self, now_ms: int) -> list[Piece]:
         """Return what changed of all but evidence, cumulative."""
         basis = 0 if self.shared.collecting is None else self.shared.collecting.number
         pieces = [
-            Piece("statistics", bucket, basis, n, {"curvature": packed, "gradient": gradient})
-            for bucket, (n, packed, gradient) in self.shared.contributions(now_ms).items()
+            Piece("statistics", bucket, basis, n, partial(_summed, sums))
+            for bucket, (n, sums) in self.shared.contributions(now_ms).items()
         ]
         moments = self.shared.moments.settled()
         if moments is not None and moments.n.any():
             held = {name: array.copy() for name, array in moments.arrays().items()}
-            pieces.append(Piece("moments", 0, basis, self.shared.n, held))
-        pieces.append(Piece("histograms", 0, 0, self.shared.n, to_cells(self.shared.counts)))
+            pieces.append(Piece.of("moments", 0, basis, self.shared.n, held))
+        pieces.append(Piece.of("histograms", 0, 0, self.shared.n, to_cells(self.shared.counts)))
         net = None if self.net is None else self.net.contribution()
         if net is not None:
-            pieces.append(Piece("net", 0, net.basis, net.n, {"flat": net.flat}))
+            pieces.append(Piece.of("net", 0, net.basis, net.n, {"flat": net.flat}))
         trees = self.proposer.take()
         if trees is not None:
-            pieces.append(Piece("trees", 0, self.proposer.basis, self.shared.n, trees))
+            pieces.append(Piece.of("trees", 0, self.proposer.basis, self.shared.n, trees))
         return pieces
 
     def scorers(self) -> dict[int, tuple[Basis, NDArray[np.float64]]]:

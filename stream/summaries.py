@@ -120,7 +120,7 @@ class Summaries:
         pieces = [
             *draft.pieces,
             *(
-                Piece("evidence", day, 0, int(cells.n.sum()), cells.arrays())
+                Piece.of("evidence", day, 0, int(cells.n.sum()), cells.arrays())
                 for day, cells in changed.items()
             ),
         ]
@@ -128,7 +128,7 @@ class Summaries:
             "watermark_ms": np.array([draft.watermark_ms], np.int64),
             "n_contributions": np.array([len(pieces)], np.int64),
         }
-        pieces.append(Piece("epoch", 0, 0, draft.n, closing))
+        pieces.append(Piece.of("epoch", 0, 0, draft.n, closing))
         first = len(draft.pieces)
         return Written(
             contributions=[self._contribution(piece, draft.epoch) for piece in pieces],
@@ -146,7 +146,9 @@ class Summaries:
 
     def _contribution(self, piece: Piece, epoch: int) -> Contribution:
         key = ContributionKey(self._member, self._worker, piece.part, piece.bucket)
-        return Contribution(key=key, epoch=epoch, basis=piece.basis, n=piece.n, arrays=piece.arrays)
+        return Contribution(
+            key=key, epoch=epoch, basis=piece.basis, n=piece.n, arrays=piece.arrays()
+        )
 
     def published(self, entities: EntityTable, seqs: Sequence[int], tick_ms: int) -> None:
         """Note the sequence numbers under which what is held went out, one for each."""

@@ -13,6 +13,7 @@ Where a bin is the reference, the state of no bin stands in its place in P.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Self
 
 import numba as nb
 import numpy as np
@@ -104,7 +105,9 @@ class CurvatureSum:
 
     Rows are held back and brought in together, so that P is mostly the same from one checkpoint to
     the next. Once they are many they are brought in a share with each call, so that none takes
-    long. No bit tells when that was.
+    long. No bit tells when that was. What is added is
+    divided by a scale, by which the sum is multiplied when it is asked for, so that all of it fades
+    by one multiplication.
 
     Parameters
     ----------
@@ -118,7 +121,7 @@ class CurvatureSum:
     Attributes
     ----------
     pairs
-        P, float64 of shape (n_weights, n_weights); only the upper triangle is used.
+        P over the scale, float64 of shape (n_weights, n_weights); only the upper triangle is used.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class CurvatureSum:
     ) -> None:
         self.pairs: NDArray[np.float64] = np.zeros((n_weights, n_weights))
         self._total = np.zeros(1)
+        self._scale = 1.0
         self._references: NDArray[np.int16] | None = None
         self._transforms = np.full(n_weights, _NONE, np.int16)
         self._max_held, self._on_change = max_held, on_change
@@ -149,7 +153,7 @@ class CurvatureSum:
         """
         if not len(h):
             return
-        self._held.append((active.astype(np.int16), h))
+        self._held.append((active.astype(np.int16), h / self._scale))
         self._n_held += len(h)
         if self._references is None and self._n_held >= FIRST_N:
             self._references = _most_frequent(self._all_held()[0][:FIRST_N])
@@ -160,23 +164,27 @@ class CurvatureSum:
 
     def square(self) -> NDArray[np.float64]:
         """Return the sum, the upper triangle of shape (n_weights, n_weights)."""
+        square: NDArray[np.float64]
         if self._references is None:
-            return self._plainly()
-        self._bring_in()
-        return _square(self.pairs, self._total[0], self._references, self._transforms)  # type: ignore[no-any-return]  # compiled
+            square = self._plainly()
+        else:
+            self._bring_in()
+            square = _square(self.pairs, self._total[0], self._references, self._transforms)
+        square *= self._scale
+        return square
 
     def decay(self, factor: float) -> None:
         """Multiply the sum."""
-        if self._references is None:
-            self._held = [(active, h * factor) for active, h in self._held]
-            return
-        self._bring_in()
-        self._on_change()
-        self.pairs *= factor
-        self._total *= factor
+        self._scale *= factor
+
+    def copied(self) -> Self:
+        """Return one that does not follow this one, for another thread."""
+        other = type(self)(0)
+        other.load(self.arrays())
+        return other
 
     def _plainly(self) -> NDArray[np.float64]:
-        """Return the sum of so few rows that there are no references yet."""
+        """Return the sum of so few rows that there are no references yet, over the scale."""
         square = np.zeros_like(self.pairs)
         if self._n_held:
             active, h = self._all_held()
@@ -213,6 +221,7 @@ class CurvatureSum:
         return {
             "pairs": self.pairs,
             "total": self._total,
+            "scale": np.array([self._scale]),
             "references": np.empty(0, np.int16) if references is None else references,
             "transforms": self._transforms,
             "held_active": active,
@@ -223,6 +232,7 @@ class CurvatureSum:
         """Replace the state by what `arrays` gave."""
         self.pairs = np.array(arrays["pairs"], np.float64)
         self._total = np.array(arrays["total"], np.float64)
+        self._scale = float(arrays["scale"][0])
         references = np.array(arrays["references"], np.int16)
         self._references = references if len(references) else None
         self._transforms = np.array(arrays["transforms"], np.int16)

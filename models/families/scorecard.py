@@ -119,6 +119,12 @@ class Statistics:
         """
         return self._sum.square()
 
+    def copied(self) -> "Statistics":
+        """Return statistics that do not follow these, for another thread."""
+        other = Statistics(0)
+        other._sum, other.gradient, other.n = self._sum.copied(), self.gradient.copy(), self.n
+        return other
+
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the state as named arrays (views)."""
         return {

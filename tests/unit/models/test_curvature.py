@@ -99,13 +99,13 @@ def test_no_bit_tells_how_rows_came_and_who_looked(
         expected.add(active[:decay_at], h[:decay_at])
         expected.decay(0.7)
         expected.add(active[decay_at:], h[decay_at:])
-        made = CurvatureSum(N_WEIGHTS, max_held=max_held)
+        made, factors = CurvatureSum(N_WEIGHTS, max_held=max_held), [0.7]
         for step, (start, stop) in enumerate(pairwise([0, *sorted([*cuts, decay_at]), 60])):
             rows = active[start:stop].copy(), h[start:stop].copy()
             made.add(*rows)
             rows[0][:] = 0  # what is held back is a copy
-            if stop == decay_at:
-                made.decay(0.7 if start < stop or decay_at == 0 else 1.0)
+            if stop == decay_at and factors:
+                made.decay(factors.pop())
             if step in stops:
                 stored = {name: array.copy() for name, array in made.arrays().items()}
                 made = CurvatureSum(0, max_held=max_held)
@@ -128,6 +128,8 @@ def test_what_is_stored_of_the_pairs_waits_for_many_rows() -> None:
     assert made.arrays()["pairs"].tobytes() == before
     assert len(made.arrays()["held_h"]) == len(made.arrays()["held_active"]) == 20
     made.decay(0.5)
+    assert made.arrays()["pairs"].tobytes() == before
+    made.square()
     assert len(made.arrays()["held_h"]) == 0
 
 
@@ -140,4 +142,20 @@ def test_whoever_looks_on_is_told_before_pairs_change() -> None:
     made.add(*random_rows(1, seed=2))
     assert len(told) == 1
     made.decay(0.5)
-    assert len(told) == 3  # the rest is brought in first
+    assert len(told) == 1
+    made.square()
+    assert len(told) == 2
+
+
+def test_a_copy_stays_as_it_is() -> None:
+    """While rows are added to the other, brought in, and fade."""
+    rows, later = random_rows(1_000, seed=1), random_rows(700, seed=2)
+    made, expected = sum_of(*rows, max_held=900), sum_of(*rows).square()
+    other = made.copied()
+    made.add(*later)
+    made.decay(0.5)
+    made.square()
+    assert other.square().tobytes() == expected.tobytes()
+    other.add(*later)
+    other.decay(0.5)
+    assert other.square().tobytes() == made.square().tobytes()

@@ -109,7 +109,7 @@ def test_the_answer_is_the_own_scorecard_where_nothing_else_is_own() -> None:
     assert own.basis is not None
     assert own.weights is not None
     expected = 2.0 * logits(encode(own.basis, again.rows), own.weights)
-    assert piece.arrays["logit"] == pytest.approx(np.clip(expected, -30, 30), abs=1e-5)
+    assert piece.arrays()["logit"] == pytest.approx(np.clip(expected, -30, 30), abs=1e-5)
     assert (piece.part, piece.bucket, piece.basis) == ("answers", 0, SET + 1)
 
 

@@ -55,7 +55,8 @@ def sums(pipeline: Pipeline) -> dict[str, np.ndarray]:
     """Return the statistics by bucket, whatever the order in which rows were added."""
     found = pipeline.panel.shared.contributions(pipeline.tick_ms)
     out = {}
-    for bucket, (n, packed, gradient) in found.items():
+    for bucket, (n, sums) in found.items():
+        packed, gradient = sums()
         out |= {f"{bucket}/n": np.array([n]), f"{bucket}/A": packed, f"{bucket}/b": gradient}
     return out
 
