@@ -93,10 +93,7 @@ def explain(
     rows = zip(seen.tolist(), leaves, excess.tolist(), orders, strict=True)
     for row, leaf, summands, order in rows:
         told = _Teller(names, basis, row, sides.of_row(leaf))
-        towards = told.pick(takewhile(lambda t: summands[t] >= SMALLEST, order), n_towards)  # noqa: B023  # used up at once
-        last = takewhile(lambda t: summands[t] <= -SMALLEST, reversed(order))  # noqa: B023  # likewise
-        against = told.pick(last, n_against)
-        out.append([told.reason(t, summands[t]) for t in (*towards, *against)])
+        out.append(told.reasons(summands, order, n_towards, n_against))
     return out
 
 
@@ -137,6 +134,15 @@ class _Teller:
         sides: Callable[[int], tuple[int, ...]],
     ) -> None:
         self._names, self._basis, self._row, self._sides = names, basis, row, sides
+
+    def reasons(
+        self, summands: Sequence[float], order: Sequence[int], n_towards: int, n_against: int
+    ) -> list[Reason]:
+        """Return the reasons; ``order`` has the transforms, the largest summand first."""
+        first = takewhile(lambda t: summands[t] >= SMALLEST, order)
+        last = takewhile(lambda t: summands[t] <= -SMALLEST, reversed(order))
+        chosen = (*self.pick(first, n_towards), *self.pick(last, n_against))
+        return [self.reason(t, summands[t]) for t in chosen]
 
     def pick(self, transforms: Iterable[int], n: int) -> list[int]:
         """Return the first ``n`` that say something new; the bias never does."""

@@ -75,36 +75,8 @@ def _chores(pipeline: "Pipeline", over: DayOver) -> Iterator[Chore]:
     yield _blend(pipeline, over)
 
 
-class _KnownRows:
-    """The rows that are matured now, and those that become known from now on.
-
-    Parameters
-    ----------
-    pipeline
-        Whose.
-    view
-        How they are seen.
-    for_all
-        Whether only those count that the consortium may learn from.
-    """
-
-    def __init__(
-        self,
-        pipeline: "Pipeline",
-        view: Callable[[LoggedRows], Matured],
-        *,
-        for_all: bool = False,
-    ) -> None:
-        self._pipeline, self._for_all = pipeline, for_all
-        self.now = FixedRows(pipeline.log, self._index(), view)
-
-    def _index(self) -> NDArray[np.int64]:
-        known, tick_ms = self._pipeline.known, self._pipeline.tick_ms
-        return known.index_for_all(tick_ms) if self._for_all else known.index(tick_ms)
-
-    def newer(self) -> Matured | None:
-        """Return what became known since; None where rows were changed."""
-        return self.now.newer(self._index())
+def _known(pipeline: "Pipeline", view: Callable[[LoggedRows], Matured]) -> FixedRows:
+    return FixedRows(pipeline.log, lambda: pipeline.known.index(pipeline.tick_ms), view)
 
 
 def _own_basis(pipeline: "Pipeline") -> Chore:
@@ -112,9 +84,9 @@ def _own_basis(pipeline: "Pipeline") -> Chore:
     own = pipeline.panel.own
     if not (pipeline.panel.runs_scorecard and own.wants_basis):
         return None
-    rows = _KnownRows(pipeline, LoggedRows.matured_as_own)
+    rows = _known(pipeline, LoggedRows.matured_as_own)
     rebased = own.begun_anew()
-    yield partial(rebased.rebase, rows.now)
+    yield partial(rebased.rebase, rows)
     newer = rows.newer()
     if newer is None or own is not pipeline.panel.own:
         return None
@@ -145,8 +117,8 @@ def _family(pipeline: "Pipeline", over: DayOver, i: int) -> Chore:
         return None
     fitted = pipeline.untrained_families()[i]
     fitted.install(basis)
-    rows = _KnownRows(pipeline, pipeline.known.as_shared)
-    yield lambda: fitted.end_day(over.day, rows.now.whole)
+    rows = _known(pipeline, pipeline.known.as_shared)
+    yield lambda: fitted.end_day(over.day, rows.whole)
     newer = rows.newer()
     if newer is None or fitted.began_day != over.day or panel.families[i] is not before:
         return None
@@ -164,8 +136,8 @@ def _net(pipeline: "Pipeline") -> Chore:
     if net is None or trained is None or not net.is_due():
         return None
     trained.load({name: array.copy() for name, array in net.arrays().items()})
-    rows = _KnownRows(pipeline, pipeline.known.as_shared, for_all=True)
-    yield lambda: trained.end_day(rows.now.whole)
+    rows = pipeline.known_to_all()
+    yield lambda: trained.end_day(rows.whole)
     newer = rows.newer()
     if newer is None or trained.is_due() or panel.net is not net:
         return None
@@ -182,8 +154,8 @@ def _trees(pipeline: "Pipeline", over: DayOver) -> Chore:
     growers = proposer.due(over.day, basis)
     if not growers:
         return None
-    rows, found = _KnownRows(pipeline, pipeline.known.as_shared), list[TreeList]()
-    yield lambda: found.extend(proposer.grown(growers, rows.now.whole()))
+    rows, found = _known(pipeline, pipeline.known.as_shared), list[TreeList]()
+    yield lambda: found.extend(proposer.grown(growers, rows.whole()))
     proposer.take_up(found, over.day, basis)
     return None
 

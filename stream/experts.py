@@ -19,9 +19,6 @@ from stream.moments import MomentLearner
 from stream.stored_statistics import StoredStatistics
 from stream.touched import TouchedPages
 
-Sums = tuple[NDArray[np.float32], NDArray[np.float64]]
-"""A, packed, and b."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningPolicy:
@@ -219,8 +216,10 @@ class SharedExpert:
         """Count rows whose features have changed anew: what was made of them before is replaced."""
         self.install(self.basis, self.weights, self.collecting, retained, personal=self.personal)
 
-    def contributions(self, now_ms: int) -> Mapping[int, tuple[int, Callable[[], Sums]]]:
-        """Return bucket -> (n, what gives its sums in any thread) of those that changed.
+    def contributions(
+        self, now_ms: int
+    ) -> Mapping[int, tuple[int, Callable[[], dict[str, NDArray[np.generic]]]]]:
+        """Return bucket -> (n, what gives its arrays in any thread) of those that changed.
 
         A bucket that is over is published once more, let go, and then lives on the topic alone.
         """
@@ -233,7 +232,7 @@ class SharedExpert:
         out = {}
         for bucket in sorted(self._changed):
             statistics = self._open[bucket]
-            out[bucket] = (statistics.n, partial(statistics.copied().rounded, now_weights))
+            out[bucket] = (statistics.n, partial(statistics.copied().published, now_weights))
         self._changed.clear()
         current = now_ms // DAY_MS // self._policy.bucket_d
         for over in [b for b in self._open if b < current]:

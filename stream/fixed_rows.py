@@ -24,17 +24,21 @@ class FixedRows:
     ----------
     log
         May be appended to and settled meanwhile.
-    index
-        int64 of shape (n,): which rows.
+    known
+        Gives the rows that are known by now, int64 of shape (n,): these, and later the newer ones.
     view
         How they are seen; safe in another thread.
     """
 
     def __init__(
-        self, log: RowLog, index: NDArray[np.int64], view: Callable[[LoggedRows], Matured]
+        self,
+        log: RowLog,
+        known: Callable[[], NDArray[np.int64]],
+        view: Callable[[LoggedRows], Matured],
     ) -> None:
-        self._log, self._index, self._view = log, index, view
-        self._version, self._rows = log.version, log.hold(index)
+        self._log, self._known, self._view = log, known, view
+        self._index = known()
+        self._version, self._rows = log.version, log.hold(self._index)
 
     def blocks(self, n: int = _BLOCK) -> Iterator[Matured]:
         """Yield the rows in order, at most ``n`` at a time."""
@@ -51,7 +55,7 @@ class FixedRows:
             start += len(block)
         return self._view(self._rows) if whole is None else whole
 
-    def newer(self, known: NDArray[np.int64]) -> Matured | None:
+    def newer(self) -> Matured | None:
         """Return those of the rows known now that are not in here, or got another outcome since.
 
         In the order in which they became known. None where rows were changed, so that what was
@@ -60,6 +64,7 @@ class FixedRows:
         log = self._log
         if log.version != self._version:
             return None
+        known = self._known()
         is_here = np.zeros(log.size, np.bool_)
         is_here[self._index] = log.at(self._index).known_ms == self._rows.known_ms
         index = known[~is_here[known]]

@@ -1,7 +1,6 @@
 """A bank's experts: its own scorecard, the consortium's, and its own families of models."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
@@ -16,7 +15,7 @@ from models.named_arrays import under
 from models.release import Release
 from models.schema import Schema
 from models.summary import Part
-from stream.experts import LearningPolicy, SharedExpert, Sums
+from stream.experts import LearningPolicy, SharedExpert
 from stream.nets import MergedNetExpert
 from stream.own_expert import OwnExpert
 from stream.probing import Answerer, Roles, StudentExpert
@@ -39,11 +38,6 @@ class Piece(NamedTuple):
     def of(cls, part: Part, bucket: int, basis: int, n: int, arrays: Arrays) -> Self:
         """Return one whose arrays are there; they must not change any more."""
         return cls(part, bucket, basis, n, lambda: arrays)
-
-
-def _summed(sums: Callable[[], Sums]) -> Arrays:
-    curvature, gradient = sums()
-    return {"curvature": curvature, "gradient": gradient}
 
 
 class _Part(Protocol):
@@ -313,8 +307,8 @@ class Panel:
         """Return what changed of all but evidence, cumulative."""
         basis = 0 if self.shared.collecting is None else self.shared.collecting.number
         pieces = [
-            Piece("statistics", bucket, basis, n, partial(_summed, sums))
-            for bucket, (n, sums) in self.shared.contributions(now_ms).items()
+            Piece("statistics", bucket, basis, n, arrays)
+            for bucket, (n, arrays) in self.shared.contributions(now_ms).items()
         ]
         moments = self.shared.moments.settled()
         if moments is not None and moments.n.any():

@@ -335,11 +335,14 @@ class Pipeline:
         """Return what makes `install` quick, once `Swap.find_out` has been called."""
         shared, encoding = self.panel.shared, None
         if shared.needs_rows(release.asked_basis):
-            encoding = (
-                shared.untaught(),
-                FixedRows(self.log, self.known.index_for_all(self.tick_ms), self.known.as_shared),
-            )
+            encoding = shared.untaught(), self.known_to_all()
         return Swap(release, self.entities, self._source_in(release), encoding)
+
+    def known_to_all(self) -> FixedRows:
+        """Return the matured rows that the consortium may learn from, as they are now."""
+        return FixedRows(
+            self.log, lambda: self.known.index_for_all(self.tick_ms), self.known.as_shared
+        )
 
     def _source_in(self, release: Release) -> Source | None:
         mine = (self.config.member, self.config.worker)
@@ -368,7 +371,7 @@ class Pipeline:
             changes=swap.days if swap else {},
         )
         before = self.panel.shared.weights
-        encoded = swap.encoded(lambda: self.known.index_for_all(self.tick_ms)) if swap else None
+        encoded = swap.encoded() if swap else None
         if self.panel.install(release, lambda: self.known.for_all(self.tick_ms), encoded):
             self.summaries.due_ms = self.tick_ms  # the others wait for them
         if is_new := not is_same_weights(before, release.weights):

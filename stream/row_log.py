@@ -114,6 +114,10 @@ class LoggedRows(_Columns):
         fixed = {name: column[rows] for name, column in self._fixed.items()}
         return LoggedRows(self._columns, self._places[rows], fixed)
 
+    def fixed(self, *names: str) -> "LoggedRows":
+        """Return these rows with some columns as they are now."""
+        return LoggedRows(self._columns, self._places, {n: self.column(n) for n in names})
+
     def matured(self) -> Matured:
         """Return these rows as the consortium's expert sees them; all have an outcome."""
         return Matured(
@@ -304,9 +308,7 @@ class RowLog(_Columns):
 
         As long as they live no rows are dropped.
         """
-        rows = self.at(index)
-        fixed = {name: rows.column(name) for name in ("outcome", "known_ms")}
-        held = LoggedRows(self._columns, self._stretches.places(index), fixed)
+        held = self.at(index).fixed("outcome", "known_ms")
         self._holders.add(held)
         return held
 

@@ -1,10 +1,5 @@
 """What a release changes of a worker, found out in a thread while decisions are made."""
 
-from collections.abc import Callable
-
-import numpy as np
-from numpy.typing import NDArray
-
 from models.evidence_changes import Changes
 from models.matured import Matured
 from models.release import Release, Source
@@ -38,17 +33,12 @@ class Swap:
         self._encoding = encoding
         self.days: Changes = {}
 
-    def encoded(
-        self, known: Callable[[], NDArray[np.int64]]
-    ) -> tuple[SharedExpert, Matured] | None:
-        """Return the expert and the outcomes that came since; None where it serves no more.
-
-        ``known`` gives the rows that the consortium may learn from now; seldom asked.
-        """
+    def encoded(self) -> tuple[SharedExpert, Matured] | None:
+        """Return the expert and the outcomes that came since; None where it serves no more."""
         if self._encoding is None:
             return None
         expert, rows = self._encoding
-        newer = rows.newer(known())
+        newer = rows.newer()
         return None if newer is None else (expert, newer)
 
     def find_out(self) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from deploy.bench.bank import BenchBank, BenchConfig, BenchStream, make_stream, now
 from deploy.bench.chart import draw_speed
 from deploy.bench.handbook import measure_backtest
-from deploy.bench.job import ROOT, measure_job
+from deploy.bench.job import ROOT, WORKERS, measure_job
 from deploy.bench.latency import measure_latency
 from deploy.bench.pieces import make_workload, measure_pieces
 from deploy.bench.recovery import config_of, many_accounts, measure_recovery
@@ -124,7 +124,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=3, help="of the job beside its peers")
     given = parser.parse_args()
-    config = BenchConfig(rounds=given.rounds)
+    config = BenchConfig(rounds=given.rounds, workers=len(WORKERS))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ctrl-C: what was started is stopped
     parts: Mapping[str, Callable[[], Figures]] = {
         "pieces": run_pieces,

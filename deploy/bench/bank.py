@@ -78,7 +78,7 @@ class BenchConfig:
     backlog: int = 320_000
     few: int = 40_000
     rounds: int = 3
-    workers: int = 2
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -108,10 +108,8 @@ class MadeMember:
         yield self.histograms()
         self._expert.install(None, None, basis, self._rows)
         learnt = self._expert.contributions((_DAY + self._size.days) * DAY_MS)
-        for bucket, (n, sums) in learnt.items():
-            curvature, gradient = sums()
-            arrays: dict[str, NDArray[np.generic]] = {"curvature": curvature, "gradient": gradient}
-            yield self._sealed("statistics", bucket, n, arrays, basis=basis.number)
+        for bucket, (n, arrays) in learnt.items():
+            yield self._sealed("statistics", bucket, n, arrays(), basis=basis.number)
         for day in range(_DAY, _DAY + self._size.days):
             cells = self._cells(day)
             yield self._sealed("evidence", day, int(cells.n.sum()), cells.arrays())

@@ -33,7 +33,7 @@ _TIMEOUT_S = 240.0
 _SAMPLE_S = 0.05
 _SETTLE_S = 4.0
 _WARM_HALF = 0.5
-_WORKERS = {
+WORKERS = {
     "job": {
         "AMALGAM_STREAM_CADENCE_S": "3600",
         "AMALGAM_STREAM_CHECKPOINT_SHARE": str(CHECKPOINT_SHARE),
@@ -98,7 +98,7 @@ def measure_job(bank: BenchBank, config: BenchConfig) -> dict[str, float]:
     one that is renewed, which takes every step.
     """
     peers = install_peers()
-    names = [*_WORKERS, *_IN_PRODUCT, *(_IN_PEERS if peers else ())]
+    names = [*WORKERS, *_IN_PRODUCT, *(_IN_PEERS if peers else ())]
     readings: dict[str, list[Reading]] = {name: [] for name in names}
     for i in range(config.rounds):
         for name in names:
@@ -143,10 +143,10 @@ def figures_of(readings: Mapping[str, Sequence[Reading]]) -> dict[str, float]:
 def _measure(
     name: str, i: int, bank: BenchBank, config: BenchConfig, peers: Path | None
 ) -> Reading:
-    if name in _WORKERS:
-        turn = i * len(_WORKERS) + list(_WORKERS).index(name)
+    if name in WORKERS:
+        turn = i * len(WORKERS) + list(WORKERS).index(name)
         first = config.warm + turn * config.backlog
-        return _measure_worker(bank, slice(first, first + config.backlog), _WORKERS[name])
+        return _measure_worker(bank, slice(first, first + config.backlog), WORKERS[name])
     n = config.few if name in _SLOW else config.backlog
     common = ["--bootstrap", bank.bootstrap, "--bank", BANK, "--group", f"{name}-{i}"]
     common += ["--records", str(n)]

@@ -65,7 +65,7 @@ def config_of() -> BenchConfig:
     """Return how much is simulated; the rest is made of it."""
     rest = _LOAD + _DISTURBED + _PROBES + _BACKLOG
     backlog = _PLAIN + -(-rest // _TIMES)
-    return BenchConfig(payments_per_day=0.4, warm=_WARM, backlog=backlog, rounds=1, workers=1)
+    return BenchConfig(payments_per_day=0.4, warm=_WARM, backlog=backlog, rounds=1)
 
 
 def many_accounts(stream: BenchStream, warm: int) -> tuple[BenchStream, Plan]:

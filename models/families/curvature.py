@@ -13,7 +13,6 @@ Where a bin is the reference, the state of no bin stands in its place in P.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Self
 
 import numba as nb
 import numpy as np
@@ -105,9 +104,8 @@ class CurvatureSum:
 
     Rows are held back and brought in together, so that P is mostly the same from one checkpoint to
     the next. Once they are many they are brought in a share with each call, so that none takes
-    long. No bit tells when that was. What is added is
-    divided by a scale, by which the sum is multiplied when it is asked for, so that all of it fades
-    by one multiplication.
+    long. No bit tells when that was. What is added is divided by a scale, by which the sum is
+    multiplied when it is asked for, so that all of it fades by one multiplication.
 
     Parameters
     ----------
@@ -177,12 +175,6 @@ class CurvatureSum:
         """Multiply the sum."""
         self._scale *= factor
 
-    def copied(self) -> Self:
-        """Return one that does not follow this one, for another thread."""
-        other = type(self)(0)
-        other.load(self.arrays())
-        return other
-
     def _plainly(self) -> NDArray[np.float64]:
         """Return the sum of so few rows that there are no references yet, over the scale."""
         square = np.zeros_like(self.pairs)
@@ -229,7 +221,7 @@ class CurvatureSum:
         }
 
     def load(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Replace the state by what `arrays` gave."""
+        """Replace the state by a copy of what `arrays` gave."""
         self.pairs = np.array(arrays["pairs"], np.float64)
         self._total = np.array(arrays["total"], np.float64)
         self._scale = float(arrays["scale"][0])

@@ -122,7 +122,7 @@ class Statistics:
     def copied(self) -> "Statistics":
         """Return statistics that do not follow these, for another thread."""
         other = Statistics(0)
-        other._sum, other.gradient, other.n = self._sum.copied(), self.gradient.copy(), self.n
+        other.load(self.arrays())
         return other
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -170,6 +170,11 @@ class Statistics:
         """Forget in part: multiply both sums."""
         self._sum.decay(factor)
         self.gradient *= factor
+
+    def published(self, weights: NDArray[np.float64]) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays of a ``statistics`` contribution, see `rounded`."""
+        curvature, gradient = self.rounded(weights)
+        return {"curvature": curvature, "gradient": gradient}
 
     def rounded(
         self, weights: NDArray[np.float64]

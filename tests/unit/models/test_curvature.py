@@ -151,7 +151,8 @@ def test_a_copy_stays_as_it_is() -> None:
     """While rows are added to the other, brought in, and fade."""
     rows, later = random_rows(1_000, seed=1), random_rows(700, seed=2)
     made, expected = sum_of(*rows, max_held=900), sum_of(*rows).square()
-    other = made.copied()
+    other = CurvatureSum(0)
+    other.load(made.arrays())
     made.add(*later)
     made.decay(0.5)
     made.square()

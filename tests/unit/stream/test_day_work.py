@@ -106,7 +106,7 @@ def test_rows_that_are_looked_at_are_not_dropped_and_go_later() -> None:
     """Though a day ends meanwhile, after which the log would hold fewer."""
     pipeline = a_bank(PLACES[5])
     log = pipeline.log
-    rows = FixedRows(log, pipeline.known.index(pipeline.tick_ms), pipeline.known.as_shared)
+    rows = FixedRows(log, lambda: pipeline.known.index(pipeline.tick_ms), pipeline.known.as_shared)
     whole, before = rows.whole(), log.size
     for _ in range(2):
         log.drop_before(pipeline.tick_ms - DAY_MS, keep_from=log.size, max_matured=5)
@@ -122,7 +122,7 @@ def test_all_rows_at_once_are_those_that_the_log_gives() -> None:
     pipeline = a_bank(PLACES[5])
     index = pipeline.known.index(pipeline.tick_ms)
     for some in (index, index[:1], index[:0]):
-        found = FixedRows(pipeline.log, some, LoggedRows.matured).whole()
+        found = FixedRows(pipeline.log, some.copy, LoggedRows.matured).whole()
         expected = pipeline.log.at(some).matured()
         for field in fields(Matured):
             one, other = getattr(found, field.name), getattr(expected, field.name)

@@ -118,8 +118,8 @@ def sums(expert: SharedExpert, now_ms: int = T) -> dict[int, tuple[int, np.ndarr
     """Return bucket -> (n, square A, b) of what is published."""
     found = expert.contributions(now_ms)
     out = {}
-    for bucket, (n, sums) in found.items():
-        packed, gradient = sums()
+    for bucket, (n, given) in found.items():
+        packed, gradient = given().values()
         upper = unpack(packed, len(gradient))
         out[bucket] = n, upper + np.triu(upper, 1).T, gradient
     return out
@@ -463,6 +463,6 @@ def test_a_basis_of_the_same_number_from_another_log_is_another_basis() -> None:
     expert.install(one, np.zeros(one.n_weights), other, small)
     expert.learn(large)
     ((n, given),) = expert.contributions(T).values()
-    packed, gradient = given()
+    packed, gradient = given().values()
     assert (n, len(gradient)) == (len(small) + len(large), other.n_weights)
     assert len(packed) == other.n_weights * (other.n_weights + 1) // 2

@@ -1,6 +1,5 @@
 """Rows encoded for another basis while decisions are made are those encoded at the swap."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -33,11 +32,6 @@ def a_bank(until: int) -> Pipeline:
     return pipeline
 
 
-def known_to_all(pipeline: Pipeline) -> Callable[[], np.ndarray]:
-    """Return what gives the rows that the consortium may learn from now."""
-    return lambda: pipeline.known.index_for_all(pipeline.tick_ms)
-
-
 def plain(first: int, last: int) -> list[Event]:
     return [event for event in LOG[first:last] if not isinstance(event, Exchange)]
 
@@ -55,8 +49,8 @@ def sums(pipeline: Pipeline) -> dict[str, np.ndarray]:
     """Return the statistics by bucket, whatever the order in which rows were added."""
     found = pipeline.panel.shared.contributions(pipeline.tick_ms)
     out = {}
-    for bucket, (n, sums) in found.items():
-        packed, gradient = sums()
+    for bucket, (n, given) in found.items():
+        packed, gradient = given().values()
         out |= {f"{bucket}/n": np.array([n]), f"{bucket}/A": packed, f"{bucket}/b": gradient}
     return out
 
@@ -74,7 +68,7 @@ def test_outcomes_that_came_meanwhile_are_in_it_once(n_later: int) -> None:
     for pipeline in (ready, at_once):
         feed(pipeline, BATCH, later, trace=Trace())
     assert (ready.panel.shared.n > n_before) is (n_later > 0)
-    assert swap.encoded(known_to_all(ready)) is not None
+    assert swap.encoded() is not None
     ready.install(release, swap)
     at_once.install(release)
     found, expected = sums(ready), sums(at_once)
@@ -99,7 +93,7 @@ def test_rows_that_were_changed_meanwhile_are_encoded_at_the_swap(
         pipeline.log.change_features(half_of_all)
     if not is_found_out_before:
         swap.find_out()
-    assert swap.encoded(known_to_all(ready)) is None
+    assert swap.encoded() is None
     ready.install(release, swap)
     at_once.install(release)
     assert {n: a.tobytes() for n, a in ready.panel.arrays().items()} == {
@@ -123,7 +117,7 @@ def test_a_day_that_ends_meanwhile_lets_go_of_no_rows() -> None:
         assert (pipeline.log.size == before) is is_held
         if is_held:
             swap.find_out()
-            assert swap.encoded(known_to_all(pipeline)) is not None
+            assert swap.encoded() is not None
             pipeline.install(release, swap)
             del swap
 
@@ -135,4 +129,4 @@ def test_a_release_of_the_same_basis_encodes_nothing() -> None:
     age = Age(pipeline.release_age.epoch + 1, pipeline.release_age.number + 1)
     swap = pipeline.swap_of(replace(newest, epoch=age.epoch, number=age.number))
     swap.find_out()
-    assert swap.encoded(known_to_all(pipeline)) is None
+    assert swap.encoded() is None
