@@ -1,7 +1,11 @@
 """Memory that copies of the state are made into, one after the other."""
 
+import mmap
+
 import numpy as np
 from numpy.typing import NDArray
+
+from models.features.room import Room
 
 _LEAST_BYTES, _MOST_BYTES = 64 * 1024 * 1024, 1024 * 1024 * 1024
 
@@ -13,15 +17,18 @@ class CopyBuffer:
     """
 
     def __init__(self) -> None:
-        self._bytes = np.empty(0, np.uint8)
-        self._n_wanted = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._room = Room(np.uint8)
+        self._n_wanted = self._n_ready = 0
 
     def take(self, n_bytes: int) -> NDArray[np.uint8]:
         """Return so many bytes, of any content; what was taken before is given up."""
         self._n_wanted = n_bytes
-        if n_bytes > len(self._bytes):
-            self._bytes = np.empty(n_bytes, np.uint8)
-        return self._bytes[:n_bytes]
+        self._n_ready = max(self._n_ready, n_bytes)
+        taken: NDArray[np.uint8] = self._room.rows(n_bytes)
+        return taken
 
     def make_ready(self) -> None:
         """Have memory for half as much again as was last asked for; slow, safe in another thread.
@@ -30,9 +37,8 @@ class CopyBuffer:
         still reads what was taken keeps it.
         """
         n = self._n_wanted + self._n_wanted // 2
-        if n > _MOST_BYTES:
-            self._bytes = np.empty(0, np.uint8)
-        elif not n <= len(self._bytes) <= max(4 * n, _LEAST_BYTES):
-            ready = np.empty(n + n // 4, np.uint8)
-            ready.fill(0)
-            self._bytes = ready
+        if n > _MOST_BYTES or self._n_ready > max(4 * n, _LEAST_BYTES):
+            self._begin()
+        if self._n_ready < n <= _MOST_BYTES:
+            self._room.rows(n)[self._n_ready :: mmap.PAGESIZE] = 0
+            self._n_ready = n

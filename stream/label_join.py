@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.features.key_index import ABSENT
 from models.records import Label
-from stream.row_log import FRAUD, LEGIT, PENDING, RowLog
+from stream.row_log import FRAUD, LEGIT, RowLog
 
 
 class Rejected(NamedTuple):
@@ -64,19 +64,18 @@ class LabelJoin:
         A label that repeats is counted. Legitimate -> fraud is a late chargeback and is learnt;
         fraud -> legitimate contradicts what was learnt and is refused.
         """
-        rejected = []
         hashes = hash_ids([label.transaction_id for label in labels])
-        rows = log.find(hashes).tolist()
-        for position, (one, row, label) in enumerate(
-            zip(hashes.tolist(), rows, labels, strict=True)
-        ):
-            entry = ParkedLabel(one, label.is_fraud, label.labelled_at_ms)
-            if row == ABSENT:
-                self._park(entry)
-            elif not self._settle(log, row, entry, tick_ms):
-                detail = "expected no change, got legitimate after fraud"
-                rejected.append(Rejected(position, "contradicting_label", detail))
-        return rejected
+        rows = log.find(hashes)
+        parked = [
+            ParkedLabel(one, label.is_fraud, label.labelled_at_ms)
+            for one, label in zip(hashes.tolist(), labels, strict=True)
+        ]
+        for i in np.flatnonzero(rows == ABSENT).tolist():
+            self._park(parked[i])
+        held = np.flatnonzero(rows != ABSENT).tolist()
+        refused = self._settle(log, rows[held], [parked[i] for i in held], tick_ms)
+        detail = "expected no change, got legitimate after fraud"
+        return [Rejected(held[i], "contradicting_label", detail) for i in refused]
 
     def _park(self, label: ParkedLabel) -> None:
         if label.transaction_hash in self.parked:
@@ -101,29 +100,37 @@ class LabelJoin:
         """
         if not self.parked:
             return
-        new = log.at(np.arange(added.start, added.stop)).hash
-        for row, transaction_hash in enumerate(new.tolist(), added.start):
-            label = self.parked.pop(transaction_hash, None)
-            if label is not None:
-                self._settle(log, row, label, tick_ms)
+        new = log.at(np.arange(added.start, added.stop)).hash.tolist()
+        found = [i for i, transaction_hash in enumerate(new) if transaction_hash in self.parked]
+        labels = [self.parked.pop(new[i]) for i in found]
+        self._settle(log, np.array(found, np.int64) + added.start, labels, tick_ms)
 
-    def _settle(self, log: RowLog, row: int, label: ParkedLabel, tick_ms: int) -> bool:
-        held = log.at(np.array([row]))
-        outcome = int(held.outcome[0])
-        wanted = FRAUD if label.is_fraud else LEGIT
-        if outcome == wanted:
-            self.duplicates += 1
-            return True
-        if outcome == FRAUD:
-            self.contradicting += 1
-            return False
-        if outcome == PENDING or label.is_fraud:
-            # after the last tick that was learnt: at or before a tick is what was learnt by it
-            known_ms = max(label.labelled_at_ms, tick_ms + 1, int(held.event_ms[0]))
-            log.settle(np.array([row]), np.array([wanted], np.int8), np.array([known_ms], np.int64))
-            self.fresh.append(label.transaction_hash)
-            self.joined += 1
-        return True
+    def _settle(
+        self, log: RowLog, rows: NDArray[np.int64], labels: Sequence[ParkedLabel], tick_ms: int
+    ) -> list[int]:
+        """Write outcomes of rows, one after the other; return the positions of what is refused."""
+        if not labels:
+            return []
+        held = log.at(rows)
+        before = dict(zip(rows.tolist(), held.outcome.tolist(), strict=True))
+        events, refused, settled = held.event_ms.tolist(), [], {}
+        for i, (row, label) in enumerate(zip(rows.tolist(), labels, strict=True)):
+            wanted = FRAUD if label.is_fraud else LEGIT
+            if before[row] == wanted:
+                self.duplicates += 1
+            elif before[row] == FRAUD:
+                self.contradicting += 1
+                refused.append(i)
+            else:
+                # after the last tick that was learnt: at or before a tick is what was learnt by it
+                settled[row] = wanted, max(label.labelled_at_ms, tick_ms + 1, events[i])
+                before[row] = wanted
+                self.fresh.append(label.transaction_hash)
+                self.joined += 1
+        if settled:
+            outcome, known_ms = np.array(list(settled.values()), np.int64).T
+            log.settle(np.array(list(settled), np.int64), outcome.astype(np.int8), known_ms)
+        return refused
 
     def take_fresh(self, log: RowLog, until_ms: int) -> NDArray[np.int64]:
         """Return and forget the settled rows whose outcome was known by ``until_ms``."""

@@ -31,6 +31,7 @@ HOMES = {
         "models/vectors.py",
         "models/fused.py",
         "models/walks.py",
+        "models/features/prefetch.py",
     ),
     "cryptography": ("models/keys.py",),
     "pyarrow": ("models/tables.py", "deploy/*"),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InvalidInputError
+from models.features.prefetch import AHEAD, lines_of, prefetch_lines
 from models.schema import ACCOUNT_FEATURES
 
 HOUR_MS = 3_600_000
@@ -48,6 +49,7 @@ ACCOUNT = np.dtype(
         ("first_fraud_ms", "i8"),
     ]
 )
+_LINES = lines_of(ACCOUNT)
 
 
 def new_accounts(n: int) -> NDArray[np.void]:
@@ -254,6 +256,8 @@ def observe(accounts, row, time_ms, amount, out):  # type: ignore[no-untyped-def
         float32 of shape (n, >= N_FEATURES); the first N_FEATURES columns are written.
     """
     for i in range(row.shape[0]):
+        if i + AHEAD < row.shape[0]:
+            prefetch_lines(accounts, row[i + AHEAD], _LINES)
         a = accounts[row[i]]
         _calendar(time_ms[i], out[i])
         _spending(a, time_ms[i], amount[i], out[i])

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING, extend, roll, two_windows, window
+from models.features.prefetch import AHEAD, lines_of, prefetch_lines
 from models.schema import ENTITY_FEATURES
 
 N_FEATURES = len(ENTITY_FEATURES)
@@ -19,6 +20,7 @@ AGE_CAP_D = 60.0
 SHARED_HOURS = 48
 """Hour slots of the others' evidence: those of the two newest days."""
 _HOUR_DAYS = SHARED_HOURS // 24
+_LOG_AGE_CAP = math.log(AGE_CAP_D)
 _SLOT = RING - 1  # a bucket's slot is its number modulo RING, which is a power of two
 
 ENTITY = np.dtype(
@@ -42,6 +44,9 @@ ENTITY = np.dtype(
     ]
 )
 _AGES = tuple(name for name in ENTITY.names or () if name.endswith("_ms"))
+# what is read, or written, of most entities: those without fraud
+_READ = lines_of(ENTITY, ("day_n", "hour_n", "others_day_n", "others_hour_n", "day", *_AGES))
+_LEARNT = lines_of(ENTITY, ("day_n", "hour_n", "day", *_AGES))
 
 
 def new_entities(n: int) -> NDArray[np.void]:
@@ -60,13 +65,19 @@ def _age(now_ms, then_ms):  # type: ignore[no-untyped-def]  # compiled
 
 
 @nb.njit(cache=True)
+def _log_age(now_ms, then_ms):  # type: ignore[no-untyped-def]  # compiled
+    if then_ms < 0:
+        return _LOG_AGE_CAP
+    return math.log(max(_age(now_ms, then_ms), 1e-3))
+
+
+@nb.njit(cache=True)
 def _write(n, f, fraud_ms, legit_ms, episode_ms, now_ms, out):  # type: ignore[no-untyped-def]  # compiled
     out[0], out[1] = math.log1p(n[1]), math.log1p(n[2])
     for w in range(3):
-        out[2 + w] = math.log1p(f[w])
+        out[2 + w] = math.log1p(f[w]) if f[w] != 0.0 else 0.0
     out[5], out[6], out[7] = f[0] / (n[0] + 0.5), f[1] / (n[1] + 1.0), f[2] / (n[2] + 2.0)
-    out[8] = math.log(max(_age(now_ms, fraud_ms), 1e-3))
-    out[9] = math.log(max(_age(now_ms, legit_ms), 1e-3))
+    out[8], out[9] = _log_age(now_ms, fraud_ms), _log_age(now_ms, legit_ms)
     out[10] = 1.0 if fraud_ms > legit_ms else 0.0
     out[11] = _age(now_ms, episode_ms) / 30.0
 
@@ -125,6 +136,8 @@ def read(entities, days, row, time_ms, own, shared):  # type: ignore[no-untyped-
     """
     n, f = np.empty(3), np.empty(3)
     for i in range(row.shape[0]):
+        if i + AHEAD < row.shape[0]:
+            prefetch_lines(entities, row[i + AHEAD], _READ)
         if row[i] < 0:
             own[i, :] = np.nan
             shared[i, :] = np.nan
@@ -169,6 +182,8 @@ def learn_outcomes(entities, row, time_ms, known_ms, is_fraud):  # type: ignore[
         bool of shape (n,).
     """
     for i in range(row.shape[0]):
+        if i + AHEAD < row.shape[0]:
+            prefetch_lines(entities, row[i + AHEAD], _LEARNT)
         if row[i] < 0:
             continue
         e = entities[row[i]]

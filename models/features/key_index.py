@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.features.moving import Growing
+from models.features.prefetch import prefetch
 
 ABSENT = -1
 _FIRST_CAPACITY = 2_048
+_AHEAD = 16  # of each slot two cache lines, so that many may be on their way
 _FREE, _GONE = 0, -1  # in the place of a number + 1
 _Slots = tuple[NDArray[np.uint64], NDArray[np.int64]]
 
@@ -28,14 +30,25 @@ def _slot(slot_keys, slot_numbers, key):  # type: ignore[no-untyped-def]  # comp
 
 
 @nb.njit(cache=True)
+def _expect(slot_keys, slot_numbers, keys, i):  # type: ignore[no-untyped-def]  # compiled
+    """Ask for the slot of the i-th key, where there is one."""
+    if i < len(keys):
+        slot = keys[i] & np.uint64(len(slot_keys) - 1)
+        prefetch(slot_keys, slot, 0)
+        prefetch(slot_numbers, slot, 0)
+
+
+@nb.njit(cache=True)
 def _find(slot_keys, slot_numbers, keys, numbers):  # type: ignore[no-untyped-def]  # compiled
     for i in range(len(keys)):
+        _expect(slot_keys, slot_numbers, keys, i + _AHEAD)
         numbers[i] = slot_numbers[_slot(slot_keys, slot_numbers, keys[i])] - 1
 
 
 @nb.njit(cache=True)
 def _add(slot_keys, slot_numbers, keys, numbers, next_number):  # type: ignore[no-untyped-def]  # compiled
     for i in range(len(keys)):
+        _expect(slot_keys, slot_numbers, keys, i + _AHEAD)
         slot = _slot(slot_keys, slot_numbers, keys[i])
         if slot_numbers[slot] == _FREE:
             next_number += 1
