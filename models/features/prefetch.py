@@ -11,9 +11,10 @@ from typing import Any
 import numba as nb
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba import types
 from numpy.typing import NDArray
+
+from models.vectors import Compiled, compiled, tools
 
 AHEAD = 6
 """Rows from the one in hand to the one that is asked for."""
@@ -21,25 +22,22 @@ LINE_BYTES = 64
 _FOR_READING, _KEEP, _DATA = 0, 3, 1
 
 
-def _prefetch(_, array, row, offset):  # type: ignore[no-untyped-def]  # compiled
+@compiled
+def prefetch(_context: Any, array: Any, _row: Any, _offset: Any) -> Compiled:
     """Ask for the cache line at a byte of a row of an array; nothing happens if it is none."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        held = context.make_array(signature.args[0])(context, builder, arguments[0])
-        row_bytes = cgutils.unpack_tuple(builder, held.strides)[0]  # type: ignore[no-untyped-call]
-        at = builder.add(builder.mul(arguments[1], row_bytes), arguments[2])
+    def write(target: Any, builder: Any, signature: Any, values: Any) -> Any:
+        held = target.make_array(signature.args[0])(target, builder, values[0])
+        row_bytes = tools.unpack_tuple(builder, held.strides)[0]
+        at = builder.add(builder.mul(values[1], row_bytes), values[2])
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         place = builder.gep(builder.bitcast(held.data, byte), [at])
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        name = "llvm.prefetch.p0"
-        asking = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
+        asking = tools.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         builder.call(asking, [place, number(_FOR_READING), number(_KEEP), number(_DATA)])
-        return context.get_dummy_value()
+        return target.get_dummy_value()
 
-    return types.void(array, types.intp, types.intp), generate
-
-
-prefetch: Any = intrinsic(_prefetch)
+    return types.void(array, types.intp, types.intp), write
 
 
 @nb.njit(cache=True, inline="always")
