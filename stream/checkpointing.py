@@ -16,6 +16,7 @@ from stream.telemetry import Telemetry
 
 _SLICE_S = 0.001  # so long is copied at once
 _SLICE_BYTES = 128 * 1024  # between two looks at the clock
+_READY = 1 / 3  # of all that is stored: so much a worker at full load changes until it is copied
 _MAX_PAUSE_S = 60.0  # and still the next one comes so soon: a restart repeats no more
 
 
@@ -45,12 +46,11 @@ class Checkpoints:
         self._loop = asyncio.get_running_loop()
         self._began_s = -math.inf
         self._cost_s = 0.0
-        self._writing: asyncio.Future[None] = self._loop.create_future()
-        self._writing.set_result(None)
+        self._writing: asyncio.Future[None] = asyncio.ensure_future(self._make_ready())
 
     @property
     def is_writing(self) -> bool:
-        """Whether the last one is not whole yet."""
+        """Whether the last one is not whole yet, or the first one cannot be made yet."""
         return not self._writing.done()
 
     async def written(self) -> None:
@@ -126,6 +126,10 @@ class Checkpoints:
         self._writing = asyncio.ensure_future(self._write(copied, on_written))
         self._began_s = self._loop.time()
         self._telemetry.snapshot_s.observe(time.perf_counter() - started_s)
+
+    async def _make_ready(self) -> None:
+        """Have memory for the first copy, which would else be had while it is made."""
+        await asyncio.to_thread(self.store.pages.make_ready, _READY)
 
     def _spent(self, cpu_s: float) -> None:
         self._cost_s += cpu_s

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from models.features.room import Room
 
 _LEAST_BYTES, _MOST_BYTES = 64 * 1024 * 1024, 1024 * 1024 * 1024
+_PATIENCE = 8  # copies in a row that want far less
 
 
 class CopyBuffer:
@@ -21,7 +22,7 @@ class CopyBuffer:
 
     def _begin(self) -> None:
         self._room = Room(np.uint8)
-        self._n_wanted = self._n_ready = 0
+        self._n_wanted = self._n_ready = self._n_small = 0
 
     def take(self, n_bytes: int) -> NDArray[np.uint8]:
         """Return so many bytes, of any content; what was taken before is given up."""
@@ -30,14 +31,21 @@ class CopyBuffer:
         taken: NDArray[np.uint8] = self._room.rows(n_bytes)
         return taken
 
-    def make_ready(self) -> None:
+    def make_ready(self, n_least: int = 0) -> None:
         """Have memory for half as much again as was last asked for; slow, safe in another thread.
 
-        What is larger than `take` wanted many times over, or very large, is let go of. Whoever
-        still reads what was taken keeps it.
+        What is larger than `take` wanted many times over, several times in a row, or very large, is
+        let go of. Whoever still reads what was taken keeps it.
+
+        Parameters
+        ----------
+        n_least
+            Bytes to be had in any case, up to what is very large.
         """
-        n = self._n_wanted + self._n_wanted // 2
-        if n > _MOST_BYTES or self._n_ready > max(4 * n, _LEAST_BYTES):
+        n = max(self._n_wanted + self._n_wanted // 2, min(n_least, _MOST_BYTES))
+        is_small = self._n_ready > max(4 * n, _LEAST_BYTES)
+        self._n_small = self._n_small + 1 if is_small else 0
+        if n > _MOST_BYTES or self._n_small > _PATIENCE:
             self._begin()
         if self._n_ready < n <= _MOST_BYTES:
             self._room.rows(n)[self._n_ready :: mmap.PAGESIZE] = 0

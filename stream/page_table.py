@@ -197,9 +197,16 @@ class PageTable:
         self._slots[name] = slots
         return gone
 
-    def make_ready(self) -> None:
-        """Have memory ready for the next copy; slow, safe in another thread until it begins."""
-        self._buffer.make_ready()
+    def make_ready(self, part: float = 0.0) -> None:
+        """Have memory ready for the next copy; slow, safe in another thread until it begins.
+
+        Parameters
+        ----------
+        part
+            Of all that is stored, in [0, 1], for which there is to be memory at least.
+        """
+        n_bytes = sum(len(slots) * self._page_bytes[name] for name, slots in self._slots.items())
+        self._buffer.make_ready(round(part * n_bytes))
 
     def finish(self, copied: Copied) -> Snapshot:
         """Return a copy as it is to be written: slow; safe in another thread once all is paid."""

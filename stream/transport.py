@@ -28,6 +28,7 @@ FETCH_MAX_WAIT_MS = 10
 FETCH_MIN_BYTES = 65_536
 
 _ANSWER_S = 5.0
+_LOOK_S = 0.01
 
 
 def ended_task(client: AIOKafkaConsumer | None) -> str | None:
@@ -214,16 +215,15 @@ class BatchConsumer(driver.Consumer):
         self,
         timeout: float,  # noqa: ASYNC109  # Faust calls it so
     ) -> tuple[Any, Any]:
-        waits_for_room = (
-            self.flow_active and self._buffered_partitions and not self._get_active_partitions()
-        )
-        if waits_for_room:  # Faust would sleep a whole second here
-            self._room.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self._room.wait()
-            return {}, self._get_active_partitions()
-        return await super()._wait_next_records(timeout)
+        if not (self.flow_active and self._buffered_partitions):
+            return await super()._wait_next_records(timeout)
+        if self._get_active_partitions():  # who waits for these does not see when there is room
+            return await super()._wait_next_records(min(timeout, _LOOK_S))
+        self._room.clear()  # Faust would sleep a whole second here
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._room.wait()
+        return {}, self._get_active_partitions()
 
     async def _drain_messages(self, fetcher: Any) -> None:
         try:

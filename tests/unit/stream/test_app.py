@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from stream.catch_up import CatchUp
 from stream.checkpointing import Checkpoints
 from stream.share import Share
 from stream.sources import Source, Sources
+from stream.store import STORE, StateStore
 from stream.take_over import Places
 from stream.telemetry import Telemetry
 
@@ -52,7 +54,7 @@ class Consumer:
 
 
 @pytest.fixture
-async def app() -> AsyncIterator[BankApp]:
+async def app(tmp_path: Path) -> AsyncIterator[BankApp]:
     """Return the shell without its connections."""
     one = object.__new__(BankApp)
     one.settings = SimpleNamespace(checkpoint_s=0.001, mode="live")
@@ -67,10 +69,11 @@ async def app() -> AsyncIterator[BankApp]:
     one._is_publishing, one._publishing = False, None
     one.outputs = SimpleNamespace(failure=lambda: None)
     one.sources = Sources(BankTopics("bank"), {}, lambda topics: FOUND, one.telemetry)
-    with Aside("state") as aside:
-        one._checkpoints = Checkpoints(
-            Places(None, None, aside), one.telemetry, every_s=0.001, share=0.02
-        )
+    store = StateStore(tmp_path / STORE)
+    with contextlib.closing(store), Aside("state") as aside:
+        places = Places(store, None, aside)
+        one._checkpoints = Checkpoints(places, one.telemetry, every_s=0.001, share=0.02)
+        await one._checkpoints.written()
         yield one
 
 

@@ -11,9 +11,12 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
+from faust.types import TP
 
 from stream.share import Share
-from stream.transport import assignor_of, ended_task, is_in_touch
+from stream.transport import BatchConsumer, assignor_of, ended_task, is_in_touch
+
+PAYMENTS, LABELS = TP("bank.transactions", 0), TP("bank.labels", 0)
 
 
 class SurprisedClient(AIOKafkaClient):
@@ -94,3 +97,54 @@ def test_a_topic_that_is_not_there_yet_is_assigned_to_nobody() -> None:
 def test_the_assignor_keeps_a_name_that_another_process_of_the_worker_has_too() -> None:
     """Kafka refuses a member whose assignors the others lack."""
     assert assignor_of(Share(1, 2)).name == assignor_of(Share()).name == "range"
+
+
+@pytest.fixture
+def consumer() -> BatchConsumer:
+    """Return Faust's consumer without a client, which notes how long it would wait for whom."""
+    one = object.__new__(BatchConsumer)
+    one.app = SimpleNamespace(client_only=False, in_recovery=False)
+    one.flow_active = True
+    one.not_waiting_next_records = asyncio.Event()
+    one._active_partitions = {PAYMENTS, LABELS}
+    one._paused_partitions, one._buffered_partitions = set(), set()
+    one._room = asyncio.Event()
+    one.waits = []
+
+    async def getmany(  # as Faust calls it
+        active_partitions: set[TP],
+        timeout: float,  # noqa: ASYNC109
+    ) -> dict[TP, list[object]]:
+        one.waits.append((set(active_partitions), timeout))
+        return {}
+
+    one._getmany = getmany
+    return one
+
+
+async def test_a_full_partition_is_looked_at_again_soon(consumer) -> None:
+    """Whoever waits a second for labels would not see that payments may be read again."""
+    await consumer._wait_next_records(1.0)
+    consumer.on_buffer_full(PAYMENTS)
+    await consumer._wait_next_records(1.0)
+    consumer.on_buffer_drop(PAYMENTS)
+    await consumer._wait_next_records(1.0)
+    (first, a), (second, b), (third, c) = consumer.waits
+    assert first == third == {PAYMENTS, LABELS}
+    assert second == {LABELS}
+    assert a == c == 1.0
+    assert b <= 0.02
+
+
+async def test_where_all_are_full_it_waits_for_room_and_no_longer(consumer) -> None:
+    """Nobody is asked meanwhile; the second is Faust's, the rest a slow machine's."""
+    consumer.on_buffer_full(PAYMENTS)
+    consumer.on_buffer_full(LABELS)
+    waiting = asyncio.create_task(consumer._wait_next_records(30.0))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    consumer.on_buffer_drop(LABELS)
+    records, active = await asyncio.wait_for(waiting, 10.0)
+    assert records == {}
+    assert active == {LABELS}
+    assert not consumer.waits
