@@ -6,7 +6,6 @@ A bad record never raises: it comes back as (row, reason, detail), the reason ou
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,6 @@ from models.records import Label, TransactionBatch
 
 RecordError = tuple[int, str, str]
 """Row of the input, reason, detail."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,7 +60,7 @@ class TransactionDecoder:
         batch = transaction_batch(self._mapping, self._reader.read(values, faults), faults)
         rows = np.delete(np.arange(len(values)), list(faults))
         return DecodedTransactions(
-            batch=take_rows(batch, rows) if faults else batch,
+            batch=batch.take(rows) if faults else batch,
             source_rows=rows,
             errors=listed(faults),
         )
@@ -175,25 +172,6 @@ def transaction_batch(mapping: Mapping, records: RecordColumns, faults: Faults) 
             for name, place in mapping.attributes.items()
         },
     )
-
-
-def take_rows(batch: TransactionBatch, rows: NDArray[np.int64]) -> TransactionBatch:
-    """Return some rows of a batch, in the order asked for."""
-    return TransactionBatch(
-        transaction_id=pick(batch.transaction_id, rows),
-        account_id=pick(batch.account_id, rows),
-        event_time_ms=batch.event_time_ms[rows],
-        amount_minor=batch.amount_minor[rows],
-        amount=batch.amount[rows],
-        currency=pick(batch.currency, rows),
-        entities={kind: pick(each, rows) for kind, each in batch.entities.items()},
-        attributes={name: column[rows] for name, column in batch.attributes.items()},
-    )
-
-
-def pick(values: Sequence[_T], rows: NDArray[np.int64]) -> list[_T]:
-    """Return some values of a column, in the order asked for."""
-    return [values[i] for i in rows.tolist()]
 
 
 def listed(faults: Faults) -> list[RecordError]:

@@ -72,7 +72,7 @@ class TransactionBatch:
             return self.rows(slice(0, 0))
         first, last = int(index[0]), int(index[-1])
         if last - first + 1 == len(index) and bool((np.diff(index) == 1).all()):
-            return self.rows(slice(first, last + 1))
+            return self if len(index) == len(self) else self.rows(slice(first, last + 1))
         picked = index.tolist()
         return TransactionBatch(
             transaction_id=[self.transaction_id[i] for i in picked],

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from models import columns
 from models.columns import Values
-from models.decoding import RecordError, listed, pick, take_rows
+from models.decoding import RecordError, listed
 from models.errors import InvalidInputError
 from models.mapping import EPOCH_UNITS_MS, Always, At, AttributePlace, Mapping, TimeFormat
 from models.record_shapes import Faults
@@ -86,14 +86,14 @@ def read_table(path: Path, mapping: Mapping, *, bank_column: str | None = None) 
     attributes = cells.attributes(mapping.attributes, faults)
     order = _order(batch, faults)
     if not _is_as_it_was(order, len(batch)):
-        batch = take_rows(batch, order)
+        batch = batch.take(order)
         for name in attributes:  # one after the other: never two copies of all
             attributes[name] = attributes[name][order]
     return Table(
         batch=replace(batch, attributes=attributes),
         source_rows=order,
         is_fraud=None if is_fraud is None else is_fraud[order],
-        bank=None if bank is None else pick(bank, order),
+        bank=None if bank is None else [bank[i] for i in order.tolist()],
         errors=listed(faults),
     )
 

@@ -49,7 +49,8 @@ def admit(
     `stream.label_join.hash_ids` gives it.
     """
     held = log.find(hashes) != ABSENT
-    if not held.any() and len(set(hashes.tolist())) == len(hashes):
+    ordered = np.sort(hashes)
+    if not (held.any() or (ordered[1:] == ordered[:-1]).any()):
         highest = _if_none_is_refused(event_ms, watermark_ms, newest_ms, clock_ms, policy)
         if highest is not None:
             return np.arange(len(event_ms)), highest, []

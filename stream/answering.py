@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from models.decoding import pick
 from models.records import Decision, TransactionBatch
 from stream.alerts import probability
 from stream.scored import Scored
@@ -62,12 +61,11 @@ class Answering:
         self._decision = msgspec.defstruct("Decision", fields, gc=False)
 
     def decisions(self, batch: TransactionBatch, scored: Scored) -> Iterable[msgspec.Struct]:
-        """Return the decision on each accepted row of a batch."""
-        rows = scored.accepted
+        """Return the decision on each row of a batch, all of which were accepted."""
         return map(
             self._decision,
-            pick(batch.transaction_id, rows),
-            batch.event_time_ms[rows].tolist(),
+            batch.transaction_id,
+            batch.event_time_ms.tolist(),
             probability(scored.logit).tolist(),
             scored.alert.tolist(),
             repeat(str(scored.release)),

@@ -190,7 +190,8 @@ class BankApp:
             place = (records[0].topic, records[0].partition)
             span = (records[0].offset, records[-1].offset)
             self.sources.follow(place, span, self._consumer.begin)
-            records = [r for r in records if r.offset >= self._offsets.get(place, 0)]
+            if records[0].offset < (floor := self._offsets.get(place, 0)):
+                records = [record for record in records if record.offset >= floor]
             started_s = time.perf_counter()
             if records and self.settings.mode == "replay":
                 await self._replay(records)

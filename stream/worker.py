@@ -5,12 +5,13 @@ sends what comes back.
 """
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Protocol
 
 import msgspec
 import numpy as np
 
-from models.decoding import LabelDecoder, TransactionDecoder, pick
+from models.decoding import LabelDecoder, TransactionDecoder
 from models.mapping import Mapping
 from models.records import DeadLetter, TransactionBatch
 from models.topics import BankTopics
@@ -23,6 +24,7 @@ from stream.sequencer import Place, Sequencer, Step
 from stream.telemetry import Telemetry
 
 WATERMARK_HEADER = "amalgam-watermark"
+_HEADERS = attrgetter("headers")
 _OUTCOMES = ("joined", "duplicates", "contradicting", "dropped")
 
 
@@ -70,7 +72,7 @@ class BankWorker:
 
     def score(self, records: Sequence[Record], *, clock_ms: int) -> list[Outputs]:
         """Score a chunk of transaction records as they come (live)."""
-        records = [record for record in records if watermark_of(record) is None]
+        records = _plain(records)
         if not records:
             return []
         decoded = self._transactions.decode([record.value for record in records])
@@ -85,7 +87,7 @@ class BankWorker:
 
     def learn(self, records: Sequence[Record]) -> list[Outputs]:
         """Take a chunk of label records in as they come (live)."""
-        records = [record for record in records if watermark_of(record) is None]
+        records = _plain(records)
         if not records:
             return []
         decoded = self._labels.decode([record.value for record in records])
@@ -149,9 +151,10 @@ class BankWorker:
         if not len(scored.accepted):
             return []
         encode = self._encoder.encode
-        accounts = pick(batch.account_id, scored.accepted)
-        decisions = list(map(encode, self._answering.decisions(batch, scored)))
-        outputs = [Outputs(self.topics.decisions, list(map(str.encode, accounts)), decisions)]
+        answered = batch.take(scored.accepted)
+        keys = list(map(str.encode, answered.account_id))
+        decisions = list(map(encode, self._answering.decisions(answered, scored)))
+        outputs = [Outputs(self.topics.decisions, keys, decisions)]
         if n_alerts:
             keys = [alert.account_id.encode() for alert in scored.alerts]
             outputs.append(Outputs(self.topics.alerts, keys, list(map(encode, scored.alerts))))
@@ -189,6 +192,13 @@ class BankWorker:
             self.telemetry.labels.labels(outcome).inc(max(now - self._label_counts[name], 0))
             self._label_counts[name] = now
         self.telemetry.labels_parked.set(len(join.parked))
+
+
+def _plain(records: Sequence[Record]) -> Sequence[Record]:
+    """Return the records that are no watermarks."""
+    if not any(map(_HEADERS, records)):
+        return records
+    return [record for record in records if watermark_of(record) is None]
 
 
 def watermark_of(record: Record) -> int | None:

@@ -5,6 +5,7 @@ passed), so a bucket never changes once its time is over. Windows are rings as f
 """
 
 import math
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -46,6 +47,11 @@ ENTITY = np.dtype(
 _AGES = tuple(name for name in ENTITY.names or () if name.endswith("_ms"))
 # what is read, or written, of most entities: those without fraud
 _READ = lines_of(ENTITY, ("day_n", "hour_n", "others_day_n", "others_hour_n", "day", *_AGES))
+_HOURS = lines_of(ENTITY, ("others_hour_n", "others_hour_f"))
+_PLACES: Any = ENTITY.fields
+_DAY_N, _DAY_F, _LAST = (
+    int(_PLACES[name][1]) for name in ("others_day_n", "others_day_f", "others_last_fraud_ms")
+)
 _LEARNT = lines_of(ENTITY, ("day_n", "hour_n", "day", *_AGES))
 
 
@@ -207,10 +213,19 @@ def learn_outcomes(entities, row, time_ms, known_ms, is_fraud):  # type: ignore[
 
 
 @nb.njit(cache=True)
+def _day_lines(day):  # type: ignore[no-untyped-def]  # compiled
+    """Return a byte of each cache line that holds the others' counts of a day, or their ages."""
+    slot = day % RING * 4
+    return (_DAY_N + slot, _DAY_F + slot, _LAST)
+
+
+@nb.njit(cache=True)
 def clear_others_day(entities, row, day):  # type: ignore[no-untyped-def]  # compiled
     """Empty the day slot of one UTC day of the given rows; repeats in a row are passed over."""
-    last = -1
-    for r in row:
+    last, lines = -1, _day_lines(day)
+    for i, r in enumerate(row):
+        if i + AHEAD < len(row):
+            prefetch_lines(entities, row[i + AHEAD], lines)
         if r == last:
             continue
         last = r
@@ -223,7 +238,9 @@ def clear_others_day(entities, row, day):  # type: ignore[no-untyped-def]  # com
 def clear_others_hours(entities, row, day):  # type: ignore[no-untyped-def]  # compiled
     """Empty the hour slots of one UTC day of the given rows; two days on they are another's."""
     first, last = (day * 24) % SHARED_HOURS, -1
-    for r in row:
+    for i, r in enumerate(row):
+        if i + AHEAD < len(row):
+            prefetch_lines(entities, row[i + AHEAD], _HOURS)
         if r == last:  # the cells of an entity follow each other
             continue
         last = r
@@ -252,7 +269,10 @@ def add_others(entities, row, day, hour, n, f, first_fraud_ms, last_fraud_ms, la
     first_fraud_ms, last_fraud_ms, last_legit_ms
         int64 of shape (n_cells,), -1 for none.
     """
+    lines = _day_lines(day)
     for i in range(row.shape[0]):
+        if i + AHEAD < row.shape[0]:
+            prefetch_lines(entities, row[i + AHEAD], lines)
         e = entities[row[i]]
         e.others_day_n[day % RING] += n[i]
         e.others_day_f[day % RING] += f[i]

@@ -38,6 +38,6 @@ def test_they_are_written_as_decisions(
         rejected=[],
         release=release,
     )
-    found = Answering(scored.experts).decisions(batch, scored)
+    found = Answering(scored.experts).decisions(batch.take(accepted), scored)
     written = [msgspec.json.encode(each) for each in found]
     assert written == [msgspec.json.encode(each) for each in decisions_of(batch, scored)]
