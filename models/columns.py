@@ -54,18 +54,20 @@ EXACT_CHARS = 15
 """A number written in so many characters is the same read as float64 or exactly."""
 
 
-def texts(values: Sequence[object], name: str, faults: Faults) -> Sequence[str]:
-    """Return required identifiers."""
-    kinds = set(map(type, values))
-    if kinds == {str} and _are_usual(values):
+def texts(
+    values: Sequence[object], name: str, faults: Faults, *, are_checked: bool = False
+) -> Sequence[str]:
+    """Return required identifiers; such as are ``are_checked`` are known to be good."""
+    if are_checked or (set(map(type, values)) == {str} and _are_usual(values)):
         return values  # type: ignore[return-value]  # all are str
     return _each(values, lambda value: text_of(value, name), faults, "")
 
 
-def optional_texts(values: Sequence[object], name: str, faults: Faults) -> Sequence[str | None]:
-    """Return identifiers, None where absent."""
-    kinds = set(map(type, values))
-    if kinds <= _OPTIONAL_TEXTS and _are_usual([value for value in values if value is not None]):
+def optional_texts(
+    values: Sequence[object], name: str, faults: Faults, *, are_checked: bool = False
+) -> Sequence[str | None]:
+    """Return identifiers, None where absent; such as are ``are_checked`` are known to be good."""
+    if are_checked or _are_optional_texts(values):
         return values  # type: ignore[return-value]  # all are str or None
     return _each(values, lambda value: optional_text_of(value, name), faults, None)
 
@@ -145,11 +147,16 @@ def _written_instants(
 
 
 def attributes(
-    values: Sequence[object], name: str, place: AttributePlace, faults: Faults
+    values: Sequence[object],
+    name: str,
+    place: AttributePlace,
+    faults: Faults,
+    *,
+    are_checked: bool = False,
 ) -> AttributeColumn:
-    """Return the values of one attribute."""
+    """Return the values of one attribute; texts as in `optional_texts`."""
     if place.type == "text":
-        return Words.of(optional_texts(values, name, faults))
+        return Words.of(optional_texts(values, name, faults, are_checked=are_checked))
     return optional_numbers(values, name, faults)
 
 
@@ -249,6 +256,11 @@ def _known_currency(code: object, index: dict[str, int], accepted: str) -> int:
     if code not in index:
         raise DecodeError("unknown_currency", f"currency: expected one of {accepted}")
     return index[code]
+
+
+def _are_optional_texts(values: Sequence[object]) -> bool:
+    is_of_texts = set(map(type, values)) <= _OPTIONAL_TEXTS
+    return is_of_texts and _are_usual([value for value in values if value is not None])
 
 
 def _are_usual(values: Sequence[object]) -> bool:

@@ -6,13 +6,14 @@ A bad record never raises: it comes back as (row, reason, detail), the reason ou
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models import columns
 from models.mapping import Always, LabelMapping, Mapping, Place
-from models.record_shapes import Faults, Path, RecordColumns, RecordReader
+from models.record_shapes import Faults, Path, RecordColumns, RecordReader, Texts
 from models.records import Label, TransactionBatch
 
 RecordError = tuple[int, str, str]
@@ -52,7 +53,7 @@ class TransactionDecoder:
 
     def __init__(self, mapping: Mapping) -> None:
         self._mapping = mapping
-        self._reader = RecordReader(_transaction_paths(mapping))
+        self._reader = RecordReader(_transaction_paths(mapping), _transaction_texts(mapping))
 
     def decode(self, values: Sequence[bytes | None]) -> DecodedTransactions:
         """Return the good records as a batch and the bad ones as errors."""
@@ -122,6 +123,13 @@ def _transaction_paths(mapping: Mapping) -> list[Path]:
     )
 
 
+def _transaction_texts(mapping: Mapping) -> Texts:
+    optional = [*mapping.entities.values()]
+    optional += [place.at for place in mapping.attributes.values() if place.type == "text"]
+    needed = _paths(mapping.transaction_id, mapping.account_id)
+    return dict.fromkeys(_paths(*optional), False) | dict.fromkeys(needed, True)
+
+
 def _label_paths(mapping: Mapping) -> list[Path]:
     label = mapping.label
     if label is None:
@@ -142,8 +150,12 @@ def _of(records: RecordColumns, place: Place) -> Sequence[object]:
 
 def transaction_batch(mapping: Mapping, records: RecordColumns, faults: Faults) -> TransactionBatch:
     """Return all rows as a batch; rows in ``faults`` hold placeholders."""
-    ids = columns.texts(records.column(mapping.transaction_id.path), "transaction_id", faults)
-    accounts = columns.texts(records.column(mapping.account_id.path), "account_id", faults)
+    are_checked = records.are_checked
+    texts = partial(columns.texts, faults=faults, are_checked=are_checked)
+    optional_texts = partial(columns.optional_texts, faults=faults, are_checked=are_checked)
+    attributes = partial(columns.attributes, faults=faults, are_checked=are_checked)
+    ids = texts(records.column(mapping.transaction_id.path), "transaction_id")
+    accounts = texts(records.column(mapping.account_id.path), "account_id")
     at_ms = columns.instants(
         records.column(mapping.event_time.path), mapping.time, "event_time", faults
     )
@@ -164,11 +176,11 @@ def transaction_batch(mapping: Mapping, records: RecordColumns, faults: Faults) 
         amount=columns.reference_amounts(minor, currencies, index),
         currency=codes,  # type: ignore[arg-type]  # texts where the row is good
         entities={
-            kind: columns.optional_texts(records.column(at.path), kind, faults)
+            kind: optional_texts(records.column(at.path), kind)
             for kind, at in mapping.entities.items()
         },
         attributes={
-            name: columns.attributes(records.column(place.at.path), name, place, faults)
+            name: attributes(records.column(place.at.path), name, place)
             for name, place in mapping.attributes.items()
         },
     )

@@ -5,16 +5,22 @@ Only what is read is looked at: what stands elsewhere in a record must be JSON, 
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, cast
+from types import MappingProxyType
+from typing import Annotated, Any, cast
 
 import msgspec
 
 from models.errors import DecodeError
+from models.fields import MAX_TEXT_CHARS
 
 MAX_RECORD_BYTES = 1 << 18
 Faults = dict[int, tuple[str, str]]
 """Row -> reason, detail; the first fault of a row stays."""
 Path = tuple[str, ...]
+Texts = Mapping[Path, bool]
+"""Fields that are texts, and whether a record must have one."""
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARS)]
+_NO_TEXTS: Texts = MappingProxyType({})
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError)
 
 
@@ -27,24 +33,34 @@ class Shape:
         Of the fields, from this object inwards.
     at
         Path of this object.
+    texts
+        Fields that the type takes as texts alone, of a length that is good for an identifier.
     """
 
-    def __init__(self, paths: Iterable[Path], at: Path = ()) -> None:
+    def __init__(self, paths: Iterable[Path], at: Path = (), texts: Texts = _NO_TEXTS) -> None:
         below: dict[str, list[Path]] = {}
         for path in paths:
             below.setdefault(path[0], []).extend([path[1:]] if path[1:] else [])
         self.at = at
         self.names = {key: f"f{i}" for i, key in enumerate(below)}
-        self.inner = {key: Shape(inwards, (*at, key)) for key, inwards in below.items() if inwards}
-        fields: list[tuple[str, Any, Any]] = [
-            (name, self._type(key), None) for key, name in self.names.items()
-        ]
+        self.inner = {
+            key: Shape(inwards, (*at, key), texts) for key, inwards in below.items() if inwards
+        }
+        fields = [self._field(key, name, texts) for key, name in self.names.items()]
         rename = {name: key for key, name in self.names.items()}
-        self.type = msgspec.defstruct("Fields", fields, rename=rename, gc=False)
-        self.empty = self.type()
+        self.type = msgspec.defstruct("Fields", fields, rename=rename, gc=False, kw_only=True)
+        self.is_needed = any(len(field) == 2 for field in fields)
+        self.empty = cast("msgspec.Struct", None if self.is_needed else self.type())
 
-    def _type(self, key: str) -> Any:
-        return self.inner[key].type | None if key in self.inner else Any
+    def _field(self, key: str, name: str, texts: Texts) -> tuple[str, Any] | tuple[str, Any, Any]:
+        """Return a field's name, type and, where a record may lack it, what stands for it."""
+        kind: Any = Any
+        if key in self.inner:
+            kind, is_needed = self.inner[key].type, self.inner[key].is_needed
+        else:
+            is_needed = texts.get((*self.at, key), False)
+            kind = _Text if (*self.at, key) in texts else Any
+        return (name, kind) if is_needed else (name, kind | None if kind is not Any else Any, None)
 
     def of(self, record: Mapping[str, object], row: int, faults: Faults) -> msgspec.Struct:
         """Return the fields of a record that has something else where an object should be."""
@@ -72,9 +88,14 @@ class RecordColumns:
         Of the records.
     records
         Of its type.
+    are_checked
+        Whether what should be texts is known to be so.
     """
 
-    def __init__(self, shape: Shape, records: list[msgspec.Struct]) -> None:
+    def __init__(
+        self, shape: Shape, records: list[msgspec.Struct], *, are_checked: bool = False
+    ) -> None:
+        self.are_checked = are_checked
         self._shape = shape
         self._records = records
         self._inner: dict[str, RecordColumns] = {}
@@ -105,24 +126,41 @@ class RecordReader:
     ----------
     paths
         Of the fields that are read.
+    texts
+        Those that should be texts. Where all records of a chunk have them so, none is looked at
+        once more.
     """
 
-    def __init__(self, paths: Iterable[Path]) -> None:
+    def __init__(self, paths: Iterable[Path], texts: Texts = _NO_TEXTS) -> None:
+        paths = list(paths)
         self._shape = Shape(paths)
+        self._checked_shape = Shape(paths, texts=texts) if texts else None
+        if self._checked_shape is not None:
+            self._checking = msgspec.json.Decoder(self._checked_shape.type)
         self._typed = msgspec.json.Decoder(self._shape.type)
         self._untyped = msgspec.json.Decoder()
 
     def read(self, values: Sequence[bytes | None], faults: Faults) -> RecordColumns:
         """Return the columns; a record that cannot be read is noted, and has no fields."""
-        return RecordColumns(self._shape, self._records(values, faults))
+        if self._checked_shape is not None:
+            records = self._all_by(self._checking, values)
+            if records is not None:
+                return RecordColumns(self._checked_shape, records, are_checked=True)
+        records = self._all_by(self._typed, values)
+        if records is None:  # one by one, to tell which and why
+            records = [self._record(value, row, faults) for row, value in enumerate(values)]
+        return RecordColumns(self._shape, records)
 
-    def _records(self, values: Sequence[bytes | None], faults: Faults) -> list[msgspec.Struct]:
+    def _all_by(
+        self, decoder: "msgspec.json.Decoder[Any]", values: Sequence[bytes | None]
+    ) -> list[msgspec.Struct] | None:
+        """Return all records, None where one is not as it should be."""
         try:
             if max(map(len, values), default=0) <= MAX_RECORD_BYTES:  # type: ignore[arg-type]  # None is a TypeError
-                return list(map(self._typed.decode, values))  # type: ignore[arg-type]  # likewise
+                return list(map(decoder.decode, values))  # type: ignore[arg-type]  # likewise
         except _UNREADABLE:
-            pass  # one by one, to tell which and why
-        return [self._record(value, row, faults) for row, value in enumerate(values)]
+            pass
+        return None
 
     def _record(self, value: bytes | None, row: int, faults: Faults) -> msgspec.Struct:
         try:

@@ -16,7 +16,7 @@ from stream.telemetry import Telemetry
 
 _SLICE_S = 0.001  # so long is copied at once
 _SLICE_BYTES = 128 * 1024  # between two looks at the clock
-_READY = 1 / 3  # of all that is stored: so much a worker at full load changes until it is copied
+_READY = 0.4  # of all that is stored: so much a worker at full load changes until it is copied
 _MAX_PAUSE_S = 60.0  # and still the next one comes so soon: a restart repeats no more
 
 

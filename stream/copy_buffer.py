@@ -32,7 +32,7 @@ class CopyBuffer:
         return taken
 
     def make_ready(self, n_least: int = 0) -> None:
-        """Have memory for half as much again as was last asked for; slow, safe in another thread.
+        """Have memory for a quarter more than was last asked for; slow, safe in another thread.
 
         What is larger than `take` wanted many times over, several times in a row, or very large, is
         let go of. Whoever still reads what was taken keeps it.
@@ -42,7 +42,7 @@ class CopyBuffer:
         n_least
             Bytes to be had in any case, up to what is very large.
         """
-        n = max(self._n_wanted + self._n_wanted // 2, min(n_least, _MOST_BYTES))
+        n = max(self._n_wanted + self._n_wanted // 4, min(n_least, _MOST_BYTES))
         is_small = self._n_ready > max(4 * n, _LEAST_BYTES)
         self._n_small = self._n_small + 1 if is_small else 0
         if n > _MOST_BYTES or self._n_small > _PATIENCE:

@@ -5,6 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.fields import MAX_TEXT_CHARS
 from models.record_shapes import MAX_RECORD_BYTES, Faults, RecordReader
 
 PATHS = [("id",), ("at", "place"), ("at", "deep", "x"), ("n",)]
@@ -27,6 +28,37 @@ def read(values: list[bytes | None]) -> tuple[list[Row], Faults]:
     columns = RecordReader(PATHS).read(values, faults)
     assert len(columns) == len(values)
     return list(zip(*map(columns.column, PATHS), strict=True)), faults
+
+
+TEXTS = {("id",): True, ("at", "place"): False, ("at", "deep", "x"): True}
+USUAL = st.fixed_dictionaries(
+    {
+        "id": st.text(max_size=3) | st.integers(0, 9),
+        "at": st.fixed_dictionaries(
+            {"deep": st.fixed_dictionaries({"x": st.text(max_size=3) | st.just("x" * 999)})},
+            optional={"place": st.none() | st.text(max_size=3) | st.just(7)},
+        ),
+    }
+).map(lambda record: json.dumps(record).encode())
+
+
+def is_identifier(value: object) -> bool:
+    return type(value) is str and 0 < len(value) <= MAX_TEXT_CHARS
+
+
+@given(values=st.lists(RAW, max_size=4) | st.lists(USUAL, max_size=4))
+def test_what_should_be_texts_is_read_the_same_and_checked(values: list[bytes | None]) -> None:
+    """Whether it is good is known of a whole chunk, where it is."""
+    faults: Faults = {}
+    columns = RecordReader(PATHS, TEXTS).read(values, faults)
+    rows = list(zip(*map(columns.column, PATHS), strict=True))
+    assert (repr(rows), faults) == (repr(read(values)[0]), read(values)[1])
+    found = [
+        is_identifier(value) or (value is None and not is_needed)
+        for path, is_needed in TEXTS.items()
+        for value in columns.column(path)
+    ]
+    assert columns.are_checked == (all(found) and not faults)
 
 
 def below(value: object, path: tuple[str, ...]) -> object:
