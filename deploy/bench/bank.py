@@ -77,7 +77,7 @@ class BenchConfig:
     warm: int = 1_600_000
     backlog: int = 320_000
     few: int = 40_000
-    rounds: int = 3
+    rounds: int = 5
     workers: int = 1
 
 
