@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InvalidInputError
-from models.features.prefetch import AHEAD, lines_of, prefetch_lines
+from models.features.prefetch import expect, lines_of
 from models.schema import ACCOUNT_FEATURES
 
 HOUR_MS = 3_600_000
@@ -256,8 +256,7 @@ def observe(accounts, row, time_ms, amount, out):  # type: ignore[no-untyped-def
         float32 of shape (n, >= N_FEATURES); the first N_FEATURES columns are written.
     """
     for i in range(row.shape[0]):
-        if i + AHEAD < row.shape[0]:
-            prefetch_lines(accounts, row[i + AHEAD], _LINES)
+        expect(accounts, row, i, _LINES)
         a = accounts[row[i]]
         _calendar(time_ms[i], out[i])
         _spending(a, time_ms[i], amount[i], out[i])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.features.accounts import DAY_MS, HOUR_MS, NEVER, RING, extend, roll, two_windows, window
-from models.features.prefetch import AHEAD, lines_of, prefetch_lines
+from models.features.prefetch import expect, lines_of
 from models.schema import ENTITY_FEATURES
 
 N_FEATURES = len(ENTITY_FEATURES)
@@ -142,8 +142,7 @@ def read(entities, days, row, time_ms, own, shared):  # type: ignore[no-untyped-
     """
     n, f = np.empty(3), np.empty(3)
     for i in range(row.shape[0]):
-        if i + AHEAD < row.shape[0]:
-            prefetch_lines(entities, row[i + AHEAD], _READ)
+        expect(entities, row, i, _READ)
         if row[i] < 0:
             own[i, :] = np.nan
             shared[i, :] = np.nan
@@ -188,8 +187,7 @@ def learn_outcomes(entities, row, time_ms, known_ms, is_fraud):  # type: ignore[
         bool of shape (n,).
     """
     for i in range(row.shape[0]):
-        if i + AHEAD < row.shape[0]:
-            prefetch_lines(entities, row[i + AHEAD], _LEARNT)
+        expect(entities, row, i, _LEARNT)
         if row[i] < 0:
             continue
         e = entities[row[i]]
@@ -224,8 +222,7 @@ def clear_others_day(entities, row, day):  # type: ignore[no-untyped-def]  # com
     """Empty the day slot of one UTC day of the given rows; repeats in a row are passed over."""
     last, lines = -1, _day_lines(day)
     for i, r in enumerate(row):
-        if i + AHEAD < len(row):
-            prefetch_lines(entities, row[i + AHEAD], lines)
+        expect(entities, row, i, lines)
         if r == last:
             continue
         last = r
@@ -239,8 +236,7 @@ def clear_others_hours(entities, row, day):  # type: ignore[no-untyped-def]  # c
     """Empty the hour slots of one UTC day of the given rows; two days on they are another's."""
     first, last = (day * 24) % SHARED_HOURS, -1
     for i, r in enumerate(row):
-        if i + AHEAD < len(row):
-            prefetch_lines(entities, row[i + AHEAD], _HOURS)
+        expect(entities, row, i, _HOURS)
         if r == last:  # the cells of an entity follow each other
             continue
         last = r
@@ -271,8 +267,7 @@ def add_others(entities, row, day, hour, n, f, first_fraud_ms, last_fraud_ms, la
     """
     lines = _day_lines(day)
     for i in range(row.shape[0]):
-        if i + AHEAD < row.shape[0]:
-            prefetch_lines(entities, row[i + AHEAD], lines)
+        expect(entities, row, i, lines)
         e = entities[row[i]]
         e.others_day_n[day % RING] += n[i]
         e.others_day_f[day % RING] += f[i]

@@ -33,7 +33,7 @@ def prefetch(_context: Any, array: Any, _row: Any, _offset: Any) -> Compiled:
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         place = builder.gep(builder.bitcast(held.data, byte), [at])
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        asking = tools.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        asking = builder.module.declare_intrinsic("llvm.prefetch", (byte,), kind)
         builder.call(asking, [place, number(_FOR_READING), number(_KEEP), number(_DATA)])
         return target.get_dummy_value()
 
@@ -41,11 +41,11 @@ def prefetch(_context: Any, array: Any, _row: Any, _offset: Any) -> Compiled:
 
 
 @nb.njit(cache=True, inline="always")
-def prefetch_lines(array, row, lines):  # type: ignore[no-untyped-def]  # compiled
-    """Ask for some cache lines of a row, given by their bytes; a negative row has none."""
-    if row >= 0:
+def expect(array, rows, i, lines):  # type: ignore[no-untyped-def]  # compiled
+    """Ask for cache lines, given by their bytes, of the row `AHEAD` of the i-th; -1 is none."""
+    if i + AHEAD < len(rows) and rows[i + AHEAD] >= 0:
         for line in lines:
-            prefetch(array, row, line)
+            prefetch(array, rows[i + AHEAD], line)
 
 
 def lines_of(record: np.dtype[np.void], fields: Sequence[str] = ()) -> NDArray[np.int64]:

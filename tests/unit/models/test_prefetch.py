@@ -3,7 +3,7 @@
 import numba as nb
 import numpy as np
 
-from models.features.prefetch import lines_of, prefetch, prefetch_lines
+from models.features.prefetch import AHEAD, expect, lines_of, prefetch
 
 RECORD = np.dtype([("a", "f4", 15), ("b", "i8"), ("c", "i4", 17), ("d", "i1")])
 
@@ -13,7 +13,7 @@ def _sum_ahead(values, rows, lines):
     total = 0.0
     for i in range(len(rows)):
         prefetch(values, rows[i], 8)
-        prefetch_lines(values, rows[i] - 2, lines)
+        expect(values, rows, i - AHEAD, lines)
         total += values[rows[i]]
     return total
 
@@ -27,10 +27,10 @@ def test_lines_are_those_in_which_the_fields_lie() -> None:
 
 
 def test_asking_is_an_instruction_and_changes_no_value() -> None:
-    """Rows before the first are passed over; bytes after the last do no harm."""
-    values, rows = np.arange(10.0), np.array([9, 0, 1, 3])
+    """Rows that are none are passed over; bytes after the last do no harm."""
+    values, rows = np.arange(10.0), np.array([9, 0, -1, 3])
     lines = np.array([0, 1 << 40])
-    assert _sum_ahead(values, rows, lines) == 13.0
+    assert _sum_ahead(values, rows, lines) == 21.0
     assert (values == np.arange(10.0)).all()
     (code,) = _sum_ahead.inspect_asm().values()
     assert "prefetch" in code
