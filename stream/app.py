@@ -147,25 +147,27 @@ class BankApp:
 
     async def positions(self) -> dict[Partition, int]:
         """Return the stored offsets; called after each assignment, before the flow resumes."""
-        self.partitions = frozenset((tp.topic, tp.partition) for tp in self._consumer.assignment())
+        partitions = frozenset((tp.topic, tp.partition) for tp in self._consumer.assignment())
+        self.partitions = frozenset()  # not ready until it is known what is there
         await self.sources.look()
         while self.settings.mode == "replay" and not self.sources.is_known:
             await asyncio.sleep(_LOOK_AGAIN_S)  # all partitions must have spoken: which are there?
             await self.sources.look()
-        ends = await self._consumer.ends(self.partitions)
+        ends = await self._consumer.ends(partitions)
         async with self._lock:
             await self._look_for_rival()
             self._unacked.clear()
             self._sequencer = None
             if self._anew is not None:
-                self._offsets = first_places(self._anew, self._offsets, self.partitions)
+                self._offsets = first_places(self._anew, self._offsets, partitions)
             replaced = self.sources.replaced()
             if replaced and self.settings.mode == "replay":
                 self._over = StateError(f"replay: {replaced[0]} was deleted and made anew")
             self._offsets = self.sources.take_up(self._offsets, ends)
+            self.partitions = partitions
             self._catch_up.assigned(ends)
-        log.info("assigned %d partitions", len(self.partitions))
-        return {place: self._offsets[place] for place in self.partitions & self._offsets.keys()}
+        log.info("assigned %d partitions", len(partitions))
+        return {place: self._offsets[place] for place in partitions & self._offsets.keys()}
 
     async def _look_for_rival(self) -> None:
         """Find out whether this is a new assignment because another process took the place."""

@@ -110,6 +110,25 @@ async def test_a_worker_is_ready_once_it_has_caught_up(app: BankApp) -> None:
     assert app.unready() is None
 
 
+async def test_a_worker_is_not_ready_before_it_knows_what_is_there(app: BankApp) -> None:
+    """It has its partitions by then, at its start as after another assignment."""
+    app._checkpoints.changelog = None
+    ends, asked, answered = app.faust.consumer.ends, asyncio.Event(), asyncio.Event()
+
+    async def slow_ends(places: frozenset[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        asked.set()
+        await answered.wait()
+        return await ends(places)
+
+    app.faust.consumer.ends = slow_ends
+    assigning = asyncio.create_task(app.positions())
+    await asyncio.wait_for(asked.wait(), 10.0)
+    assert app.unready() == "no partitions assigned yet"
+    answered.set()
+    await assigning
+    assert app.unready() == "6 records of before are still to be read"
+
+
 async def test_marks_that_never_come_are_not_waited_for(app: BankApp) -> None:
     """Half a minute without a record."""
     app._checkpoints.changelog = None
