@@ -1,5 +1,6 @@
 """Memory that copies of the state are made into, one after the other."""
 
+import contextlib
 import mmap
 
 import numpy as np
@@ -48,5 +49,6 @@ class CopyBuffer:
         if n > _MOST_BYTES or self._n_small > _PATIENCE:
             self._begin()
         if self._n_ready < n <= _MOST_BYTES:
-            self._room.rows(n)[self._n_ready :: mmap.PAGESIZE] = 0
-            self._n_ready = n
+            with contextlib.suppress(MemoryError):  # then it is had, or not, once it is needed
+                self._room.rows(n)[self._n_ready :: mmap.PAGESIZE] = 0
+                self._n_ready = n

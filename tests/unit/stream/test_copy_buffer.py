@@ -1,6 +1,7 @@
 """Memory for copies is kept, made ready for more, and let go of where it is far too large."""
 
 import resource
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -58,3 +59,17 @@ def test_a_part_is_ready_before_anything_was_taken() -> None:
     before = faults()
     buffer.take(8 * MB)[:] = 1
     assert faults() - before < 16
+
+
+def test_memory_that_is_not_to_be_had_yet_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What there is serves as before."""
+    buffer = CopyBuffer()
+    taken = buffer.take(MB)
+
+    def refuse(n_bytes: int) -> NoReturn:
+        raise MemoryError(n_bytes)
+
+    monkeypatch.setattr(buffer._room, "rows", refuse)
+    buffer.make_ready()
+    monkeypatch.undo()
+    assert place(buffer.take(MB)) == place(taken)
