@@ -30,6 +30,7 @@ from models.mapping import load_mapping
 from models.records import Decision, Label, TransactionBatch, concatenate_batches
 from models.topics import BankTopics
 from stream.outputs import OutputProducer, Outputs
+from stream.settings import CHECKPOINT_SHARE
 
 BANK = "nordbank"
 CONSORTIUM = "bench"
@@ -49,6 +50,8 @@ _STEPS = {
     "install": "release_install",
 }
 _SCORECARDS = 2  # the bank's own and the merged
+SELDOM = {"AMALGAM_STREAM_CADENCE_S": "3600"}  # as by default, unlike in the bank's own file
+USUAL_SHARE = {"AMALGAM_STREAM_CHECKPOINT_SHARE": str(CHECKPOINT_SHARE)}  # likewise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,8 +255,12 @@ class BenchBank:
             wait_until(lambda: log.end() >= n, "the warm-up's decisions")
 
 
+class _Answer(msgspec.Struct):
+    transaction_id: str
+
+
 class DecisionLog:
-    """How far the bank's decisions have come, asked of the broker and not of the worker.
+    """What the bank has decided, asked of the broker and not of the worker.
 
     Parameters
     ----------
@@ -265,6 +272,8 @@ class DecisionLog:
         self._consumer = KafkaConsumer(bootstrap_servers=bootstrap)
         topic = BankTopics(BANK).decisions
         self._places = [TopicPartition(topic, p) for p in range(PARTITIONS)]
+        self._decode = msgspec.json.Decoder(_Answer).decode
+        self._answered: set[str] = set()
 
     def __enter__(self) -> "DecisionLog":
         return self
@@ -281,16 +290,31 @@ class DecisionLog:
         place = self._places[0]
         self._consumer.assign([place])
         self._consumer.seek(place, self._consumer.end_offsets([place])[place] - 1)
-        found: list[Decision] = []
+        found: list[bytes] = []
 
         def look() -> bool:
-            polled: Mapping[object, Sequence[object]] = self._consumer.poll(timeout_ms=500)
-            values = [getattr(record, "value", b"") for each in polled.values() for record in each]
-            found.extend(msgspec.json.decode(value, type=Decision) for value in values)
+            found.extend(self._read(timeout_ms=500))
             return bool(found)
 
         wait_until(look, "the newest decision")
-        return found[-1]
+        return msgspec.json.decode(found[-1], type=Decision)
+
+    def follow(self) -> None:
+        """Have `has_answered` know of the decisions that come from now on."""
+        self._consumer.assign(self._places)
+        self._consumer.seek_to_end(*self._places)
+        for place in self._places:
+            self._consumer.position(place)
+
+    def has_answered(self, transaction_id: str) -> bool:
+        """Return whether a payment has been decided on since `follow`."""
+        read = self._read(timeout_ms=20)
+        self._answered.update(self._decode(value).transaction_id for value in read)
+        return transaction_id in self._answered
+
+    def _read(self, timeout_ms: int) -> list[bytes]:
+        polled: Mapping[object, Sequence[object]] = self._consumer.poll(timeout_ms=timeout_ms)
+        return [getattr(record, "value", b"") for each in polled.values() for record in each]
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

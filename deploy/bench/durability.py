@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from kafka.admin import KafkaAdminClient
 
-from deploy.bench.bank import BANK, PARTITIONS, DecisionLog, cpu_s, wait_until
+from deploy.bench.bank import BANK, PARTITIONS, SELDOM, DecisionLog, cpu_s, wait_until
 from deploy.bench.rig import BEGUN, DURABLE, WRITTEN, Rig, check
 from deploy.bench.stopwatch import WARM_SHARE
 from deploy.topics import bank_plan, create_topics
@@ -27,7 +27,6 @@ from models.errors import UnavailableError
 
 _TIMEOUT_S = 600.0
 _SAMPLE_S = 1.0
-_AS_BY_DEFAULT = {"AMALGAM_STREAM_CADENCE_S": "3600"}
 _CARELESS = {"AMALGAM_STREAM_CHANGELOG": "false", "AMALGAM_STREAM_CHECKPOINT_S": "1000000"}
 
 
@@ -63,8 +62,8 @@ def measure_durability(rig: Rig, state_dir: Path, rows: slice, name: str) -> dic
     """
     rig.bank.send(rows)
     n = rows.stop - rows.start
-    durable = _watched(rig, state_dir, DURABLE | _AS_BY_DEFAULT, n, least=2)
-    careless = _watched(rig, state_dir, _CARELESS | _AS_BY_DEFAULT, n, least=0)
+    durable = _watched(rig, state_dir, DURABLE | SELDOM, n, least=2)
+    careless = _watched(rig, state_dir, _CARELESS | SELDOM, n, least=0)
     figures = {
         f"{name}{end}": value
         for end, value in {

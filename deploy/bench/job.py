@@ -22,7 +22,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from deploy.bench.bank import BANK, BenchBank, BenchConfig, DecisionLog, cpu_s, steps
+from deploy.bench.bank import (
+    BANK,
+    SELDOM,
+    USUAL_SHARE,
+    BenchBank,
+    BenchConfig,
+    DecisionLog,
+    cpu_s,
+    steps,
+)
 from models.errors import UnavailableError
 from stream.settings import CHECKPOINT_SHARE
 
@@ -34,10 +43,7 @@ _SAMPLE_S = 0.05
 _SETTLE_S = 4.0
 _WARM_HALF = 0.5
 WORKERS = {
-    "job": {
-        "AMALGAM_STREAM_CADENCE_S": "3600",
-        "AMALGAM_STREAM_CHECKPOINT_SHARE": str(CHECKPOINT_SHARE),
-    },
+    "job": {**SELDOM, **USUAL_SHARE},
     "job_renewed": {
         "AMALGAM_STREAM_CADENCE_S": "5",
         "AMALGAM_STREAM_CHECKPOINT_SHARE": str(3 * CHECKPOINT_SHARE),

@@ -22,11 +22,10 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
-from deploy.bench.bank import PARTITIONS, BenchBank, cpu_s, steps
+from deploy.bench.bank import PARTITIONS, USUAL_SHARE, BenchBank, cpu_s, steps
 from deploy.services import Service
 from models.records import TransactionBatch
 from stream.outputs import OutputProducer, Outputs
-from stream.settings import CHECKPOINT_SHARE
 
 RATES = (500, 3_000, 10_000)
 SECONDS = 60.0
@@ -37,7 +36,7 @@ _DRAIN_S = 20.0
 _SETTINGS = {
     "AMALGAM_STREAM_TICK_S": "1",
     "AMALGAM_STREAM_LABEL_HORIZON_S": "20",
-    "AMALGAM_STREAM_CHECKPOINT_SHARE": str(CHECKPOINT_SHARE),
+    **USUAL_SHARE,
 }
 
 

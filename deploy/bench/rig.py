@@ -1,23 +1,16 @@
 """The bank's worker alone, started and killed at will, and what it answers."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-from kafka import KafkaConsumer, TopicPartition
-
-from deploy.bench.bank import BANK, PARTITIONS, BenchBank
+from deploy.bench.bank import USUAL_SHARE, BenchBank, DecisionLog
 from deploy.kafka_server import free_port
 from deploy.services import Service, Services
 from models.errors import UnavailableError
-from stream.settings import CHECKPOINT_SHARE
 
-DURABLE = {
-    "AMALGAM_STREAM_CHANGELOG": "true",
-    "AMALGAM_STREAM_CHECKPOINT_SHARE": str(CHECKPOINT_SHARE),
-}
+DURABLE = {"AMALGAM_STREAM_CHANGELOG": "true", **USUAL_SHARE}
 SAMPLE_S = 0.02
 BEGUN = "amalgam_stream_snapshot_duration_seconds_count"
 WRITTEN = "amalgam_stream_checkpoint_duration_seconds_count"
@@ -83,20 +76,18 @@ class Rig:
         """
         probe = slice(row, row + 1)
         wanted = self.bank.stream.batch.transaction_id[row]
-        answers = Answers(self.bank.bootstrap)
-        try:
+        with DecisionLog(self.bank.bootstrap) as answers:
+            answers.follow()
             began_s = time.perf_counter()
             until_s = time.monotonic() + _PROBE_TIMEOUT_S
             with self.worker(DURABLE, state_dir) as service:
                 self.bank.send(probe)
                 is_ready = False
-                while not (is_ready and answers.has(wanted)):
+                while not (is_ready and answers.has_answered(wanted)):
                     check(service, until_s, "an answer")
                     is_ready = is_ready or service.is_ready()
                     time.sleep(SAMPLE_S)
                 return time.perf_counter() - began_s
-        finally:
-            answers.close()
 
 
 def check(service: Service, until_s: float, what: str) -> None:
@@ -111,39 +102,3 @@ def check(service: Service, until_s: float, what: str) -> None:
         raise UnavailableError(f"the worker ended, see {service.log}")
     if time.monotonic() > until_s:
         raise UnavailableError(f"expected {what} in time")
-
-
-class _Answer(msgspec.Struct):
-    transaction_id: str
-
-
-class Answers:
-    """Ids of the decisions that come from now on.
-
-    Parameters
-    ----------
-    bootstrap
-        Of the broker.
-    """
-
-    def __init__(self, bootstrap: str) -> None:
-        self._consumer = KafkaConsumer(bootstrap_servers=bootstrap)
-        places = [TopicPartition(f"{BANK}.decisions", p) for p in range(PARTITIONS)]
-        self._consumer.assign(places)
-        self._consumer.seek_to_end(*places)
-        for place in places:
-            self._consumer.position(place)
-        self._decode = msgspec.json.Decoder(_Answer).decode
-        self._found: set[str] = set()
-
-    def has(self, transaction_id: str) -> bool:
-        """Return whether a payment has been answered."""
-        polled: Mapping[object, Sequence[object]] = self._consumer.poll(timeout_ms=20)
-        for records in polled.values():
-            for record in records:
-                self._found.add(self._decode(getattr(record, "value", b"")).transaction_id)
-        return transaction_id in self._found
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._consumer.close(autocommit=False, timeout_ms=5_000)
