@@ -88,15 +88,16 @@ def costs(samples: Sequence[Sample]) -> dict[str, float]:
 
     Examples
     --------
-    >>> some = [(0, 1, 1, 0.5), (50, 2, 1, 0.5), (80, 2, 2, 0.75)]
+    >>> some = [(0, 1, 1, 0.5), (50, 2, 1, 0.7), (80, 2, 2, 0.75)]
     >>> samples = [Sample(n, 9.0, begun, written, s, 0.0) for n, begun, written, s in some]
     >>> costs(samples)["_us_per_tx"]
     5000.0
     """
     begun: dict[float, int] = {}
+    written: dict[float, Sample] = {}
     for sample in samples:
         begun.setdefault(sample.begun, sample.decisions)
-    written = {sample.written: sample for sample in samples}
+        written.setdefault(sample.written, sample)  # later ones have some of the next in them
     whole = sorted(begun.keys() & written.keys() - {0.0})
     if len(whole) < 2:
         raise UnavailableError(f"expected two checkpoints, got {len(whole)}: too few payments")
