@@ -157,18 +157,20 @@ def read(entities, days, row, time_ms, own, shared):  # type: ignore[no-untyped-
             f[0] = window(e.hour_f, e.hour, hour, of_hour, 24)
             f[1], f[2] = two_windows(e.day_f, e.day, day, of_day, 7, 30)
         _write(n, f, e.last_fraud_ms, e.last_legit_ms, e.episode_ms, now, own[i])
+        of_own = (n[0], n[1], n[2], f[0], f[1], f[2])
         _add_shared(e.others_day_n, e.others_hour_n, days, now, n)
         if e.others_last_fraud_ms >= 0:  # as above
             _add_shared(e.others_day_f, e.others_hour_f, days, now, f)
-        _write(
-            n,
-            f,
-            max(e.last_fraud_ms, e.others_last_fraud_ms),
-            max(e.last_legit_ms, e.others_last_legit_ms),
-            _episode(e.episode_ms, e.last_fraud_ms, e.others_episode_ms, e.others_last_fraud_ms),
-            now,
-            shared[i],
-        )
+        fraud_ms = max(e.last_fraud_ms, e.others_last_fraud_ms)
+        legit_ms = max(e.last_legit_ms, e.others_last_legit_ms)
+        others = e.others_episode_ms, e.others_last_fraud_ms
+        episode_ms = _episode(e.episode_ms, e.last_fraud_ms, *others)
+        of_all = (n[0], n[1], n[2], f[0], f[1], f[2])
+        ages_of_own = (e.last_fraud_ms, e.last_legit_ms, e.episode_ms)
+        if of_all == of_own and (fraud_ms, legit_ms, episode_ms) == ages_of_own:
+            shared[i] = own[i]  # nobody else has anything to say: logarithms cost most here
+        else:
+            _write(n, f, fraud_ms, legit_ms, episode_ms, now, shared[i])
 
 
 @nb.njit(cache=True)
