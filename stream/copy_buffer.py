@@ -19,9 +19,6 @@ class CopyBuffer:
     """
 
     def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
         self._room = Room(np.uint8)
         self._n_wanted = self._n_ready = self._n_small = 0
 
@@ -35,20 +32,21 @@ class CopyBuffer:
     def make_ready(self, n_least: int = 0) -> None:
         """Have memory for a quarter more than was last asked for; slow, safe in another thread.
 
-        What is larger than `take` wanted many times over, several times in a row, or very large, is
-        let go of. Whoever still reads what was taken keeps it.
+        What is larger than `take` wanted many times over, several times in a row, is given back,
+        and so is what lies beyond a gigabyte; nobody may still read what was taken.
 
         Parameters
         ----------
         n_least
-            Bytes to be had in any case, up to what is very large.
+            Bytes to be had in any case, up to a gigabyte.
         """
-        n = max(self._n_wanted + self._n_wanted // 4, min(n_least, _MOST_BYTES))
+        n = min(max(self._n_wanted + self._n_wanted // 4, n_least), _MOST_BYTES)
         is_small = self._n_ready > max(4 * n, _LEAST_BYTES)
         self._n_small = self._n_small + 1 if is_small else 0
-        if n > _MOST_BYTES or self._n_small > _PATIENCE:
-            self._begin()
-        if self._n_ready < n <= _MOST_BYTES:
+        if self._n_ready > _MOST_BYTES or self._n_small > _PATIENCE:
+            self._room.give_back(n)
+            self._n_ready = n
+        elif self._n_ready < n:
             with contextlib.suppress(MemoryError):  # then it is had, or not, once it is needed
                 self._room.rows(n)[self._n_ready :: mmap.PAGESIZE] = 0
                 self._n_ready = n

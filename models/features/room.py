@@ -54,6 +54,12 @@ class Room:
         flat = np.frombuffer(self._memory, np.uint8, n_bytes)
         return flat.view(self._dtype.base).reshape(n, *self._dtype.shape)
 
+    def give_back(self, n: int) -> None:
+        """Give the system the memory of rows from ``n`` on; they are zeros, as if never there."""
+        first = -(-n * self._dtype.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE
+        if self._memory is not None and first < len(self._memory):
+            self._memory.madvise(mmap.MADV_DONTNEED, first)
+
 
 def _reserved(n_bytes: int) -> mmap.mmap:
     """Return addresses for at least so many bytes, for `_SPACE_BYTES` where they cost nothing.

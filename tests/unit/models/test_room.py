@@ -26,6 +26,18 @@ def test_rows_stay_in_place_and_new_ones_are_zeros() -> None:
         assert not many[3:].view(np.uint8).any()
 
 
+def test_rows_that_are_given_back_are_zeros_and_those_before_stay() -> None:
+    """Up to the end of their page; of a room that has none, nothing is."""
+    held = Room(np.int64)
+    held.give_back(0)
+    held.rows(10_000)[:] = 7
+    held.give_back(1_000)
+    per_page = mmap.PAGESIZE // 8
+    first = -(-1_000 // per_page) * per_page
+    assert (held.rows(10_000)[:first] == 7).all()
+    assert not held.rows(10_000)[first:].any()
+
+
 @pytest.mark.parametrize("are_dear", [True, False])
 def test_more_than_was_reserved_is_copied(
     monkeypatch: pytest.MonkeyPatch, *, are_dear: bool

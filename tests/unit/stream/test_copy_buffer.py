@@ -36,20 +36,30 @@ def test_what_was_made_ready_serves_more_than_before() -> None:
     assert place(second) == place(first) == place(buffer.take(4 * MB))
 
 
-@pytest.mark.parametrize(("before", "wanted"), [(65 * MB, MB), (MB, 900 * MB)])
-def test_too_much_is_not_kept(before: int, wanted: int) -> None:
-    """Many times what is wanted, several times in a row, or very much with its quarter more."""
+def test_far_too_much_is_given_back_after_a_while() -> None:
+    """Not at once: it may yet be wanted again."""
     buffer = CopyBuffer()
-    buffer.take(before)
-    for _ in range(8 if before > wanted else 0):  # it may yet be wanted again
-        taken = buffer.take(wanted)
+    buffer.take(65 * MB)[:] = 7
+    for _ in range(8):
+        buffer.take(MB)
         buffer.make_ready()
-        assert place(buffer.take(wanted)) == place(taken)
-    taken = buffer.take(wanted)
-    taken[:8] = 7
+        assert buffer.take(65 * MB)[-1] == 7
+    buffer.take(MB)
     buffer.make_ready()
-    assert place(buffer.take(wanted)) != place(taken)
-    assert (taken[:8] == 7).all()
+    again = buffer.take(65 * MB)
+    assert (again[:MB] == 7).all()
+    assert not again[2 * MB :].any()
+
+
+def test_what_lies_beyond_the_most_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of so much is kept, which would else be had anew with each copy."""
+    monkeypatch.setattr("stream.copy_buffer._MOST_BYTES", 16 * MB)
+    buffer = CopyBuffer()
+    buffer.take(20 * MB)[:] = 7
+    buffer.make_ready()
+    again = buffer.take(20 * MB)
+    assert (again[: 16 * MB] == 7).all()
+    assert not again[16 * MB :].any()
 
 
 def test_a_part_is_ready_before_anything_was_taken() -> None:
