@@ -60,7 +60,7 @@ class Shape:
         else:
             is_needed = texts.get((*self.at, key), False)
             kind = _Text if (*self.at, key) in texts else Any
-        return (name, kind) if is_needed else (name, kind | None if kind is not Any else Any, None)
+        return (name, kind) if is_needed else (name, kind | None, None)
 
     def of(self, record: Mapping[str, object], row: int, faults: Faults) -> msgspec.Struct:
         """Return the fields of a record that has something else where an object should be."""

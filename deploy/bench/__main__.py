@@ -122,7 +122,9 @@ def main() -> int:
     parser.add_argument(
         "--handbook", type=Path, default=Path("handbook.parquet"), help="data of the back-test"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="of the job beside its peers")
+    parser.add_argument(
+        "--rounds", type=int, default=BenchConfig().rounds, help="of the job beside its peers"
+    )
     given = parser.parse_args()
     config = BenchConfig(rounds=given.rounds, workers=len(WORKERS))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ctrl-C: what was started is stopped

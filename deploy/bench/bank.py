@@ -255,7 +255,9 @@ class BenchBank:
             wait_until(lambda: log.end() >= n, "the warm-up's decisions")
 
 
-class _Answer(msgspec.Struct):
+class Answer(msgspec.Struct):
+    """Of a decision, whose it is."""
+
     transaction_id: str
 
 
@@ -272,7 +274,7 @@ class DecisionLog:
         self._consumer = KafkaConsumer(bootstrap_servers=bootstrap)
         topic = BankTopics(BANK).decisions
         self._places = [TopicPartition(topic, p) for p in range(PARTITIONS)]
-        self._decode = msgspec.json.Decoder(_Answer).decode
+        self._decode = msgspec.json.Decoder(Answer).decode
         self._answered: set[str] = set()
 
     def __enter__(self) -> "DecisionLog":

@@ -22,7 +22,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
-from deploy.bench.bank import PARTITIONS, USUAL_SHARE, BenchBank, cpu_s, steps
+from deploy.bench.bank import PARTITIONS, USUAL_SHARE, Answer, BenchBank, cpu_s, steps
 from deploy.services import Service
 from models.records import TransactionBatch
 from stream.outputs import OutputProducer, Outputs
@@ -40,10 +40,6 @@ _SETTINGS = {
 }
 
 
-class _Answer(msgspec.Struct):
-    transaction_id: str
-
-
 class Probe:
     """Sends payments at a pace and notes when each was made and when its decision was read.
 
@@ -59,7 +55,7 @@ class Probe:
         self._bank = bank
         self._outputs = OutputProducer(bank.bootstrap)
         self._consumer = AIOKafkaConsumer(bootstrap_servers=bank.bootstrap, group_id=None)
-        self._decode = msgspec.json.Decoder(_Answer).decode
+        self._decode = msgspec.json.Decoder(Answer).decode
         self._verdicts: deque[tuple[float, str, str]] = deque()
         self._sending: set[asyncio.Task[None]] = set()
         self.made_s = np.full(n, np.nan)

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.features.moving import Growing
-from models.features.prefetch import prefetch
+from models.features.prefetch import SLOTS_AHEAD, prefetch
 
 ABSENT = -1
 _FIRST_CAPACITY = 2_048  # a power of two
-_AHEAD = 16  # a slot is one cache line or two, so that many may be on their way
 _FREE, _GONE = np.uint64(0), np.uint64(2**64 - 1)  # in the place of a row
 
 
@@ -31,8 +30,8 @@ def _slot(slots, low, high):  # type: ignore[no-untyped-def]  # compiled
 def _find(slots, digests, rows):  # type: ignore[no-untyped-def]  # compiled
     n_absent, mask = np.int64(0), np.uint64(len(slots) - 1)
     for i in range(len(digests)):
-        if i + _AHEAD < len(digests):
-            prefetch(slots, digests[i + _AHEAD, 0] & mask, 0)
+        if i + SLOTS_AHEAD < len(digests):
+            prefetch(slots, digests[i + SLOTS_AHEAD, 0] & mask, 0)
         row = np.int64(slots[_slot(slots, digests[i, 0], digests[i, 1]), 2]) - 1
         rows[i] = row
         n_absent += row < 0

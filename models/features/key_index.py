@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.features.moving import Growing
-from models.features.prefetch import prefetch
+from models.features.prefetch import SLOTS_AHEAD, prefetch
 
 ABSENT = -1
 _FIRST_CAPACITY = 2_048
-_AHEAD = 16  # of each slot two cache lines, so that many may be on their way
 _FREE, _GONE = 0, -1  # in the place of a number + 1
 _Slots = tuple[NDArray[np.uint64], NDArray[np.int64]]
 
@@ -41,14 +40,14 @@ def _expect(slot_keys, slot_numbers, keys, i):  # type: ignore[no-untyped-def]  
 @nb.njit(cache=True)
 def _find(slot_keys, slot_numbers, keys, numbers):  # type: ignore[no-untyped-def]  # compiled
     for i in range(len(keys)):
-        _expect(slot_keys, slot_numbers, keys, i + _AHEAD)
+        _expect(slot_keys, slot_numbers, keys, i + SLOTS_AHEAD)
         numbers[i] = slot_numbers[_slot(slot_keys, slot_numbers, keys[i])] - 1
 
 
 @nb.njit(cache=True)
 def _add(slot_keys, slot_numbers, keys, numbers, next_number):  # type: ignore[no-untyped-def]  # compiled
     for i in range(len(keys)):
-        _expect(slot_keys, slot_numbers, keys, i + _AHEAD)
+        _expect(slot_keys, slot_numbers, keys, i + SLOTS_AHEAD)
         slot = _slot(slot_keys, slot_numbers, keys[i])
         if slot_numbers[slot] == _FREE:
             next_number += 1

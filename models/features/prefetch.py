@@ -18,6 +18,8 @@ from models.vectors import Compiled, compiled, tools
 
 AHEAD = 6
 """Rows from the one in hand to the one that is asked for."""
+SLOTS_AHEAD = 16
+"""Likewise in a hash table: a slot is one cache line or two, so that many may be on their way."""
 LINE_BYTES = 64
 _FOR_READING, _KEEP, _DATA = 0, 3, 1
 
